@@ -1,0 +1,44 @@
+// Every op, once. Backends and the generic tests walk this list; a new op adds its line here.
+#pragma once
+
+#include "runtime/ops/binary.h"
+#include "runtime/ops/conv.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/dropout.h"
+#include "runtime/ops/gather.h"
+#include "runtime/ops/matmul.h"
+#include "runtime/ops/norm.h"
+#include "runtime/ops/reduce.h"
+#include "runtime/ops/resize.h"
+#include "runtime/ops/softmax.h"
+#include "runtime/ops/unary.h"
+#include "runtime/ops/view.h"
+
+namespace voxlab {
+
+template <class... Ops>
+struct OpList {
+  // f.template operator()<Op>() for every op.
+  template <class F>
+  static void for_each(F f) {
+    (f.template operator()<Ops>(), ...);
+  }
+};
+
+using AllOps = OpList<
+    Reshape, Permute, Split, Slice, Broadcast,
+    Contiguous, Cast, Concat, Pad,
+    Unary, UnaryGrad, Binary, Reduce, Argmax,
+    Conv, ConvDgrad, ConvWgrad, ConvTranspose,
+    Matmul, Linear,
+    GroupNorm, GroupNormGrad, LayerNorm, LayerNormGrad, BatchNorm, BatchNormGrad, BatchNormInference,
+    Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, L2Normalise, L2NormaliseGrad,
+    Dropout, Resize, ResizeGrad, Gather, GatherGrad>;
+
+inline std::vector<const OpRecord*> all_ops() {
+  std::vector<const OpRecord*> records;
+  AllOps::for_each([&]<class Op>() { records.push_back(&record_of<Op>()); });
+  return records;
+}
+
+}  // namespace voxlab

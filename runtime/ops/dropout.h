@@ -1,0 +1,46 @@
+// Dropout of elements, whole channels or whole samples (stochastic depth). The mask is a pure function
+// of (seed, stream, step), so the backward pass draws it again instead of saving it.
+#pragma once
+
+#include "runtime/core/rng.h"
+#include "runtime/ops/op.h"
+
+namespace voxlab {
+
+// What is dropped together: one value, one channel of one sample (Dropout2d, Dropout3d), one sample
+// (DropPath, Huang et al. 2016).
+enum class DropUnit : uint8_t { element, channel, sample };
+
+constexpr auto enum_names(DropUnit) {
+  return std::array{std::pair{std::string_view("element"), DropUnit::element},
+                    std::pair{std::string_view("channel"), DropUnit::channel},
+                    std::pair{std::string_view("sample"), DropUnit::sample}};
+}
+
+// x (N, ..., C) -> x / (1 - p) where the unit's number is at least p, 0 elsewhere.
+struct Dropout {
+  static constexpr std::string_view name = "dropout";
+  struct Attrs {
+    double p = 0.5;
+    DropUnit unit = DropUnit::element;
+    uint64_t seed = 0;
+    uint32_t stream = 0;
+    uint32_t step = 0;
+    template <class Self, class V>
+    static void visit(Self& s, V&& v) {
+      v("p", s.p); v("unit", s.unit); v("seed", s.seed); v("stream", s.stream); v("step", s.step);
+    }
+  };
+  static Metas infer(const Attrs&, MetaSpan in);
+  static Cost cost(const Attrs&, MetaSpan in, MetaSpan out);
+  static Tensors backward(const Attrs&, const Saved&, const Tensors& dout);
+  static std::vector<Sample> samples();
+  // Factor of unit `i`: element index, n * C + c, or n.
+  static double factor(const Attrs& a, const Philox& random, uint64_t i) {
+    return random.uniform(i) < a.p ? 0 : 1 / (1 - a.p);  // p = 1 drops everything: uniform(i) < 1
+  }
+};
+
+Tensor dropout(const Tensor& x, const Dropout::Attrs& attrs);
+
+}  // namespace voxlab

@@ -1,0 +1,40 @@
+// The contract between ops and backends: a kernel is prepared from attributes and metas, then run on
+// pointers. Preparing is cheap by rule; a kernel never keeps pointers between runs.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "runtime/ops/op.h"
+
+namespace voxlab {
+
+struct TensorDesc {
+  Meta meta;
+  Strides strides{};
+  bool present = true;  // false: an optional input that was left out
+
+  const Shape& shape() const { return meta.shape; }
+  DType dtype() const { return meta.dtype; }
+  int64_t numel() const { return meta.numel(); }
+  int64_t size(int axis) const { return meta.shape[axis]; }
+  int64_t stride(int axis) const { return strides[static_cast<size_t>(meta.shape.index(axis))]; }
+};
+
+using Descs = std::span<const TensorDesc>;
+using Pointers = std::span<std::byte* const>;  // nullptr for an absent input
+
+struct Kernel {
+  std::string name;           // what a profile row prints: "cpu.conv.avx512"
+  int64_t workspace = 0;      // bytes of scratch handed to run
+  std::function<void(Pointers in, Pointers out, std::byte* workspace)> run;
+};
+
+using Prepare = Kernel (*)(const void* attrs, Descs in, Descs out);
+
+// A backend's kernel for an op on a device. A prepare that returns a Kernel without `run` declines
+// (a dtype it does not have): the reference kernel then runs, and the profile row says so.
+void install_kernel(Device device, const OpRecord& op, Prepare prepare);
+Prepare find_kernel(Device device, const OpRecord& op);
+
+}  // namespace voxlab

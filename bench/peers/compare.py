@@ -21,12 +21,14 @@ MODES = {"infer": "inference", "train": "training step"}
 
 
 def commands(options, mode):
-    both = ["--mode", mode, "--threads", str(options.threads)]
-    voxlab = [options.voxlab, *"time unetr_pp --variant synapse --repeat 1 --json --stdin".split()]
+    voxlab = [options.voxlab, *"time unetr_pp --variant synapse --stdin --threads".split(), str(options.threads)]
+    if mode == "train":
+        voxlab.append("--training")
     torch = [options.python, str(HERE / "torch_worker.py")]
     if options.channels_last:
         torch.append("--channels-last")
-    return {"voxlab": voxlab + both, "pytorch": torch + both}
+    torch += ["--mode", mode, "--threads", str(options.threads)]
+    return {"voxlab": voxlab, "pytorch": torch}
 
 
 class Worker:

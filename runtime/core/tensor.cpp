@@ -69,8 +69,10 @@ Tensor Tensor::view(std::shared_ptr<Storage> storage, const Meta& meta, const St
 }
 
 Tensor Tensor::empty(const Meta& meta) {
-  return view(std::make_shared<Storage>(meta.bytes(), meta.device), meta,
-              contiguous_strides(meta.shape), 0);
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(meta.numel(), size_of(meta.dtype), &bytes))
+    fail("tensor", meta.to_string() + " has too many bytes");
+  return view(std::make_shared<Storage>(bytes, meta.device), meta, contiguous_strides(meta.shape), 0);
 }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {

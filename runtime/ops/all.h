@@ -6,12 +6,14 @@
 #include "runtime/ops/copy.h"
 #include "runtime/ops/dropout.h"
 #include "runtime/ops/gather.h"
+#include "runtime/ops/loss.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/resize.h"
 #include "runtime/ops/softmax.h"
 #include "runtime/ops/unary.h"
+#include "runtime/ops/update.h"
 #include "runtime/ops/view.h"
 
 namespace voxlab {
@@ -33,7 +35,9 @@ using AllOps = OpList<
     Matmul, Linear,
     GroupNorm, GroupNormGrad, LayerNorm, LayerNormGrad, BatchNorm, BatchNormGrad, BatchNormInference,
     Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, L2Normalise, L2NormaliseGrad,
-    Dropout, Resize, ResizeGrad, Gather, GatherGrad>;
+    Dropout, Resize, ResizeGrad, Gather, GatherGrad,
+    Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
+    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm>;
 
 inline std::vector<const OpRecord*> all_ops() {
   std::vector<const OpRecord*> records;

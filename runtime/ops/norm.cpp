@@ -142,7 +142,8 @@ std::vector<Sample> GroupNorm::samples() {
           sample<GroupNorm>("one channel", {{1}}, {{.shape = {2, 7, 5, 1}}, {.shape = {1}}, {.shape = {1}}}),
           sample<GroupNorm>("no space", {{2}}, {{.shape = {3, 8}}, {.shape = {8}}, {.shape = {8}}}),
           sample<GroupNorm>("wide", {{17}}, {{.shape = {1, 3, 3, 3, 34}}, {.shape = {34}}, {.shape = {34}}}),
-          sample<GroupNorm>("strided", {{4}}, {{.shape = {2, 4, 3, 3}, .permuted = {0, 2, 3, 1}}, {.shape = {4}}, {.shape = {4}}}),
+          sample<GroupNorm>("strided", {{4}},
+                            {{.shape = {2, 4, 3, 3}, .permuted = {0, 2, 3, 1}}, {.shape = {4}}, {.shape = {4}}}),
           refused<GroupNorm>("4 groups do not divide 6 channels", {{4}}, {x, c, c}),
           refused<GroupNorm>("0 groups do not divide 6 channels", {{0}}, {x, c, c}),
           refused<GroupNorm>("weight must be", {{2}}, {x, {.shape = {5}}, c}),
@@ -294,7 +295,8 @@ std::vector<Sample> BatchNormInference::samples() {
   const SampleInput x{.shape = {2, 3, 5, 6}}, c{.shape = {6}}, absent{.shape = {0}, .absent = true};
   return {sample<BatchNormInference>("weight and bias", {}, {x, c, c, c, spread({6})}),
           sample<BatchNormInference>("plain", {{1e-3}}, {x, absent, absent, c, spread({6})}),
-          sample<BatchNormInference>("wide", {}, {{.shape = {2, 37}}, {.shape = {37}}, {.shape = {37}}, {.shape = {37}}, spread({37})}),
+          sample<BatchNormInference>("wide", {}, {{.shape = {2, 37}}, {.shape = {37}}, {.shape = {37}},
+                                                  {.shape = {37}}, spread({37})}),
           refused<BatchNormInference>("var must be", {}, {x, c, c, c, spread({5})}),
           refused<BatchNormInference>("expected x, weight, bias, mean and var", {}, {x, c, c})};
 }

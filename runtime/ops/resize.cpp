@@ -19,7 +19,8 @@ Metas resized(std::string_view op, const ResizeAttrs& a, const Meta& x) {
   for (int i = 0; i < spatial; ++i) {
     const int64_t size = a.size[static_cast<size_t>(i)];
     if (size < 1 || x.shape[i + 1] < 1)
-      fail(op, "cannot resize " + std::to_string(x.shape[i + 1]) + " to " + std::to_string(size) + " on axis " + std::to_string(i + 1));
+      fail(op, "cannot resize " + std::to_string(x.shape[i + 1]) + " to " + std::to_string(size) + " on axis " +
+                   std::to_string(i + 1));
     y.shape.set(i + 1, size);
   }
   return {y};

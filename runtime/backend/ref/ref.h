@@ -56,6 +56,16 @@ void reference(const Resize::Attrs&, RefInputs in, RefOutputs out);
 void reference(const ResizeGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const Gather::Attrs&, RefInputs in, RefOutputs out);
 void reference(const GatherGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const Membership::Attrs&, RefInputs in, RefOutputs out);
+void reference(const CrossEntropy::Attrs&, RefInputs in, RefOutputs out);
+void reference(const CrossEntropyGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const BinaryCrossEntropy::Attrs&, RefInputs in, RefOutputs out);
+void reference(const BinaryCrossEntropyGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const ClassSums::Attrs&, RefInputs in, RefOutputs out);
+void reference(const ClassSumsGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const SgdStep::Attrs&, RefInputs in, RefOutputs out);
+void reference(const AdamStep::Attrs&, RefInputs in, RefOutputs out);
+void reference(const SquaredNorm::Attrs&, RefInputs in, RefOutputs out);
 
 // Installs a kernel for every op above on Device::ref; the cpu backend falls back on them by name.
 void install();

@@ -1,0 +1,107 @@
+// Preprocessing of one case, in nnU-Net v1's order: crop to the non-zero box, resample, normalise;
+// and the way back from scores on the preprocessed grid to labels on the file's grid.
+#pragma once
+
+#include <array>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "experiments/data/crop.h"
+#include "experiments/data/dataset.h"
+#include "experiments/data/fingerprint.h"
+#include "experiments/data/normalise.h"
+#include "runtime/core/visit.h"
+
+namespace voxlab {
+
+enum class NormaliseBy : uint8_t { automatic, zscore, ct, ct2, none };
+constexpr auto enum_names(NormaliseBy) {
+  return std::array{std::pair{std::string_view("auto"), NormaliseBy::automatic},
+                    std::pair{std::string_view("zscore"), NormaliseBy::zscore},
+                    std::pair{std::string_view("ct"), NormaliseBy::ct},
+                    std::pair{std::string_view("ct2"), NormaliseBy::ct2},
+                    std::pair{std::string_view("none"), NormaliseBy::none}};
+}
+
+enum class NonzeroMask : uint8_t { automatic, always, never };
+constexpr auto enum_names(NonzeroMask) {
+  return std::array{std::pair{std::string_view("auto"), NonzeroMask::automatic},
+                    std::pair{std::string_view("always"), NonzeroMask::always},
+                    std::pair{std::string_view("never"), NonzeroMask::never}};
+}
+
+// What a user says.
+struct PreprocessConfig {
+  bool crop = true;      // to the box of non-zero voxels
+  bool resample = true;  // to one spacing
+  std::vector<double>
+      spacing;  // z, y, x in mm; empty: the training set's (Fingerprint::target_spacing)
+  NormaliseBy normalise = NormaliseBy::automatic;  // auto: ct for channels called CT, else zscore
+  NonzeroMask nonzero_mask = NonzeroMask::automatic;  // auto: when cropping removes over a quarter
+  int64_t image_order = 3;                            // spline degrees: 0, 1 or 3
+  int64_t label_order = 1;
+  int64_t score_order = 1;  // of class scores on their way back
+
+  template <class Self, class V>
+  static void visit(Self& s, V&& v) {
+    v("crop", s.crop);
+    v("resample", s.resample);
+    v("spacing", s.spacing);
+    v("normalise", s.normalise);
+    v("nonzero_mask", s.nonzero_mask);
+    v("image_order", s.image_order);
+    v("label_order", s.label_order);
+    v("score_order", s.score_order);
+  }
+};
+
+// The same with every "auto" resolved: all that is needed for a case never seen before. A run keeps
+// it.
+struct PreprocessPlan {
+  bool crop = true;
+  std::optional<Spacing3> spacing;  // z, y, x; none: no resampling
+  std::vector<ChannelNormalisation> channels;
+  int image_order = 3, label_order = 1, score_order = 1;
+};
+
+// The training cases are read only when the config leaves something to them.
+PreprocessPlan make_plan(const PreprocessConfig& config, const Dataset& dataset,
+                         const std::filesystem::path& cache_folder = {});
+PreprocessPlan make_plan(const PreprocessConfig& config, const Dataset& dataset,
+                         const Fingerprint& fingerprint);
+
+void to_json(nlohmann::json& out, const PreprocessPlan& plan);
+void from_json(const nlohmann::json& in, PreprocessPlan& plan);
+
+// How a preprocessed grid lies in its file. All z, y, x.
+struct CaseGeometry {
+  Size3 file_size{};
+  Spacing3 file_spacing{};
+  Box3 box;            // what was kept, in file voxels
+  Spacing3 spacing{};  // of the preprocessed grid
+  Size3 size{};        // of the preprocessed grid
+};
+void to_json(nlohmann::json& out, const CaseGeometry& geometry);
+void from_json(const nlohmann::json& in, CaseGeometry& geometry);
+
+struct Prepared {
+  Tensor image;  // (D, H, W, C) f32
+  Tensor label;  // (D, H, W) u8 class indices; undefined when there are none
+  CaseGeometry geometry;
+};
+// Takes voxels (z, y, x, C) f32 and, optionally, class indices (z, y, x) i32.
+Prepared preprocess(const Volume& volume, const Tensor& labels, const PreprocessPlan& plan);
+
+// Scores (D, H, W, K) of the preprocessed grid, f32 or f64, on the file's spacing within
+// geometry.box.
+Tensor restore_scores(const Tensor& scores, const CaseGeometry& geometry, int order);
+
+// The class of the largest restored score on the whole grid of the file, (z, y, x) u8; the first of
+// equals; background outside the box.
+Tensor restore_classes(const Tensor& scores, const CaseGeometry& geometry, int order);
+
+}  // namespace voxlab

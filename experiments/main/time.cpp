@@ -1,0 +1,80 @@
+// `voxlab time`.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "experiments/main/net_options.h"
+#include "experiments/main/options.h"
+#include "experiments/run/machine.h"
+#include "experiments/run/timing.h"
+
+namespace voxlab {
+namespace {
+
+// One line of JSON for every line of standard input, until it ends: another program alternates us with
+// its own work, both staying warm.
+int serve(NetworkWork& work) {
+  std::string line;
+  while (std::getline(std::cin, line)) {
+    const double seconds = time_runs(work, 0, 1).front();
+    const nlohmann::json answer{{"seconds", seconds}, {"peak_bytes", memory_report(Device::cpu).peak},
+                                {"implementation", describe(this_machine())}};
+    std::cout << answer.dump() << std::endl;
+  }
+  return exit_done;
+}
+
+}  // namespace
+
+void add_time(CLI::App& app, int& code) {
+  auto options = std::make_shared<TimeOptions>();
+  CLI::App* command = app.add_subcommand("time", "Latency of inference or of a training step");
+  add_net(*command, options->net);
+  command->footer("Prints the median with quartiles, device, precision, threads and number of runs. The input is\n"
+                  "ready before the clock starts.");
+  add_dtype(*command, options->dtype, {"f32", "bf16"}, "Precision");
+  command->add_flag("--training", options->training, "A training step instead of inference");
+  command->add_option("--warmup", options->warmup, "Runs before the clock starts")
+      ->check(CLI::Range(0, 1000000))
+      ->capture_default_str();
+  command->add_option("--repeats", options->repeats, "Runs measured")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  command->add_flag("--stdin", options->from_stdin,
+                    "One run for each line of standard input, answered by one line of JSON");
+  add_common(*command, options->common);
+  command->callback([options, &code] {
+    options->common.apply();
+    code = command_time(*options);
+  });
+}
+
+int command_time(const TimeOptions& o) {
+  NetworkWork work(resolve_net(o.net), {.training = o.training, .dtype = o.dtype});
+  if (o.from_stdin) return serve(work);
+  reset_peak(Device::cpu);
+  const Spread s = spread_of(time_runs(work, o.warmup, o.repeats));
+  const MemoryReport memory = memory_report(Device::cpu);
+  const Machine machine = this_machine();
+  if (o.common.json) {
+    std::cout << nlohmann::json{{"seconds", s.median},       {"low_quartile", s.low_quartile},
+                                {"high_quartile", s.high_quartile}, {"least", s.least},
+                                {"n", s.n},                  {"peak_bytes", memory.peak},
+                                {"precision", name(o.dtype)}, {"training", o.training},
+                                {"machine", describe(machine)}}
+                     .dump()
+              << '\n';
+    return exit_done;
+  }
+  std::cout << fmt::format("{} of one sample, {}, {}\n  median {:.4g} s, quartiles {:.4g} to {:.4g} s, least {:.4g} s, n = {} after {} warm-up runs\n"
+                           "  in the clock: {}\n  peak of tensors {:.1f} MiB\n",
+                           o.training ? "training step" : "inference", name(o.dtype), describe(machine), s.median,
+                           s.low_quartile, s.high_quartile, s.least, s.n, o.warmup,
+                           o.training ? "forward, loss, backward, clipping, SGD update" : "image tensor to logits",
+                           static_cast<double>(memory.peak) / (1 << 20));
+  return exit_done;
+}
+
+}  // namespace voxlab

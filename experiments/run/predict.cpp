@@ -1,0 +1,172 @@
+#include "experiments/run/predict.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "experiments/config/bind.h"
+#include "experiments/config/parse.h"
+#include "experiments/data/nifti.h"
+#include "experiments/inference/sliding_window.h"
+#include "experiments/run/record.h"
+#include "runtime/core/error.h"
+#include "runtime/ops/view.h"
+#include "runtime/train/checkpoint.h"
+
+namespace voxlab {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// "name.nii.gz" -> "name"; empty when it is no NIfTI file.
+std::string nifti_stem(const fs::path& file) {
+  std::string name = file.filename().string();
+  for (std::string_view ending : {".nii.gz", ".nii"})
+    if (name.ends_with(ending)) return name.substr(0, name.size() - ending.size());
+  return "";
+}
+
+// The channel of "ID_0001", which is cut off; -1 when there is none.
+int64_t take_channel(std::string& stem) {
+  if (stem.size() < 6 || stem[stem.size() - 5] != '_') return -1;
+  int64_t channel = 0;
+  for (char c : stem.substr(stem.size() - 4)) {
+    if (c < '0' || c > '9') return -1;
+    channel = channel * 10 + (c - '0');
+  }
+  stem.resize(stem.size() - 5);
+  return channel;
+}
+
+}  // namespace
+
+void to_json(json& out, const ModelCard& card) {
+  out = {{"channels", card.channels}, {"plan", card.plan}, {"classes", json::array()}};
+  for (const LabelClass& each : card.classes) out["classes"].push_back({{"name", each.name}, {"value", each.value}});
+}
+
+void from_json(const json& in, ModelCard& card) {
+  in.at("channels").get_to(card.channels);
+  in.at("plan").get_to(card.plan);
+  card.classes.clear();
+  for (const json& each : in.at("classes")) card.classes.push_back({each.at("name"), each.at("value")});
+}
+
+ModelCard card_of(const Dataset& dataset, const PreprocessPlan& plan) {
+  return {.channels = dataset.channels, .classes = dataset.classes, .plan = plan};
+}
+
+WindowOptions window_options(const ExperimentConfig& config) {
+  return {.step = config.test.step,
+          .mirror_axes = config.test.mirror ? config.train.augment.mirror_axes : std::vector<int64_t>{}};
+}
+
+Tensor predict_scores(const Network& network, const Tensor& image, const WindowOptions& options) {
+  const Device device = network.parameters.all().front()->value.device();
+  const Tensor volume = image.to(device);
+  const Shape one{1, image.size(0), image.size(1), image.size(2), image.size(3)};
+  const Tensor scores = sliding_window(
+      reshape(volume, one),
+      [&](const Tensor& patches) { return network.forward(patches, {.all_outputs = false}).front(); },
+      {.patch = network.patch, .step = options.step, .mirror_axes = options.mirror_axes,
+       .activation = OutputActivation::softmax});
+  return reshape(scores, Shape{image.size(0), image.size(1), image.size(2), scores.size(4)});
+}
+
+Tensor classes_of(const Tensor& scores) {
+  Tensor classes = Tensor::empty({scores.size(0), scores.size(1), scores.size(2)}, DType::u8);
+  const int64_t k = scores.size(3);
+  const auto* from = scores.data<float>();
+  auto* to = classes.data<uint8_t>();
+  for (int64_t v = 0; v < classes.numel(); ++v, from += k)
+    to[v] = static_cast<uint8_t>(std::max_element(from, from + k) - from);
+  return classes;
+}
+
+Tensor predict_classes(const Network& network, const PreprocessPlan& plan, const Case& which,
+                       const WindowOptions& options) {
+  return restore_classes(predict_scores(network, which.image, options), which.geometry, plan.score_order);
+}
+
+TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Device device) {
+  for (const char* needed : {"config.toml", "model.json"})
+    if (!fs::exists(run / needed)) fail(run.string(), fmt::format("not the folder of a training run: it has no {}", needed));
+  TrainedModel model{.config = read_config<ExperimentConfig>(load_config(run / "config.toml"))};
+  const json card = load_json(run / "model.json");
+  try {
+    card.get_to(model.card);
+  } catch (const json::exception& error) {
+    fail((run / "model.json").string(), error.what());
+  }
+  const fs::path file = run / (checkpoint + ".safetensors");
+  if (!fs::exists(file))
+    fail(run.string(), fmt::format("it has no {}.safetensors{}", checkpoint,
+                                   checkpoint == "best" ? " (kept only when training validates)" : ""));
+  model.network = make_network(model.config.net, {.device = device});
+  train::load_checkpoint(file, model.network.parameters, nullptr);
+  return model;
+}
+
+void write_labels(const fs::path& file, const Tensor& classes, const std::vector<LabelClass>& values,
+                  const fs::path& grid_of) {
+  Tensor labels = Tensor::empty(classes.shape(), DType::i32);
+  const auto* from = classes.data<uint8_t>();
+  auto* to = labels.data<int32_t>();
+  for (int64_t v = 0; v < classes.numel(); ++v) to[v] = static_cast<int32_t>(values.at(from[v]).value);
+  const bool small = values.back().value < 256;
+  write_nifti_like(file, labels, read_nifti_header(grid_of), small ? NiftiType::uint8 : NiftiType::int32);
+}
+
+std::vector<PredictionInput> prediction_inputs(const std::vector<fs::path>& paths, int64_t channels) {
+  std::vector<fs::path> files;
+  for (const fs::path& path : paths) {
+    const size_t before = files.size();
+    if (!fs::is_directory(path)) {
+      files.push_back(path);
+      continue;
+    }
+    for (const auto& entry : fs::directory_iterator(path))
+      if (!nifti_stem(entry.path()).empty()) files.push_back(entry.path());
+    std::sort(files.begin() + static_cast<std::ptrdiff_t>(before), files.end());
+    if (files.size() == before) fail(path.string(), "the folder holds no NIfTI file");
+  }
+  std::vector<PredictionInput> inputs;
+  std::map<std::string, std::map<int64_t, fs::path>> parts;
+  for (const fs::path& file : files) {
+    std::string stem = nifti_stem(file);
+    if (stem.empty()) fail(file.string(), "only .nii and .nii.gz are read");
+    const int64_t channel = take_channel(stem);
+    auto& part = parts[stem];
+    if (part.empty()) inputs.push_back({.id = stem, .images = {}});
+    if (!part.emplace(channel, file).second)
+      fail(file.string(), fmt::format("{} has the same name, so that one output would replace the other",
+                                      part.at(channel).string()));
+  }
+  for (PredictionInput& input : inputs) {
+    const auto& part = parts.at(input.id);
+    for (const auto& [channel, file] : part) input.images.push_back(file);
+    const bool whole = part.size() == 1 && part.begin()->first <= 0;
+    const bool split = part.begin()->first == 0 && part.rbegin()->first == channels - 1 &&
+                       static_cast<int64_t>(part.size()) == channels;
+    if (!whole && !split)
+      fail(input.images.front().string(), fmt::format("expected {} channel files {}_0000 ..., got {}", channels,
+                                                      input.id, part.size()));
+  }
+  return inputs;
+}
+
+PredictedFile predict_file(const TrainedModel& model, const PredictionInput& input, const fs::path& folder,
+                           const WindowOptions& options) {
+  Dataset dataset{.channels = model.card.channels, .classes = model.card.classes};
+  const Case which = load_case(dataset, {.id = input.id, .images = input.images}, model.card.plan);
+  fs::create_directories(folder);
+  PredictedFile out{.file = folder / (input.id + ".nii.gz"), .warnings = which.warnings};
+  write_labels(out.file, predict_classes(model.network, model.card.plan, which, options), model.card.classes,
+               input.images.front());
+  return out;
+}
+
+}  // namespace voxlab

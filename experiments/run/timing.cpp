@@ -1,0 +1,95 @@
+#include "experiments/run/timing.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "runtime/autograd/tape.h"
+#include "runtime/core/rng.h"
+#include "runtime/train/loss.h"
+#include "runtime/train/optimizer.h"
+
+namespace voxlab {
+
+struct NetworkWork::State {
+  WorkOptions options;
+  Network net;
+  Tensor input, labels;
+  train::LossConfig loss = train::LossConfig::nnunet(false);
+  std::optional<train::Optimizer> optimizer;
+  std::function<void()> backward_hook;
+  uint32_t step = 0;
+
+  void infer() {
+    const Autocast autocast(options.dtype);
+    net.forward(input, {.all_outputs = options.all_outputs});
+  }
+
+  void train_step() {
+    const Tensors values = net.parameters.values();
+    Tape tape;
+    tape.watch(values);
+    Tensor total;
+    {
+      const auto recording = tape.recording();
+      const Autocast autocast(options.dtype);
+      const Tensors outputs = net.forward(input, {.training = true, .seed = 1, .step = step++});
+      total = train::deep_supervision_loss(loss, outputs, labels).total;
+    }
+    if (backward_hook) backward_hook();
+    optimizer->step(tape.gradient(total, values), optimizer->config().lr);
+  }
+};
+
+NetworkWork::NetworkWork(const NetConfig& config, const WorkOptions& options) : state_(std::make_unique<State>()) {
+  state_->options = options;
+  state_->net = make_network(config, {.device = Device::cpu});
+  Shape spatial{options.batch};
+  for (int64_t size : state_->net.patch) spatial.push_back(size);
+  Shape shape = spatial;
+  shape.push_back(state_->net.in_channels);
+  const Philox random(7);
+  std::vector<float> values(static_cast<size_t>(shape.numel()));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random.normal(i));
+  state_->input = Tensor::from_span(shape, std::span<const float>(values));
+  if (!options.training) return;
+  state_->labels = Tensor::empty(spatial, DType::i32);
+  const Philox classes(8);
+  for (int64_t i = 0; i < spatial.numel(); ++i)
+    state_->labels.data<int32_t>()[i] =
+        static_cast<int32_t>(classes.below(static_cast<uint64_t>(i), state_->net.classes));
+  std::vector<train::NamedTensor> parameters;
+  for (const auto& p : state_->net.parameters.trainable()) parameters.push_back({p->name, p->value});
+  state_->optimizer.emplace(train::OptimizerConfig{.lr = 1e-6}, std::move(parameters));
+}
+
+NetworkWork::~NetworkWork() = default;
+
+void NetworkWork::run() { state_->options.training ? state_->train_step() : state_->infer(); }
+
+void NetworkWork::on_backward(std::function<void()> hook) { state_->backward_hook = std::move(hook); }
+
+Spread spread_of(std::vector<double> values) {
+  if (values.empty()) return {};
+  std::sort(values.begin(), values.end());
+  const auto at = [&](double q) {  // linear interpolation between order statistics
+    const double position = q * static_cast<double>(values.size() - 1);
+    const auto low = static_cast<size_t>(position);
+    const size_t high = std::min(low + 1, values.size() - 1);
+    return values[low] + (position - static_cast<double>(low)) * (values[high] - values[low]);
+  };
+  return {at(0.5), at(0.25), at(0.75), values.front(), values.back(), static_cast<int64_t>(values.size())};
+}
+
+std::vector<double> time_runs(NetworkWork& work, int64_t warmup, int64_t repeats) {
+  for (int64_t i = 0; i < warmup; ++i) work.run();
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < repeats; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work.run();
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return seconds;
+}
+
+}  // namespace voxlab

@@ -1,0 +1,46 @@
+// Runs one network over and over on random input: what `voxlab time`, `voxlab profile` and the benches
+// measure.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "nets/zoo.h"
+
+namespace voxlab {
+
+struct WorkOptions {
+  bool training = false;    // a whole training step instead of inference
+  bool all_outputs = false; // deep-supervision heads in inference
+  DType dtype = DType::f32; // bf16: autocast with f32 weights
+  int64_t batch = 1;
+};
+
+// One repetition of the work. Inference: image in, logits of the finest output out. Training step: forward,
+// loss of every output (cross entropy + soft Dice a sample, weights halving), backward, gradient
+// clipping at 12, SGD with Nesterov momentum 0.99. Input and labels are made beforehand.
+class NetworkWork {
+ public:
+  NetworkWork(const NetConfig& config, const WorkOptions& options);
+  ~NetworkWork();
+  void run();
+  // Called between the forward and the backward half of a training step.
+  void on_backward(std::function<void()> hook);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Order statistics of repeated measurements; seconds.
+struct Spread {
+  double median = 0, low_quartile = 0, high_quartile = 0, least = 0, most = 0;
+  int64_t n = 0;
+};
+Spread spread_of(std::vector<double> values);
+
+// Times `repeats` runs after `warmup` ones. The clock holds run() only.
+std::vector<double> time_runs(NetworkWork& work, int64_t warmup, int64_t repeats);
+
+}  // namespace voxlab

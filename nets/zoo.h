@@ -1,0 +1,46 @@
+// The networks by name: configuration in, a callable network out.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "nets/unetr_pp/config.h"
+#include "runtime/nn/layers.h"
+
+namespace voxlab {
+
+// Which network, and its configuration. `variant` names the preset that the network's own table starts
+// from; a key of that table overrides the preset's value.
+struct NetConfig {
+  std::string net = "unetr_pp";
+  std::string variant = "synapse";
+  unetr_pp::Config unetr_pp;
+
+  template <class Self, class V>
+  static void visit(Self& s, V&& v) {
+    v("net", s.net);
+    v("variant", s.variant);
+    v("unetr_pp", s.unetr_pp);
+  }
+};
+
+// The preset of a network's variant. Error naming what there is.
+NetConfig net_preset(const std::string& net, const std::string& variant);
+std::vector<std::string> net_names();
+std::vector<std::string> net_variants(const std::string& net);
+
+struct Network {
+  nn::ParameterStore parameters;
+  std::vector<int64_t> patch;  // spatial input size
+  int64_t in_channels = 1;
+  int64_t classes = 2;
+  // x (N, spatial..., in_channels) -> logits, finest first; others for deep supervision.
+  std::function<Tensors(const Tensor& x, const nn::Phase& phase)> forward;
+  // Our parameter name for a key of the authors' checkpoints; "" for keys without one.
+  std::function<std::string(std::string_view official_key)> import_name;
+};
+
+Network make_network(const NetConfig& config, const nn::Builder::Options& options);
+
+}  // namespace voxlab

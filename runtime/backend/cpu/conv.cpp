@@ -1,0 +1,68 @@
+// Binds the convolution ops to the dense core.
+#include "runtime/backend/cpu/cpu.h"
+#include "runtime/backend/cpu/dense/dense.h"
+
+namespace voxlab::cpu {
+namespace {
+
+ConvGeometry dense_geometry(const voxlab::ConvGeometry& g) {
+  return {.batch = g.batch,
+          .in = g.in,
+          .in_channels = g.in_channels,
+          .out_channels = g.out_channels,
+          .kernel = g.kernel,
+          .stride = g.stride,
+          .pad = g.padding,
+          .dilation = g.dilation,
+          .groups = g.groups};
+}
+
+bool supported(DType d) { return d == DType::f32 || d == DType::bf16; }
+
+Kernel data_gradient(const ConvOptions& o, Descs in, Descs out) {
+  if (!supported(in[0].dtype())) return {};
+  const ConvGeometry g = dense_geometry(Conv::geometry({o}, out[0].shape(), in[1].shape(), in[0].shape()));
+  const DType dtype = in[0].dtype();
+  return {.name = std::string(conv_dgrad(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+          .run = [=](Pointers x, Pointers y, std::byte*) {
+            conv_dgrad(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype});
+          }};
+}
+
+}  // namespace
+
+Kernel prepare(const Conv::Attrs& a, Descs in, Descs out) {
+  if (!supported(in[0].dtype())) return {};
+  const ConvGeometry g = dense_geometry(Conv::geometry(a, in[0].shape(), in[1].shape(), out[0].shape()));
+  const DType dtype = in[0].dtype();
+  const bool bias = in.size() > 2 && in[2].present;
+  return {.name = std::string(conv_forward(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+          .run = [=](Pointers x, Pointers y, std::byte*) {
+            std::vector<float> wide;  // the epilogue's bias is f32
+            Epilogue epilogue;
+            if (bias) {
+              if (dtype == DType::bf16) {
+                const auto* narrow = reinterpret_cast<const bfloat16*>(x[2]);
+                for (int64_t i = 0; i < g.out_channels; ++i) wide.push_back(float(narrow[i]));
+              }
+              epilogue.bias = dtype == DType::bf16 ? wide.data() : reinterpret_cast<const float*>(x[2]);
+            }
+            conv_forward(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue);
+          }};
+}
+
+Kernel prepare(const ConvDgrad::Attrs& a, Descs in, Descs out) { return data_gradient(a, in, out); }
+
+Kernel prepare(const ConvTranspose::Attrs& a, Descs in, Descs out) { return data_gradient(a, in, out); }
+
+Kernel prepare(const ConvWgrad::Attrs& a, Descs in, Descs out) {
+  if (!supported(in[0].dtype())) return {};
+  const ConvGeometry g = dense_geometry(Conv::geometry({a}, in[0].shape(), out[0].shape(), in[1].shape()));
+  const DType dtype = in[0].dtype();
+  return {.name = std::string(conv_wgrad(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+          .run = [=](Pointers x, Pointers y, std::byte*) {
+            conv_wgrad(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype});
+          }};
+}
+
+}  // namespace voxlab::cpu

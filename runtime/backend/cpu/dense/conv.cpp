@@ -1,0 +1,137 @@
+// Forward convolution and data gradient as gathers. The data gradient of a strided convolution splits
+// into one stride-1 gather for each residue of the input position modulo the stride.
+#include <utility>
+#include <vector>
+
+#include "runtime/backend/cpu/dense/gather_conv.h"
+#include "runtime/backend/cpu/dense/passes.h"
+#include "runtime/backend/cpu/dense/scratch.h"
+
+namespace voxlab::cpu {
+namespace {
+
+using Triple = std::array<int64_t, 3>;
+
+int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
+
+const float* offset_bias(const Epilogue& epilogue, int64_t channels) {
+  return epilogue.bias == nullptr ? nullptr : epilogue.bias + channels;
+}
+
+// Non-overlapping patches along W: the positions of a patch and its channels are one run of columns.
+bool patches_along_width(const ConvGeometry& g, const Triple& out) {
+  return g.groups == 1 && g.kernel[2] == g.stride[2] && g.pad[2] == 0 && g.dilation[2] == 1 &&
+         g.in[2] == out[2] * g.kernel[2];
+}
+
+bool run_gather(const KernelTable& kernels, GatherConv conv, GatherMode mode) {
+  if (mode != GatherMode::f32) {
+    return gather_conv_amx(kernels, std::move(conv), mode == GatherMode::bf16x3);
+  }
+  gather_conv(kernels, std::move(conv));
+  return true;
+}
+
+struct DgradCall {
+  const KernelTable& kernels;
+  const ConvGeometry& geometry;
+  Triple out;
+  ConstBuffer dy;
+  const float* w;
+  Buffer dx;
+  Epilogue epilogue;
+  bool patches;
+  GatherMode mode;
+};
+
+// One residue class of input positions, one group. With patches, W holds all residues at once.
+bool dgrad_residue(const DgradCall& call, const Triple& residue, int64_t group) {
+  const ConvGeometry& g = call.geometry;
+  const int64_t group_in = g.in_channels / g.groups;
+  const int64_t group_out = g.out_channels / g.groups;
+  std::array<KernelTaps, 3> taps;
+  for (int i = 0; i < 3; ++i) taps[i] = residue_taps(g, i, residue[i]);
+  if (call.patches) taps[2].axis = {call.out[2], call.out[2], 1, {0}};
+  GatherConv c;
+  c.batch = g.batch;
+  for (int i = 0; i < 3; ++i) c.axis[i] = taps[i].axis;
+  if (c.axis[0].out * c.axis[1].out * c.axis[2].out == 0) return true;
+  c.in = call.dy;
+  c.in_offset = group * group_out;
+  c.in_pitch = g.out_channels;
+  c.channels = group_out;
+  c.columns = call.patches ? g.kernel[2] * group_in : group_in;
+  const int64_t tap_elements = group_in * g.out_channels;
+  c.weights = {call.w + group * group_out, g.out_channels, tap_elements, true, g.kernel, {}};
+  for (size_t i = 0; i < 3; ++i) c.weights.kernel[i] = taps[i].kernel;
+  if (call.patches) c.weights.kernel[2] = {0};  // whose rows run on through all kernel columns
+  const Triple pitch = {g.in[1] * g.in[2] * g.in_channels, g.in[2] * g.in_channels, g.in_channels};
+  c.out = call.dx;
+  c.out_offset = group * group_in;
+  for (int i = 0; i < 3; ++i) {
+    c.out_offset += residue[i] * pitch[i];
+    c.out_step[i] = g.stride[i] * pitch[i];
+  }
+  c.out_batch = product(g.in) * g.in_channels;
+  c.epilogue = call.epilogue;
+  if (!call.patches) c.epilogue.bias = offset_bias(call.epilogue, group * group_in);
+  return run_gather(call.kernels, std::move(c), call.mode);
+}
+
+}  // namespace
+
+bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const float* w,
+                   Buffer y, const Epilogue& epilogue, GatherMode mode) {
+  const Triple out = g.out();
+  const int64_t group_in = g.in_channels / g.groups;
+  const int64_t group_out = g.out_channels / g.groups;
+  for (int64_t group = 0; group < g.groups; ++group) {
+    GatherConv c;
+    c.batch = g.batch;
+    c.weights = {w + group * group_out, g.out_channels, group_in * g.out_channels, false, g.kernel, {}};
+    for (int i = 0; i < 3; ++i) {
+      KernelTaps taps = forward_taps(g, i);
+      c.axis[i] = std::move(taps.axis);
+      c.weights.kernel[static_cast<size_t>(i)] = std::move(taps.kernel);
+    }
+    c.in = x;
+    c.in_offset = group * group_in;
+    c.in_pitch = g.in_channels;
+    c.channels = group_in;
+    c.columns = group_out;
+    c.out = y;
+    c.out_offset = group * group_out;
+    c.out_batch = product(out) * g.out_channels;
+    c.out_step = {out[1] * out[2] * g.out_channels, out[2] * g.out_channels, g.out_channels};
+    c.epilogue = epilogue;
+    c.epilogue.bias = offset_bias(epilogue, group * group_out);
+    if (!run_gather(kernels, std::move(c), mode)) return false;
+  }
+  return true;
+}
+
+bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer dy, const float* w,
+                 Buffer dx, const Epilogue& epilogue, GatherMode mode) {
+  const Triple out = g.out();
+  DgradCall call = {kernels, g, out, dy, w, dx, epilogue, patches_along_width(g, out), mode};
+  std::vector<float> repeated_bias;
+  if (call.patches && epilogue.bias != nullptr) {
+    for (int64_t k = 0; k < g.kernel[2]; ++k) {
+      repeated_bias.insert(repeated_bias.end(), epilogue.bias, epilogue.bias + g.in_channels);
+    }
+    call.epilogue.bias = repeated_bias.data();
+  }
+  const Triple residues = {g.stride[0], g.stride[1], call.patches ? 1 : g.stride[2]};
+  for (int64_t group = 0; group < g.groups; ++group) {
+    for (int64_t d = 0; d < residues[0]; ++d) {
+      for (int64_t h = 0; h < residues[1]; ++h) {
+        for (int64_t v = 0; v < residues[2]; ++v) {
+          if (!dgrad_residue(call, {d, h, v}, group)) return false;
+        }
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace voxlab::cpu

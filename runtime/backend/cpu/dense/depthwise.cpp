@@ -1,0 +1,278 @@
+// Depthwise and narrow grouped convolution: vectors run across channels of all groups. A group of I
+// input and J output channels is I depthwise sums over inputs spread J-fold, so no lane is wasted and
+// no channel ever multiplies another group's values.
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "runtime/backend/cpu/dense/depthwise_rows.h"
+#include "runtime/backend/cpu/dense/passes.h"
+#include "runtime/backend/cpu/dense/scratch.h"
+#include "runtime/core/parallel.h"
+
+namespace voxlab::cpu {
+namespace {
+
+constexpr int64_t float_bytes = sizeof(float);
+using Triple = std::array<int64_t, 3>;
+
+int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
+
+// One gather: a forward convolution, or one residue of its data gradient.
+struct DepthwiseGather {
+  int64_t batch;
+  std::array<KernelTaps, 3> taps;
+  Triple kernel;
+  const float* in;
+  ChannelMap map;
+  const float* w;  // rows (kernel position, plane) of `channels`
+  int64_t channels;
+  float* out;
+  int64_t out_batch;
+  Triple out_step;
+  Epilogue epilogue;
+};
+
+// Row tiles shorter than this are no better than plain ones.
+constexpr int least_row_outputs = 6;
+
+class DepthwiseRunner {
+ public:
+  DepthwiseRunner(const KernelTable& kernels, const DepthwiseGather& call) : k_(kernels), c_(call) {}
+
+  void run(int64_t sample, const Panel& panel, const std::array<int64_t, 2>& begin,
+           const std::array<int64_t, 2>& size) {
+    const int64_t group = panel.vectors * k_.width;
+    rows_ = scratch_rows(c_.taps, begin, size, group);
+    const Triple extent = {c_.taps[0].axis.in, c_.taps[1].axis.in, c_.taps[2].axis.in};
+    const DepthwiseSource source = {c_.in + sample * product(extent) * c_.map.source_channels, extent, c_.map,
+                           c_.channels};
+    x_ = scratch(Purpose::tile, c_.map.source_group * rows_.plane());
+    for (int64_t p = 0; p < c_.map.source_group; ++p) {
+      fill_plane(k_, source, rows_, p, panel.column, x_ + p * rows_.plane());
+    }
+    pack_weights(panel);
+    // Down the rows of one stretch of W, whose input rows then come from the first-level cache.
+    const int64_t width = c_.taps[2].axis.out;
+    const int64_t most = most_outputs(panel);
+    const int64_t tiles = ceil_div(width, most);
+    for (int64_t d = 0; d < size[0]; ++d) {
+      for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t from = width * t / tiles;
+        const int64_t to = width * (t + 1) / tiles;
+        for (int64_t h = 0; h < size[1]; ++h) {
+          list_rows(begin, d, h);
+          float* y = c_.out + sample * c_.out_batch + (begin[0] + d) * c_.out_step[0] +
+                     (begin[1] + h) * c_.out_step[1] + from * c_.out_step[2] + panel.column;
+          const float* x = x_ + d * c_.taps[0].axis.stride * rows_.box.size[1] * rows_.row() +
+                           h * c_.taps[1].axis.stride * rows_.row() + from * rows_.group;
+          run_tile(panel, x, y, to - from);
+        }
+      }
+    }
+  }
+
+ private:
+  // [plane][tap D][tap H][tap W][group], zero past the last channel.
+  void pack_weights(const Panel& panel) {
+    if (panel.column == packed_column_) return;
+    packed_column_ = panel.column;
+    const int64_t group = panel.vectors * k_.width;
+    const int64_t planes = c_.map.source_group;
+    const int64_t real = std::min(group, c_.channels - panel.column);
+    const auto& [td, th, tw] = c_.taps;
+    const auto positions = static_cast<int64_t>(td.kernel.size() * th.kernel.size() * tw.kernel.size());
+    w_ = scratch(Purpose::panel, planes * positions * group);
+    bias_.assign(static_cast<size_t>(group), 0.0F);
+    if (c_.epilogue.bias != nullptr) {
+      std::copy_n(c_.epilogue.bias + panel.column, real, bias_.begin());
+    }
+    float* to = w_;
+    for (int64_t p = 0; p < planes; ++p) {
+      for (const int64_t kd : td.kernel) {
+        for (const int64_t kh : th.kernel) {
+          for (const int64_t kw : tw.kernel) {
+            const int64_t tap = (kd * c_.kernel[1] + kh) * c_.kernel[2] + kw;
+            const float* from = c_.w + (tap * planes + p) * c_.channels + panel.column;
+            std::copy_n(from, real, to);
+            std::fill(to + real, to + group, 0.0F);
+            to += group;
+          }
+        }
+      }
+    }
+    tap_bytes_.clear();
+    for (const int64_t tap : tw.axis.taps) {
+      tap_bytes_.push_back(rows_.at(tap - tw.axis.taps[0]) * float_bytes);
+    }
+  }
+
+  // Kernel rows that meet the input for output row (d, h) of the block.
+  void list_rows(const std::array<int64_t, 2>& begin, int64_t d, int64_t h) {
+    runs_.clear();
+    const GatherAxis& ad = c_.taps[0].axis;
+    const GatherAxis& ah = c_.taps[1].axis;
+    const auto width = static_cast<int64_t>(c_.taps[2].kernel.size());
+    if (width == 0) return;
+    for (int64_t p = 0; p < c_.map.source_group; ++p) {
+      for (size_t i = 0; i < ad.taps.size(); ++i) {
+        const int64_t at_d = (begin[0] + d) * ad.stride + ad.taps[i];
+        if (at_d < 0 || at_d >= ad.in) continue;
+        for (size_t j = 0; j < ah.taps.size(); ++j) {
+          const int64_t at_h = (begin[1] + h) * ah.stride + ah.taps[j];
+          if (at_h < 0 || at_h >= ah.in) continue;
+          const int64_t x = p * rows_.plane() +
+                            ((ad.taps[i] - ad.taps[0]) * rows_.box.size[1] + ah.taps[j] - ah.taps[0]) *
+                                rows_.row();
+          const auto kernel_row = (p * static_cast<int64_t>(ad.taps.size()) + static_cast<int64_t>(i)) *
+                                      static_cast<int64_t>(ah.taps.size()) +
+                                  static_cast<int64_t>(j);
+          runs_.push_back({x * float_bytes, kernel_row * width});
+        }
+      }
+    }
+  }
+
+  // Tiles for kernels of neighbouring taps, if the rows of this gather are such.
+  const DepthwiseFn* row_tiles(const Panel& panel) const {
+    const std::vector<int64_t>& taps = c_.taps[2].axis.taps;
+    const auto count = static_cast<int64_t>(taps.size());
+    const bool neighbours = c_.taps[2].axis.stride == 1 && count >= 3 && count <= 7 &&
+                            count % 2 == 1 && taps.back() - taps.front() + 1 == count;
+    if (!neighbours) return nullptr;
+    const DepthwiseFn* tiles = k_.depthwise_row[(count - 3) / 2][panel.vectors - 1];
+    return tiles[least_row_outputs - 1] == nullptr ? nullptr : tiles;
+  }
+
+  int64_t most_outputs(const Panel& panel) const {
+    const DepthwiseFn* tiles = row_tiles(panel);
+    if (tiles == nullptr) return k_.depthwise_outputs[panel.vectors - 1];
+    int64_t most = 1;
+    while (most < max_depthwise_outputs && tiles[most] != nullptr) ++most;
+    return most;
+  }
+
+  void run_tile(const Panel& panel, const float* x, float* y, int64_t outputs) {
+    DepthwiseArgs args = {};
+    args.x = reinterpret_cast<const char*>(x);
+    args.rows = runs_.data();
+    args.row_count = static_cast<int64_t>(runs_.size());
+    args.tap_bytes = tap_bytes_.data();
+    args.taps = static_cast<int64_t>(tap_bytes_.size());
+    args.w = w_;
+    args.y = reinterpret_cast<char*>(y);
+    args.y_step = c_.out_step[2] * float_bytes;
+    args.bias = c_.epilogue.bias == nullptr ? nullptr : bias_.data();
+    args.activation = static_cast<int>(c_.epilogue.activation);
+    args.slope = c_.epilogue.slope;
+    args.last_columns = panel.last_columns;
+    const DepthwiseFn* tiles = row_tiles(panel);
+    (tiles != nullptr ? tiles : k_.depthwise[panel.vectors - 1])[outputs - 1](args);
+  }
+
+  const KernelTable& k_;
+  const DepthwiseGather& c_;
+  ScratchRows rows_ = {};
+  float* x_ = nullptr;
+  float* w_ = nullptr;
+  int64_t packed_column_ = -1;
+  std::vector<float> bias_;
+  std::vector<int64_t> tap_bytes_;
+  std::vector<Run> runs_;
+};
+
+void depthwise_gather(const KernelTable& kernels, const DepthwiseGather& call) {
+  const int64_t depth = call.taps[0].axis.out;
+  const int64_t height = call.taps[1].axis.out;
+  const int64_t width = call.taps[2].axis.out;
+  if (depth * height * width == 0) return;
+  constexpr int64_t short_row = 11;
+  const int vectors = width <= short_row ? 2 : 1;
+  const std::vector<Panel> panels = channel_panels(call.channels, kernels.width, vectors);
+  const auto panel_count = static_cast<int64_t>(panels.size());
+  const auto size = choose_rows(
+      call.taps, {call.map.source_group, vectors * kernels.width, call.map.source_channels,
+                  call.channels, false, call.batch * panel_count});
+  const int64_t blocks_d = ceil_div(depth, size[0]);
+  const int64_t blocks_h = ceil_div(height, size[1]);
+  const int64_t blocks = call.batch * blocks_d * blocks_h;
+  parallel_for(panel_count * blocks, 1, [&](int64_t begin, int64_t end) {
+    DepthwiseRunner runner(kernels, call);
+    for (int64_t i = begin; i < end; ++i) {
+      // All panels of a block in turn: its cache lines are shared by neighbouring panels.
+      const int64_t block = i / panel_count;
+      const int64_t d = block / blocks_h % blocks_d * size[0];
+      const int64_t h = block % blocks_h * size[1];
+      runner.run(block / (blocks_d * blocks_h), panels[static_cast<size_t>(i % panel_count)], {d, h},
+                 {std::min(size[0], depth - d), std::min(size[1], height - h)});
+    }
+  });
+}
+
+}  // namespace
+
+bool is_depthwise(const ConvGeometry& g, int width) {
+  if (g.groups == 1) return false;
+  const int64_t in = g.in_channels / g.groups;
+  const int64_t out = g.out_channels / g.groups;
+  return std::max(in, out) <= 4 || (std::min(in, out) == 1 && std::max(in, out) < width);
+}
+
+void depthwise_forward(const KernelTable& kernels, const ConvGeometry& g, const float* x,
+                       const float* w, float* y, const Epilogue& epilogue) {
+  const Triple out = g.out();
+  DepthwiseGather c = {};
+  c.batch = g.batch;
+  for (int i = 0; i < 3; ++i) c.taps[i] = forward_taps(g, i);
+  c.kernel = g.kernel;
+  c.in = x;
+  c.map = {g.in_channels, g.in_channels / g.groups, g.out_channels / g.groups};
+  c.w = w;
+  c.channels = g.out_channels;
+  c.out = y;
+  c.out_batch = product(out) * g.out_channels;
+  c.out_step = {out[1] * out[2] * g.out_channels, out[2] * g.out_channels, g.out_channels};
+  c.epilogue = epilogue;
+  depthwise_gather(kernels, c);
+}
+
+void depthwise_dgrad(const KernelTable& kernels, const ConvGeometry& g, const float* dy,
+                     const float* w, float* dx, const Epilogue& epilogue) {
+  const ChannelMap map = {g.out_channels, g.out_channels / g.groups, g.in_channels / g.groups};
+  const int64_t planes = map.source_group;
+  if (!map.identity()) {
+    // Rows (tap, in of group) of out channels become rows (tap, out of group) of in channels.
+    float* packed = scratch(Purpose::weights, product(g.kernel) * planes * g.in_channels);
+    for (int64_t tap = 0; tap < product(g.kernel); ++tap) {
+      for (int64_t c = 0; c < g.in_channels; ++c) {
+        for (int64_t p = 0; p < planes; ++p) {
+          packed[(tap * planes + p) * g.in_channels + c] =
+              w[(tap * map.result_group + c % map.result_group) * g.out_channels + map.source(c, p)];
+        }
+      }
+    }
+    w = packed;
+  }
+  const Triple pitch = {g.in[1] * g.in[2] * g.in_channels, g.in[2] * g.in_channels, g.in_channels};
+  DepthwiseGather c = {};
+  c.batch = g.batch;
+  c.kernel = g.kernel;
+  c.in = dy;
+  c.map = map;
+  c.w = w;
+  c.channels = g.in_channels;
+  c.out_batch = product(g.in) * g.in_channels;
+  for (int i = 0; i < 3; ++i) c.out_step[i] = g.stride[i] * pitch[i];
+  c.epilogue = epilogue;
+  for (int64_t d = 0; d < g.stride[0]; ++d) {
+    for (int64_t h = 0; h < g.stride[1]; ++h) {
+      for (int64_t v = 0; v < g.stride[2]; ++v) {
+        c.taps = {residue_taps(g, 0, d), residue_taps(g, 1, h), residue_taps(g, 2, v)};
+        c.out = dx + d * pitch[0] + h * pitch[1] + v * pitch[2];
+        depthwise_gather(kernels, c);
+      }
+    }
+  }
+}
+
+}  // namespace voxlab::cpu

@@ -1,0 +1,103 @@
+// The driver shared by forward convolution, both forms of data gradient and transposed convolution:
+// every output position gathers a fixed set of input positions.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "runtime/backend/cpu/dense/dense.h"
+#include "runtime/backend/cpu/dense/kernels.h"
+
+namespace voxlab::cpu {
+
+// out[o] reads in[o * stride + tap] for each tap; positions outside [0, in) count as zero.
+struct GatherAxis {
+  int64_t in = 1;
+  int64_t out = 1;
+  int64_t stride = 1;
+  std::vector<int64_t> taps = {0};  // ascending
+};
+
+// Where the weights of a gather lie: rows (kernel position, channel) of `columns`, or, transposed, rows
+// (kernel position, column) of channels. The taps use the kernel positions `kernel[axis]` lists.
+struct GatherWeights {
+  const float* data = nullptr;
+  int64_t pitch = 0;     // elements between rows
+  int64_t position = 0;  // elements between kernel positions
+  bool transposed = false;
+  std::array<int64_t, 3> kernel_size = {1, 1, 1};
+  std::array<std::vector<int64_t>, 3> kernel = {{{0}, {0}, {0}}};
+};
+
+struct GatherConv {
+  int64_t batch = 1;
+  std::array<GatherAxis, 3> axis;
+  ConstBuffer in;
+  int64_t in_offset = 0;  // elements to the first channel used
+  int64_t in_pitch = 0;  // elements from one input position to the next
+  int64_t channels = 0;  // input channels used
+  GatherWeights weights;
+  int64_t columns = 0;
+  Buffer out;
+  int64_t out_offset = 0;
+  int64_t out_batch = 0;                 // elements between output samples
+  std::array<int64_t, 3> out_step = {};  // and between output positions along D, H, W
+  Epilogue epilogue;
+};
+
+// On f32 input and output.
+void gather_conv(const KernelTable& kernels, GatherConv conv);
+
+// Merges axes that only enumerate positions into W.
+void flatten(GatherConv& conv);
+
+// The output block (D, H, W) that costs least by a small model of arithmetic, copying and idle threads.
+// `vectors`: columns in units of one multiply-add.
+std::array<int64_t, 3> choose_block(const GatherConv& conv, double vectors);
+
+// Input positions (D, H, W) under an output block.
+std::array<int64_t, 3> input_extent(const GatherConv& conv, const std::array<int64_t, 3>& block);
+
+// Weight rows (tap, channel), and one panel of them copied to whole vectors next to each other.
+int64_t weight_rows(const GatherConv& conv);
+struct Panel;
+void pack_panel(const KernelTable& kernels, const GatherConv& conv, const Panel& panel, float* to);
+
+// On AMX with bf16 products, or with `split` three of them for nearly f32 results; f32 or bf16 input and
+// output, f32 weights. False, and nothing useful written, when an input or weight is not finite.
+bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split);
+
+// Taps along one axis and the kernel index each stands for.
+struct KernelTaps {
+  GatherAxis axis;
+  std::vector<int64_t> kernel;
+};
+
+// Of a forward convolution, over x.
+KernelTaps forward_taps(const ConvGeometry& geometry, int axis);
+
+// Of its data gradient, over dy: dx[i] sums dy[(i + pad - k * dilation) / stride] over the k that
+// divide. For i = residue + stride * j that is dy[j + tap], with one set of taps a residue.
+KernelTaps residue_taps(const ConvGeometry& geometry, int axis, int64_t residue);
+
+// Columns of one panel: up to three vectors, the last perhaps partial.
+struct Panel {
+  int64_t column = 0;
+  int vectors = 1;
+  int last_columns = 0;
+};
+
+std::vector<Panel> split_columns(int64_t columns, int width);
+
+// A box of a channels-last volume, in input coordinates; may reach outside.
+struct Box {
+  std::array<int64_t, 3> begin;
+  std::array<int64_t, 3> size;
+};
+
+// Copies `channels` channels of every position of the box of one sample to `to` (compact), zeros outside.
+void copy_box(const float* in, const std::array<int64_t, 3>& extent, int64_t pitch, int64_t channels,
+              const Box& box, float* to);
+
+}  // namespace voxlab::cpu

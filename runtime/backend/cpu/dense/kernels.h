@@ -1,0 +1,114 @@
+// The seam between the drivers, compiled for the baseline, and the kernels, compiled once per
+// instruction set. Only plain structs cross it: no inline function that a linker could merge.
+#pragma once
+
+#include <cstdint>
+
+namespace voxlab::cpu {
+
+constexpr int max_panel_vectors = 3;  // vectors of columns in one tile
+constexpr int max_pairs = 7;          // row pairs in one tile with free row offsets
+constexpr int max_unit_pairs = 12;    // row pairs in one tile whose A rows are neighbours
+constexpr int max_tile_rows = 2 * max_unit_pairs;
+
+// A stretch of the sum: `TileArgs::k` steps from an A offset (bytes) and a B row.
+struct Run {
+  int64_t a_bytes;
+  int64_t b_row;
+};
+
+// C[row] = or += sum over runs and k of A[row, k] * B[k]; rows come in pairs `pair_step` apart.
+struct TileArgs {
+  const char* a;
+  const int64_t* pair_bytes;  // A offset of the first row of each pair; unused by unit tiles
+  int64_t pair_step;          // bytes from the first to the second row of a pair
+  int64_t k_step;             // bytes from one k to the next in A
+  const Run* runs;
+  int64_t run_count;
+  int64_t k;
+  const float* b;  // first column of the panel
+  int64_t ldb;     // elements
+  float* const* c;  // one pointer a row, at the first column of the panel
+  const float* bias;  // at the first column of the panel, or null
+  int activation;  // an Activation, applied last
+  float slope;
+  int last_columns;  // valid columns of the last vector
+  bool accumulate;  // add to C; bias must then be null
+};
+
+using TileFn = void (*)(const TileArgs&);
+
+constexpr int max_row_outputs = 14;  // neighbouring outputs of a row tile
+constexpr int row_taps = 3;
+
+constexpr int max_depthwise_outputs = 24;
+constexpr int depthwise_widths = 3;  // kernel widths 3, 5 and 7 have their own tiles
+constexpr int max_wgrad_taps = 8;
+
+// y[t] = bias + sum over kernel rows and taps of x[t + row + tap] * w for one group of channel vectors.
+// Input positions are one group apart (compact scratch), outputs `y_step` bytes apart.
+struct DepthwiseArgs {
+  const char* x;
+  const Run* rows;  // input offset and first row of w of each kernel row
+  int64_t row_count;
+  const int64_t* tap_bytes;  // of the taps in a kernel row
+  int64_t taps;
+  const float* w;  // [rows and taps][group]
+  char* y;
+  int64_t y_step;
+  const float* bias;  // [group] or null
+  int activation;
+  float slope;
+  int last_columns;
+};
+
+using DepthwiseFn = void (*)(const DepthwiseArgs&);
+
+// dw[tap] += sum over rows and positions of x[position + tap] * dy[position], one channel vector.
+struct DepthwiseWgradArgs {
+  const char* x;
+  const int64_t* row_x_bytes;
+  const int64_t* row_dy_bytes;
+  int64_t rows;
+  const int64_t* tap_bytes;
+  const char* dy;
+  int64_t width;  // positions a row
+  float* dw;      // [taps][vector]
+};
+
+using DepthwiseWgradFn = void (*)(const DepthwiseWgradArgs&);
+
+struct KernelTable {
+  int width;  // floats a vector
+  int pairs[max_panel_vectors];       // most pairs a tile takes, by vectors - 1
+  int unit_pairs[max_panel_vectors];  // the same for unit tiles
+  TileFn tile[max_panel_vectors][max_pairs];
+  TileFn unit_tile[max_panel_vectors][max_unit_pairs];
+  // One column vector, `row_taps` taps along the row, stride 1: each value read from A serves every tap.
+  // Rows of C are neighbours, pair_step bytes apart in A; B rows of tap t start t * k rows further on.
+  int row_outputs;
+  TileFn row_tile[max_row_outputs];
+  int depthwise_outputs[2];  // most outputs a tile takes, by vectors - 1
+  DepthwiseFn depthwise[2][max_depthwise_outputs];
+  // For neighbouring taps, a kernel row of weights in registers; null where they do not fit.
+  DepthwiseFn depthwise_row[depthwise_widths][2][max_depthwise_outputs];
+  DepthwiseWgradFn depthwise_wgrad[max_wgrad_taps];
+  // For each position, one vector of the floats `lanes` picks (offsets, ascending, from that position);
+  // lanes from `lane_count` on become zero. Pitches in floats.
+  void (*pick_lanes)(const float* in, int64_t in_pitch, int64_t positions, const int32_t* lanes,
+                     int lane_count, float* out, int64_t out_pitch);
+  // out[c * rows_pitch + r] = in[r * in_pitch + c]
+  void (*transpose)(const float* in, int64_t rows, int64_t cols, int64_t in_pitch, float* out,
+                    int64_t out_pitch);
+  void (*widen)(const uint16_t* in, int64_t n, float* out);   // bf16 -> f32
+  void (*narrow)(const float* in, int64_t n, uint16_t* out);  // f32 -> bf16, nearest even
+  void (*add)(const float* in, int64_t n, float* inout);
+};
+
+extern const KernelTable kernels_plain;
+#if defined(__x86_64__)
+extern const KernelTable kernels_avx2;
+extern const KernelTable kernels_avx512;
+#endif
+
+}  // namespace voxlab::cpu

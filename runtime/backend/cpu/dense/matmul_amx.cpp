@@ -1,0 +1,46 @@
+// A matrix product as a pointwise convolution on AMX: rows of A are positions, columns of B the output
+// channels.
+#include <utility>
+
+#include "runtime/backend/cpu/dense/gather_conv.h"
+#include "runtime/backend/cpu/dense/passes.h"
+
+namespace voxlab::cpu {
+
+bool suits_amx(const MatmulShape& s) {
+  // Below this, converting the operands costs more than the faster products save.
+  constexpr int64_t least_products = int64_t{1} << 20;
+  const bool contiguous = s.a.col == 1 && s.c.col == 1 && (s.b.col == 1 || s.b.row == 1);
+  return contiguous && s.m * s.n * s.k >= least_products;
+}
+
+bool matmul_amx(const KernelTable& kernels, const MatmulShape& s, ConstBuffer a, const float* b,
+                Buffer c, const Epilogue& epilogue, GatherMode mode) {
+  const auto& batch = s.batch;
+  for (int64_t i = 0; i < batch[0].size * batch[1].size * batch[2].size; ++i) {
+    const std::array<int64_t, 3> at = {i / (batch[1].size * batch[2].size),
+                                       i / batch[2].size % batch[1].size, i % batch[2].size};
+    GatherConv g;
+    int64_t b_offset = 0;
+    for (size_t axis = 0; axis < 3; ++axis) {
+      g.in_offset += at[axis] * batch[axis].a;
+      g.out_offset += at[axis] * batch[axis].c;
+      b_offset += at[axis] * batch[axis].b;
+    }
+    g.axis[2].in = g.axis[2].out = s.m;
+    g.in = a;
+    g.in_pitch = s.a.row;
+    g.channels = s.k;
+    g.columns = s.n;
+    g.weights.data = b + b_offset;
+    g.weights.transposed = s.b.col != 1;
+    g.weights.pitch = g.weights.transposed ? s.b.col : s.b.row;
+    g.out = c;
+    g.out_step[2] = s.c.row;
+    g.epilogue = epilogue;
+    if (!gather_conv_amx(kernels, std::move(g), mode == GatherMode::bf16x3)) return false;
+  }
+  return true;
+}
+
+}  // namespace voxlab::cpu

@@ -1,0 +1,41 @@
+// The f32 passes behind the public functions of dense.h, one kernel family a file.
+#pragma once
+
+#include "runtime/backend/cpu/dense/dense.h"
+#include "runtime/backend/cpu/dense/kernels.h"
+
+namespace voxlab::cpu {
+
+// Too few channels a group to fill a vector: computed channel by channel across groups.
+bool is_depthwise(const ConvGeometry& geometry, int width);
+
+void depthwise_forward(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
+                       const float* w, float* y, const Epilogue& epilogue);
+void depthwise_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* dy,
+                     const float* w, float* dx, const Epilogue& epilogue);
+void depthwise_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
+                     const float* dy, float* dw);
+
+// How the products of a gather are formed: on the f32 kernels, or on AMX.
+enum class GatherMode : uint8_t { f32, bf16, bf16x3 };
+
+// f32 mode needs f32 buffers. False, with the output in an unspecified state, when an AMX mode met a
+// value that is not finite.
+bool dense_forward(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer x,
+                   const float* w, Buffer y, const Epilogue& epilogue, GatherMode mode);
+bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer dy,
+                 const float* w, Buffer dx, const Epilogue& epilogue, GatherMode mode);
+void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
+                 const float* dy, float* dw);
+
+// Whether size and strides suit AMX.
+bool suits_amx(const MatmulShape& shape);
+
+// False when a value is not finite; C is then in an unspecified state.
+bool matmul_amx(const KernelTable& kernels, const MatmulShape& shape, ConstBuffer a, const float* b,
+                Buffer c, const Epilogue& epilogue, GatherMode mode);
+
+void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const float* a,
+                  const float* b, float* c, const Epilogue& epilogue);
+
+}  // namespace voxlab::cpu

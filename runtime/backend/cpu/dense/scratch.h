@@ -1,0 +1,32 @@
+// Buffers the dense kernels reuse between calls, one set a thread; and small helpers of the drivers.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/backend/cpu/dense/dense.h"
+#include "runtime/backend/cpu/dense/kernels.h"
+#include "runtime/backend/cpu/isa.h"
+
+namespace voxlab::cpu {
+
+// What a buffer is for: one call never holds two buffers of the same purpose on one thread.
+enum class Purpose : uint8_t { tile, weights, partial, panel, rows, input_a, input_b, output, count };
+
+// At least `floats` floats, 64-byte aligned, contents unspecified; stays valid until this thread asks
+// again for the same purpose.
+float* scratch(Purpose purpose, int64_t floats);
+
+// Second-level cache of this machine in bytes, or a safe guess.
+int64_t l2_bytes();
+
+// Kernels for the active level; AMX machines run their f32 work on AVX-512.
+const KernelTable& active_kernels();
+
+// Name of an implementation at the active level, for profiles.
+enum class KernelKind : uint8_t { conv, depthwise, matmul };
+std::string_view kernel_name(KernelKind kind, bool bf16);
+std::string_view amx_name(KernelKind kind, bool split);
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace voxlab::cpu

@@ -1,0 +1,187 @@
+// The one matrix micro-kernel behind convolution, its gradients and matmul. Included once per
+// instruction set, inside an anonymous namespace.
+#pragma once
+
+#include "runtime/backend/cpu/dense/kernels.h"
+#include "runtime/backend/cpu/dense/vec.h"
+
+namespace voxlab::cpu {
+namespace {
+
+template <int NR, bool Tail>
+VOXLAB_INLINE void load_row(Vec (&b)[NR], const float* p, int last_columns) {
+#pragma GCC unroll 3
+  for (int n = 0; n < NR; ++n) {
+    b[n] = Tail && n == NR - 1 ? load_first(p + n * vec_width, last_columns)
+                               : load(p + n * vec_width);
+  }
+}
+
+template <int NR, bool Tail>
+VOXLAB_INLINE void store_row(const TileArgs& t, float* c, const Vec (&acc)[NR],
+                             const Vec (&bias)[NR]) {
+#pragma GCC unroll 3
+  for (int n = 0; n < NR; ++n) {
+    const bool last = Tail && n == NR - 1;
+    float* p = c + n * vec_width;
+    Vec v = acc[n];
+    if (t.accumulate) {
+      v += last ? load_first(p, t.last_columns) : load(p);
+    } else {
+      v += bias[n];
+    }
+    if (last) {
+      store_first(p, v, t.last_columns);
+    } else {
+      store(p, v);
+    }
+  }
+}
+
+// Rows 2g and 2g + 1 of pair g lie at a + offset(g) and a + offset(g) + pair_step. With Unit, row m
+// lies at a + 4 m: no offsets to keep in registers, so tiles can be taller.
+template <int NR, int G, bool Tail, bool Unit>
+void tile_body(const TileArgs& t) {
+  Vec even[G][NR];
+  Vec odd[G][NR];
+  int64_t offset[G];
+#pragma GCC unroll 12
+  for (int g = 0; g < G; ++g) {
+    offset[g] = Unit ? 2 * g * static_cast<int64_t>(sizeof(float)) : t.pair_bytes[g];
+#pragma GCC unroll 3
+    for (int n = 0; n < NR; ++n) even[g][n] = odd[g][n] = zero();
+  }
+  const int64_t pair_step = Unit ? static_cast<int64_t>(sizeof(float)) : t.pair_step;
+  for (int64_t r = 0; r < t.run_count; ++r) {
+    const char* a0 = t.a + t.runs[r].a_bytes;
+    const char* a1 = a0 + pair_step;
+    const float* b = t.b + t.runs[r].b_row * t.ldb;
+    for (int64_t k = t.k; k > 0; --k) {
+      Vec row[NR];
+      load_row<NR, Tail>(row, b, t.last_columns);
+#pragma GCC unroll 12
+      for (int g = 0; g < G; ++g) {
+        const Vec first = splat(*reinterpret_cast<const float*>(a0 + offset[g]));
+#pragma GCC unroll 3
+        for (int n = 0; n < NR; ++n) even[g][n] = mul_add(first, row[n], even[g][n]);
+        const Vec second = splat(*reinterpret_cast<const float*>(a1 + offset[g]));
+#pragma GCC unroll 3
+        for (int n = 0; n < NR; ++n) odd[g][n] = mul_add(second, row[n], odd[g][n]);
+      }
+      a0 += t.k_step;
+      a1 += t.k_step;
+      b += t.ldb;
+    }
+  }
+  Vec bias[NR];
+#pragma GCC unroll 3
+  for (int n = 0; n < NR; ++n) bias[n] = zero();
+  if (t.bias != nullptr) load_row<NR, Tail>(bias, t.bias, t.last_columns);
+#pragma GCC unroll 12
+  for (int g = 0; g < G; ++g) {
+    store_row<NR, Tail>(t, t.c[2 * g], even[g], bias);
+    store_row<NR, Tail>(t, t.c[2 * g + 1], odd[g], bias);
+  }
+  if (t.activation != 0) {
+    const int columns = (NR - 1) * vec_width + t.last_columns;
+    for (int m = 0; m < 2 * G; ++m) activate_row(t.c[m], columns, t.activation, t.slope);
+  }
+}
+
+// Output t sums A[t + tap] * B[tap]: one broadcast feeds up to three outputs, where a plain tile of one
+// column vector would spend a load on every multiply-add.
+template <int T, bool Tail>
+void row_tile_body(const TileArgs& t) {
+  constexpr int inputs = T + row_taps - 1;
+  Vec acc[T][1];
+  int64_t offset[(inputs + 1) / 2];
+#pragma GCC unroll 16
+  for (int i = 0; i < T; ++i) acc[i][0] = zero();
+#pragma GCC unroll 16
+  for (int i = 0; i < (inputs + 1) / 2; ++i) offset[i] = 2 * i * t.pair_step;
+  const int64_t tap_step = t.k * t.ldb;
+  for (int64_t r = 0; r < t.run_count; ++r) {
+    const char* a0 = t.a + t.runs[r].a_bytes;
+    const char* a1 = a0 + t.pair_step;
+    const float* b = t.b + t.runs[r].b_row * t.ldb;
+    for (int64_t k = t.k; k > 0; --k) {
+      Vec w[row_taps][1];
+#pragma GCC unroll 3
+      for (int i = 0; i < row_taps; ++i) load_row<1, Tail>(w[i], b + i * tap_step, t.last_columns);
+#pragma GCC unroll 16
+      for (int i = 0; i < inputs; ++i) {
+        const char* p = (i % 2 == 0 ? a0 : a1) + offset[i / 2];
+        const Vec x = splat(*reinterpret_cast<const float*>(p));
+#pragma GCC unroll 3
+        for (int tap = 0; tap < row_taps; ++tap) {
+          if (i - tap >= 0 && i - tap < T) acc[i - tap][0] = mul_add(x, w[tap][0], acc[i - tap][0]);
+        }
+      }
+      a0 += t.k_step;
+      a1 += t.k_step;
+      b += t.ldb;
+    }
+  }
+  Vec bias[1] = {zero()};
+  if (t.bias != nullptr) load_row<1, Tail>(bias, t.bias, t.last_columns);
+#pragma GCC unroll 16
+  for (int i = 0; i < T; ++i) store_row<1, Tail>(t, t.c[i], acc[i], bias);
+  if (t.activation != 0) {
+    for (int i = 0; i < T; ++i) activate_row(t.c[i], t.last_columns, t.activation, t.slope);
+  }
+}
+
+template <int T>
+void row_tile(const TileArgs& t) {
+  if (t.last_columns == vec_width) {
+    row_tile_body<T, false>(t);
+  } else {
+    row_tile_body<T, true>(t);
+  }
+}
+
+template <int NR, int G, bool Unit>
+void tile(const TileArgs& t) {
+  if (t.last_columns == vec_width) {
+    tile_body<NR, G, false, Unit>(t);
+  } else {
+    tile_body<NR, G, true, Unit>(t);
+  }
+}
+
+// Most row pairs whose accumulators, one B row and one broadcast fit the registers.
+constexpr int pairs_of(int vectors, int limit) {
+  const int rows = (vec_registers - 1 - vectors) / vectors;
+  return rows / 2 < limit ? rows / 2 : limit;
+}
+
+template <int NR, bool Unit, int... G>
+constexpr void fill_tiles(TileFn (&out)[sizeof...(G)]) {
+  constexpr int most = pairs_of(NR, Unit ? max_unit_pairs : max_pairs);
+  constexpr TileFn found[] = {(G < most ? tile<NR, (G < most ? G : 0) + 1, Unit> : nullptr)...};
+  for (unsigned i = 0; i < sizeof...(G); ++i) out[i] = found[i];
+}
+
+template <int... T>
+constexpr void fill_row_tiles(TileFn (&out)[sizeof...(T)]) {
+  constexpr TileFn found[] = {row_tile<T + 1>...};
+  for (unsigned i = 0; i < sizeof...(T); ++i) out[i] = found[i];
+}
+
+constexpr void set_tiles(KernelTable& table) {
+  table.row_outputs = vec_registers == 32 ? max_row_outputs : 10;
+  fill_row_tiles<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13>(table.row_tile);
+  for (int n = 1; n <= max_panel_vectors; ++n) {
+    table.pairs[n - 1] = pairs_of(n, max_pairs);
+    table.unit_pairs[n - 1] = pairs_of(n, max_unit_pairs);
+  }
+  fill_tiles<1, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[0]);
+  fill_tiles<2, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[1]);
+  fill_tiles<3, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[2]);
+  fill_tiles<1, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[0]);
+  fill_tiles<2, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[1]);
+  fill_tiles<3, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[2]);
+}
+
+}  // namespace
+}  // namespace voxlab::cpu

@@ -1,0 +1,165 @@
+// The seam between the drivers of this folder, compiled for the baseline, and the loops, compiled once
+// per instruction set. Plain structs and pointers only: no inline function that a linker could merge.
+// Element pointers are float* or, in a table's second entry, bf16 values as uint16_t*.
+#pragma once
+
+#include <cstdint>
+
+namespace voxlab::cpu {
+
+constexpr int unary_kinds = 16;   // UnaryKind
+constexpr int binary_kinds = 5;   // BinaryKind
+constexpr int reduce_kinds = 4;   // ReduceKind
+
+struct UnaryArgs {
+  const void* x;
+  const void* dy;  // of the gradient
+  void* y;
+  int64_t n;
+  float alpha, beta;
+};
+using UnaryFn = void (*)(const UnaryArgs&);
+
+// y[r, i] = f(a[r, i], b[r, i]); pitches in elements. The function fixes whether a and b move with i.
+struct BinaryArgs {
+  const void* a;
+  const void* b;
+  void* y;
+  int64_t rows, n;
+  int64_t a_pitch, b_pitch, y_pitch;
+};
+using BinaryFn = void (*)(const BinaryArgs&);
+
+// Adds (or takes the larger of) what the elements of a row or of each column come to.
+using ReduceRowFn = double (*)(const void* x, int64_t n);
+using ReduceColumnsFn = void (*)(const void* x, int64_t rows, int64_t columns, int64_t pitch,
+                                 double* total);
+
+// Running mean and sum of squared deviations of every column; `count` rows are in them already.
+using MomentsFn = void (*)(const void* x, int64_t rows, int64_t columns, int64_t count, double* mean,
+                           double* m2);
+
+// Per column, with pitch == columns; null members are not used.
+struct ColumnsArgs {
+  const float* x;
+  const float* dy;
+  float* y;
+  int64_t rows, columns;
+  const float *mean, *scale, *a, *b;
+  double *total_dy, *total_dot;
+};
+using ColumnsFn = void (*)(const ColumnsArgs&);
+
+// Layer norm of rows: forward writes y, mean, rstd; backward reads them and adds to dgamma and dbeta.
+struct LayerNormArgs {
+  const float* x;
+  const float* dy;
+  float* y;  // or dx
+  int64_t rows, columns;
+  const float *gamma, *beta;  // may be null
+  float *mean, *rstd;
+  double *dgamma, *dbeta;
+  float* partial;  // 2 * columns of scratch for the backward
+  double epsilon;
+};
+using LayerNormFn = void (*)(const LayerNormArgs&);
+
+// Softmax, log-softmax and L2 normalisation along rows, or along the rows of a block of columns.
+enum AxisFunction { axis_softmax, axis_log_softmax, axis_l2 };
+constexpr int axis_functions = 3;
+
+struct AxisArgs {
+  const float* x;   // y for a gradient
+  const float* dy;  // of a gradient
+  float* y;         // or dx
+  int64_t rows, columns, pitch;
+  float* largest;  // per column: running maximum of a softmax
+  double* total;   // per column: running sum of exponentials, squares, y dy or dy
+  const float* shift;  // per column, see the apply loops
+  const float* factor;
+  float* norm;  // per row: written by the forward of L2 normalisation, read by its gradient
+  double epsilon, clamp_limit;
+};
+using AxisFn = void (*)(const AxisArgs&);
+
+// Weighted sums of rows, the two steps of a resize.
+struct BlendRowsArgs {
+  const void* const* rows;
+  const float* weights;
+  int64_t count, n;
+  float* y;
+};
+struct BlendTapsArgs {
+  const float* x;         // (inputs, channels)
+  const int64_t* start;   // taps of output i: [start[i], start[i + 1])
+  const int64_t* index;
+  const float* weight;
+  void* y;                // (outputs, channels)
+  int64_t outputs, channels;
+};
+
+// Rows of logits with i32 labels known to be valid or equal to `ignore`.
+struct LossArgs {
+  const float* x;
+  const int32_t* labels;
+  const float* weight;  // per class, may be null
+  float* y;             // gradient
+  int64_t rows, classes;
+  int32_t ignore;
+  float scale;          // of a gradient
+};
+using LossFn = double (*)(const LossArgs&);
+
+struct SgdArgs {
+  float* param;
+  const float* grad;
+  float* buffer;  // null without momentum
+  int64_t n;
+  float lr, momentum, undamped, weight_decay, grad_scale;
+  bool nesterov, first;
+};
+
+struct AdamArgs {
+  float* param;
+  const float* grad;
+  float *m, *v, *largest;  // largest: amsgrad only, else null
+  int64_t n;
+  float step_size, beta1, beta2, rest1, rest2, eps, weight_decay, grad_scale, keep, root_scale;
+};
+
+struct Loops {
+  UnaryFn unary[unary_kinds][2];
+  UnaryFn unary_grad[unary_kinds][2];
+  BinaryFn binary[binary_kinds][3][2];  // [1]: b is one value a row; [2]: a is
+  ReduceRowFn reduce_row[reduce_kinds][2];
+  ReduceColumnsFn reduce_columns[reduce_kinds][2];
+  MomentsFn moments;
+  // y = (x - mean) * scale + a
+  ColumnsFn affine_columns;
+  // total_dy += dy, total_dot += dy * (x - mean) * scale
+  ColumnsFn grad_columns;
+  // y = scale * dy - (a + (x - mean) * b)
+  ColumnsFn grad_apply_columns;
+  LayerNormFn layer_norm, layer_norm_grad;
+  AxisFn axis_rows[axis_functions], axis_rows_grad[axis_functions];
+  AxisFn axis_columns_total[axis_functions], axis_columns_grad_total[axis_functions];
+  AxisFn axis_columns_apply[axis_functions], axis_columns_grad_apply[axis_functions];
+  void (*blend_rows[2])(const BlendRowsArgs&);
+  void (*blend_taps[2])(const BlendTapsArgs&);
+  LossFn cross_entropy, cross_entropy_grad, binary_cross_entropy, binary_cross_entropy_grad;
+  void (*sgd)(const SgdArgs&);
+  void (*adam)(const AdamArgs&);
+  double (*squared_norm[2])(const void* x, int64_t n);
+  void (*copy_rows)(const void* x, void* y, int64_t rows, int64_t row_bytes, int64_t x_pitch_bytes,
+                    int64_t y_pitch_bytes);
+  void (*widen)(const void* x, void* y, int64_t n);   // bf16 -> f32
+  void (*narrow)(const void* x, void* y, int64_t n);  // f32 -> bf16
+};
+
+extern const Loops loops_plain;
+#if defined(__x86_64__)
+extern const Loops loops_avx2;
+extern const Loops loops_avx512;
+#endif
+
+}  // namespace voxlab::cpu

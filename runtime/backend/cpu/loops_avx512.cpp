@@ -1,0 +1,22 @@
+// All loops of this folder built for avx512; flags come from dense/isa_flags.cmake.
+#include "runtime/backend/cpu/axis_impl.h"
+#include "runtime/backend/cpu/elementwise_impl.h"
+#include "runtime/backend/cpu/loss_impl.h"
+#include "runtime/backend/cpu/resize_impl.h"
+#include "runtime/backend/cpu/update_impl.h"
+
+namespace voxlab::cpu {
+
+constexpr Loops loops_avx512 = [] {
+  Loops table = {};
+  set_elementwise(table);
+  set_reduce(table);
+  set_norms(table);
+  set_axes(table);
+  set_resize(table);
+  set_losses(table);
+  set_updates(table);
+  return table;
+}();
+
+}  // namespace voxlab::cpu

@@ -1,0 +1,84 @@
+// Binds matmul and linear to the dense core.
+#include "runtime/backend/cpu/cpu.h"
+#include "runtime/backend/cpu/dense/dense.h"
+
+namespace voxlab::cpu {
+namespace {
+
+bool supported(DType d) { return d == DType::f32 || d == DType::bf16; }
+
+// Leading axes of the product with each operand's stride (0 where it broadcasts), outermost first,
+// neighbours merged where both operands and the result allow it.
+std::vector<BatchAxis> batch_axes(const TensorDesc& a, const TensorDesc& b, const TensorDesc& c) {
+  std::vector<BatchAxis> axes;
+  const int leading = c.meta.shape.rank() - 2;
+  for (int i = 0; i < leading; ++i) {
+    const auto stride = [&](const TensorDesc& t) -> int64_t {
+      const int at = i - (leading - (t.meta.shape.rank() - 2));
+      return at < 0 || t.size(at) == 1 ? 0 : t.stride(at);
+    };
+    const BatchAxis axis{c.size(i), stride(a), stride(b), stride(c)};
+    if (axis.size == 1) continue;
+    if (!axes.empty()) {
+      BatchAxis& outer = axes.back();
+      if (outer.a == axis.a * axis.size && outer.b == axis.b * axis.size && outer.c == axis.c * axis.size) {
+        outer = {outer.size * axis.size, axis.a, axis.b, axis.c};
+        continue;
+      }
+    }
+    axes.push_back(axis);
+  }
+  return axes;
+}
+
+const std::byte* advance(const std::byte* p, int64_t elements, DType dtype) {
+  return p + elements * size_of(dtype);
+}
+
+}  // namespace
+
+Kernel prepare(const Matmul::Attrs&, Descs in, Descs out) {
+  const DType dtype = in[0].dtype();
+  if (!supported(dtype)) return {};
+  std::vector<BatchAxis> axes = batch_axes(in[0], in[1], out[0]);
+  MatmulShape shape{.m = out[0].size(-2), .n = out[0].size(-1), .k = in[0].size(-1),
+                    .a = {in[0].stride(-2), in[0].stride(-1)},
+                    .b = {in[1].stride(-2), in[1].stride(-1)},
+                    .c = {out[0].stride(-2), out[0].stride(-1)}};
+  BatchAxis outer;  // a fourth axis that did not merge is looped over here
+  if (axes.size() > shape.batch.size()) {
+    outer = axes.front();
+    axes.erase(axes.begin());
+  }
+  std::copy(axes.begin(), axes.end(), shape.batch.begin());
+  return {.name = std::string(matmul(shape, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+          .run = [=](Pointers x, Pointers y, std::byte*) {
+            for (int64_t i = 0; i < outer.size; ++i)
+              matmul(shape, {advance(x[0], i * outer.a, dtype), dtype}, {advance(x[1], i * outer.b, dtype), dtype},
+                     {const_cast<std::byte*>(advance(y[0], i * outer.c, dtype)), dtype});
+          }};
+}
+
+Kernel prepare(const Linear::Attrs&, Descs in, Descs out) {
+  const DType dtype = in[0].dtype();
+  if (!supported(dtype)) return {};
+  const int64_t k = in[1].size(0), n = in[1].size(1);
+  const MatmulShape shape{.m = k == 0 ? out[0].numel() / std::max<int64_t>(1, n) : in[0].numel() / k,
+                          .n = n, .k = k, .a = {k, 1}, .b = {n, 1}, .c = {n, 1}};
+  const bool bias = in.size() > 2 && in[2].present;
+  return {.name = std::string(matmul(shape, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+          .run = [=](Pointers x, Pointers y, std::byte*) {
+            std::vector<float> wide;
+            Epilogue epilogue;
+            if (bias && dtype == DType::bf16) {
+              const auto* narrow = reinterpret_cast<const bfloat16*>(x[2]);
+              for (int64_t i = 0; i < n; ++i) wide.push_back(float(narrow[i]));
+              epilogue.bias = wide.data();
+            } else if (bias) {
+              epilogue.bias = reinterpret_cast<const float*>(x[2]);
+            }
+            matmul(shape, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue);
+          }};
+}
+
+}  // namespace voxlab::cpu

@@ -1,0 +1,305 @@
+// Group (and so instance), batch and layer normalisation with their gradients. Group and batch norm work
+// by column: moments of every column first, columns of a group joined in f64, then one pass that scales.
+#include <cmath>
+
+#include "runtime/backend/cpu/driver.h"
+
+namespace voxlab::cpu {
+namespace {
+
+float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
+
+struct Moments {
+  double count = 0, mean = 0, m2 = 0;
+  // Chan, Golub & LeVeque 1983, eq. 2.1.
+  void join(const Moments& other) {
+    if (other.count == 0) return;
+    const double total = count + other.count, delta = other.mean - mean;
+    mean += delta * other.count / total;
+    m2 += other.m2 + delta * delta * count * other.count / total;
+    count = total;
+  }
+};
+
+// Joins the moments of `rows` contiguous rows into one entry per column.
+void add_moments(const float* x, int64_t rows, int64_t columns, Moments* total) {
+  const auto loop = active_loops().moments;
+  const WideRows wide(rows, columns);
+  std::vector<double> mean(static_cast<size_t>(wide.width)), m2(static_cast<size_t>(wide.width));
+  const auto join = [&](int64_t width, int64_t count) {
+    for (int64_t i = 0; i < width; ++i)
+      total[i % columns].join({static_cast<double>(count), mean[static_cast<size_t>(i)],
+                               m2[static_cast<size_t>(i)]});
+  };
+  loop(x, wide.rows, wide.width, 0, mean.data(), m2.data());
+  join(wide.width, wide.rows);
+  for (int64_t i = 0; i < wide.rest; ++i)
+    total[i % columns].join({1, x[wide.rows * wide.width + i], 0});
+}
+
+// Moments of the (position, width) matrix of one sample, by column.
+std::vector<Moments> column_moments(const float* x, int64_t rows, int64_t columns) {
+  const auto width = static_cast<size_t>(columns);
+  std::vector<Moments> part(static_cast<size_t>(thread_count()) * width);
+  parallel_pieces(rows, grain_rows(columns), [&](int piece, int64_t begin, int64_t end) {
+    add_moments(x + begin * columns, end - begin, columns, &part[static_cast<size_t>(piece) * width]);
+  });
+  for (size_t i = width; i < part.size(); ++i) part[i % width].join(part[i]);
+  part.resize(width);
+  return part;
+}
+
+// Values per column, repeated for as many rows as a wide row holds.
+struct ColumnValues {
+  ColumnValues(const WideRows& wide) : v(static_cast<size_t>(wide.width)) {}
+  void set(int64_t column, int64_t columns, double value) {
+    for (auto i = static_cast<size_t>(column); i < v.size(); i += static_cast<size_t>(columns))
+      v[i] = static_cast<float>(value);
+  }
+  std::vector<float> v;
+};
+
+// Runs a columns loop over rows * columns values, in parallel: f(args of the loop moved to a row).
+void for_wide_rows(const WideRows& wide, ColumnsArgs args, ColumnsFn loop) {
+  const auto run = [&](int64_t row, int64_t rows, int64_t width) {
+    ColumnsArgs part = args;
+    part.x += row * wide.width;
+    part.y += row * wide.width;
+    if (part.dy != nullptr) part.dy += row * wide.width;
+    part.rows = rows;
+    part.columns = width;
+    loop(part);
+  };
+  parallel_for(wide.rows, grain_rows(wide.width),
+               [&](int64_t begin, int64_t end) { run(begin, end - begin, wide.width); });
+  if (wide.rest > 0) run(wide.rows, 1, wide.rest);
+}
+
+struct Affine {
+  const float* weight;  // per column; null: 1
+  const float* bias;    // null: 0
+  double weight_at(int64_t c) const { return weight == nullptr ? 1 : weight[c]; }
+  double bias_at(int64_t c) const { return bias == nullptr ? 0 : bias[c]; }
+};
+
+// y = (x - mean) * rstd * weight + bias, one sample. `spread` is stored as rstd or as the variance.
+void normalise(const NormGeometry& g, double eps, bool store_variance, const float* x, Affine affine,
+               float* y, float* mean, float* spread) {
+  const std::vector<Moments> columns = column_moments(x, g.positions, g.width());
+  const WideRows wide(g.positions, g.width());
+  ColumnValues centre(wide), scale(wide), shift(wide);
+  for (int64_t group = 0; group < g.groups; ++group) {
+    Moments all;
+    for (int64_t c = 0; c < g.channels; ++c) all.join(columns[static_cast<size_t>(group * g.channels + c)]);
+    const double variance = std::max(0.0, all.m2 / all.count), rstd = 1 / std::sqrt(variance + eps);
+    mean[group] = static_cast<float>(all.mean);
+    spread[group] = static_cast<float>(store_variance ? variance : rstd);
+    const double rounding = all.mean - static_cast<double>(mean[group]);  // made up for by the shift
+    for (int64_t c = group * g.channels; c < (group + 1) * g.channels; ++c) {
+      const double factor = rstd * affine.weight_at(c);
+      centre.set(c, g.width(), mean[group]);
+      scale.set(c, g.width(), factor);
+      shift.set(c, g.width(), affine.bias_at(c) - rounding * factor);
+    }
+  }
+  for_wide_rows(wide, {.x = x, .y = y, .mean = centre.v.data(), .scale = scale.v.data(), .a = shift.v.data()},
+                active_loops().affine_columns);
+}
+
+// Per column: sum of dy and of dy (x - mean) rstd.
+struct ColumnSums {
+  std::vector<double> dy, dot;
+};
+
+ColumnSums gradient_sums(const WideRows& wide, int64_t columns, ColumnsArgs args) {
+  const auto width = static_cast<size_t>(wide.width), threads = static_cast<size_t>(thread_count());
+  std::vector<double> dy(threads * width), dot(threads * width);
+  const auto loop = active_loops().grad_columns;
+  const auto run = [&](size_t piece, int64_t row, int64_t rows, int64_t run_width) {
+    ColumnsArgs part = args;
+    part.x += row * wide.width;
+    part.dy += row * wide.width;
+    part.rows = rows;
+    part.columns = run_width;
+    part.total_dy = &dy[piece * width];
+    part.total_dot = &dot[piece * width];
+    loop(part);
+  };
+  parallel_pieces(wide.rows, grain_rows(wide.width), [&](int piece, int64_t begin, int64_t end) {
+    run(static_cast<size_t>(piece), begin, end - begin, wide.width);
+  });
+  if (wide.rest > 0) run(0, wide.rows, 1, wide.rest);
+  ColumnSums sums{std::vector<double>(static_cast<size_t>(columns)),
+                  std::vector<double>(static_cast<size_t>(columns))};
+  for (size_t i = 0; i < dy.size(); ++i) {  // a wide row is whole rows: i counts columns around
+    sums.dy[i % width % static_cast<size_t>(columns)] += dy[i];
+    sums.dot[i % width % static_cast<size_t>(columns)] += dot[i];
+  }
+  return sums;
+}
+
+// One sample; adds to dweight and dbias.
+void normalise_grad(const NormGeometry& g, const float* dy, const float* x, Affine affine,
+                    const float* mean, const std::vector<double>& rstd, float* dx, double* dweight,
+                    double* dbias) {
+  const int64_t width = g.width();
+  const WideRows wide(g.positions, width);
+  ColumnValues centre(wide), spread(wide), scale(wide), level(wide), slope(wide);
+  for (int64_t c = 0; c < width; ++c) {
+    centre.set(c, width, mean[c / g.channels]);
+    spread.set(c, width, rstd[static_cast<size_t>(c / g.channels)]);
+  }
+  ColumnsArgs args{.x = x, .dy = dy, .y = dx, .mean = centre.v.data(), .scale = spread.v.data()};
+  const ColumnSums sums = gradient_sums(wide, width, args);
+  const auto count = static_cast<double>(g.count());
+  for (int64_t group = 0; group < g.groups; ++group) {
+    double total = 0, dot = 0;
+    const double r = rstd[static_cast<size_t>(group)];
+    for (int64_t c = group * g.channels; c < (group + 1) * g.channels; ++c) {
+      const auto at = static_cast<size_t>(c);
+      dbias[c] += sums.dy[at];
+      dweight[c] += sums.dot[at];
+      total += affine.weight_at(c) * sums.dy[at];
+      dot += affine.weight_at(c) * sums.dot[at];
+    }
+    // dx = rstd (w dy - total / n - (x - mean) rstd dot / n)
+    for (int64_t c = group * g.channels; c < (group + 1) * g.channels; ++c) {
+      scale.set(c, width, r * affine.weight_at(c));
+      level.set(c, width, r * total / count);
+      slope.set(c, width, r * r * dot / count);
+    }
+  }
+  args.scale = scale.v.data();
+  args.a = level.v.data();
+  args.b = slope.v.data();
+  for_wide_rows(wide, args, active_loops().grad_apply_columns);
+}
+
+void store(const std::vector<double>& from, std::byte* to) {
+  for (size_t i = 0; i < from.size(); ++i) floats(to)[i] = static_cast<float>(from[i]);
+}
+
+const float* optional(Descs descs, Pointers in, size_t i) {
+  return i < descs.size() && descs[i].present ? floats(in[i]) : nullptr;
+}
+
+Kernel norm_kernel(std::string_view op, const NormGeometry& g, double eps, bool store_variance, Descs in) {
+  if (!all_f32(in)) return {};
+  return {.name = loop_name(op),
+          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out,
+                                                                            std::byte*) {
+            const Affine affine{optional(descs, data, 1), optional(descs, data, 2)};
+            for (int64_t n = 0; n < g.batch; ++n) {
+              const int64_t at = n * g.positions * g.width();
+              normalise(g, eps, store_variance, floats(data[0]) + at, affine, floats(out[0]) + at,
+                        floats(out[1]) + n * g.groups, floats(out[2]) + n * g.groups);
+            }
+          }};
+}
+
+Kernel norm_grad_kernel(std::string_view op, const NormGeometry& g, double eps, bool from_variance, Descs in) {
+  if (!all_f32(in)) return {};
+  return {.name = loop_name(op),
+          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out,
+                                                                            std::byte*) {
+            const Affine affine{optional(descs, data, 2), nullptr};
+            std::vector<double> dweight(static_cast<size_t>(g.width())), dbias(dweight.size());
+            std::vector<double> rstd(static_cast<size_t>(g.groups));
+            for (int64_t n = 0; n < g.batch; ++n) {
+              const int64_t at = n * g.positions * g.width();
+              const float* spread = floats(data[4]) + n * g.groups;
+              for (size_t k = 0; k < rstd.size(); ++k)
+                rstd[k] = from_variance ? 1 / std::sqrt(static_cast<double>(spread[k]) + eps) : spread[k];
+              normalise_grad(g, floats(data[0]) + at, floats(data[1]) + at, affine,
+                             floats(data[3]) + n * g.groups, rstd, floats(out[0]) + at, dweight.data(),
+                             dbias.data());
+            }
+            store(dweight, out[1]);
+            store(dbias, out[2]);
+          }};
+}
+
+}  // namespace
+
+Kernel prepare(const GroupNorm::Attrs& a, Descs in, Descs) {
+  const NormGeometry g = GroupNorm::geometry(a, in[0].shape());
+  return norm_kernel(g.channels == 1 ? "instance_norm" : GroupNorm::name, g, a.eps, false, in);
+}
+Kernel prepare(const GroupNormGrad::Attrs& a, Descs in, Descs) {
+  const NormGeometry g = GroupNorm::geometry(a, in[1].shape());
+  return norm_grad_kernel(g.channels == 1 ? "instance_norm_grad" : GroupNormGrad::name, g, a.eps, false, in);
+}
+Kernel prepare(const BatchNorm::Attrs& a, Descs in, Descs) {
+  return norm_kernel(BatchNorm::name, BatchNorm::geometry(a, in[0].shape()), a.eps, true, in);
+}
+Kernel prepare(const BatchNormGrad::Attrs& a, Descs in, Descs) {
+  return norm_grad_kernel(BatchNormGrad::name, BatchNorm::geometry(a, in[1].shape()), a.eps, true, in);
+}
+
+Kernel prepare(const BatchNormInference::Attrs& a, Descs in, Descs) {
+  if (!all_f32(in)) return {};
+  const NormGeometry g = BatchNorm::geometry(a, in[0].shape());
+  return {.name = loop_name(BatchNormInference::name),
+          .run = [g, eps = a.eps, descs = std::vector<TensorDesc>(in.begin(), in.end())](
+                     Pointers data, Pointers out, std::byte*) {
+            const Affine affine{optional(descs, data, 1), optional(descs, data, 2)};
+            const WideRows wide(g.positions, g.width());
+            ColumnValues centre(wide), scale(wide), shift(wide);
+            for (int64_t c = 0; c < g.width(); ++c) {
+              const double rstd = 1 / std::sqrt(static_cast<double>(floats(data[4])[c]) + eps);
+              centre.set(c, g.width(), floats(data[3])[c]);
+              scale.set(c, g.width(), rstd * affine.weight_at(c));
+              shift.set(c, g.width(), affine.bias_at(c));
+            }
+            for_wide_rows(wide, {.x = floats(data[0]), .y = floats(out[0]), .mean = centre.v.data(),
+                                 .scale = scale.v.data(), .a = shift.v.data()},
+                          active_loops().affine_columns);
+          }};
+}
+
+Kernel prepare(const LayerNorm::Attrs& a, Descs in, Descs) {
+  if (!all_f32(in)) return {};
+  const NormGeometry g = LayerNorm::geometry(a, in[0].shape());
+  return {.name = loop_name(LayerNorm::name),
+          .run = [g, eps = a.eps, descs = std::vector<TensorDesc>(in.begin(), in.end())](
+                     Pointers data, Pointers out, std::byte*) {
+            parallel_for(g.batch, grain_rows(g.channels), [&](int64_t begin, int64_t end) {
+              active_loops().layer_norm({.x = floats(data[0]) + begin * g.channels,
+                                         .y = floats(out[0]) + begin * g.channels, .rows = end - begin,
+                                         .columns = g.channels, .gamma = optional(descs, data, 1),
+                                         .beta = optional(descs, data, 2), .mean = floats(out[1]) + begin,
+                                         .rstd = floats(out[2]) + begin, .epsilon = eps});
+            });
+          }};
+}
+
+Kernel prepare(const LayerNormGrad::Attrs& a, Descs in, Descs) {
+  if (!all_f32(in)) return {};
+  const NormGeometry g = LayerNorm::geometry(a, in[1].shape());
+  return {.name = loop_name(LayerNormGrad::name),
+          .run = [g, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out,
+                                                                            std::byte*) {
+            const auto width = static_cast<size_t>(g.channels), threads = static_cast<size_t>(thread_count());
+            std::vector<double> dgamma(threads * width), dbeta(threads * width);
+            std::vector<float> partial(threads * 2 * width);
+            parallel_pieces(g.batch, grain_rows(g.channels), [&](int piece, int64_t begin, int64_t end) {
+              const auto t = static_cast<size_t>(piece) * width;
+              const int64_t at = begin * g.channels;
+              active_loops().layer_norm_grad(
+                  {.x = floats(data[1]) + at, .dy = floats(data[0]) + at, .y = floats(out[0]) + at,
+                   .rows = end - begin, .columns = g.channels, .gamma = optional(descs, data, 2),
+                   .mean = floats(data[3]) + begin, .rstd = floats(data[4]) + begin, .dgamma = &dgamma[t],
+                   .dbeta = &dbeta[t], .partial = &partial[2 * t]});
+            });
+            for (size_t i = width; i < dgamma.size(); ++i) {
+              dgamma[i % width] += dgamma[i];
+              dbeta[i % width] += dbeta[i];
+            }
+            dgamma.resize(width);
+            dbeta.resize(width);
+            store(dgamma, out[1]);
+            store(dbeta, out[2]);
+          }};
+}
+
+}  // namespace voxlab::cpu

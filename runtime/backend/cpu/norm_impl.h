@@ -1,0 +1,169 @@
+// Normalisation loops: scaling and gradients of columns (group, instance, batch norm) and layer norm of
+// rows. Included once per instruction set.
+#pragma once
+
+#include "runtime/backend/cpu/reduce_impl.h"
+
+namespace voxlab::cpu {
+namespace {
+
+void affine_columns_loop(const ColumnsArgs& args) {
+  for (int64_t r = 0; r < args.rows; ++r) {
+    const float* x = args.x + r * args.columns;
+    float* y = args.y + r * args.columns;
+    for_vectors(args.columns, [&](int64_t i, auto count) {
+      const Vec centred = get(x + i, count) - get(args.mean + i, count);
+      put(y + i, mul_add(centred, get(args.scale + i, count), get(args.a + i, count)), count);
+    });
+  }
+}
+
+void grad_columns_loop(const ColumnsArgs& args) {
+  constexpr int64_t stretch = 128;
+  for (int64_t r0 = 0; r0 < args.rows; r0 += stretch) {
+    const int64_t r1 = r0 + stretch < args.rows ? r0 + stretch : args.rows;
+    for_strips(args.columns, [&](int64_t c, int64_t width) {
+      const Strip mean = get_strip(args.mean + c, width), scale = get_strip(args.scale + c, width);
+      Strip sum = {}, dot = {};
+      const auto add_row = [&](int64_t r, int64_t w) {
+        const Strip x = get_strip(args.x + r * args.columns + c, w);
+        const Strip dy = get_strip(args.dy + r * args.columns + c, w);
+        for (int k = 0; k < strip_vectors; ++k) {
+          sum.v[k] += dy.v[k];
+          dot.v[k] = mul_add(dy.v[k], x.v[k] - mean.v[k], dot.v[k]);
+        }
+      };
+      if (width == strip) {
+        for (int64_t r = r0; r < r1; ++r) add_row(r, strip);
+      } else {
+        for (int64_t r = r0; r < r1; ++r) add_row(r, width);
+      }
+      for (int k = 0; k < strip_vectors; ++k) dot.v[k] = dot.v[k] * scale.v[k];
+      float sums[strip], dots[strip];
+      put_lanes(sum, sums);
+      put_lanes(dot, dots);
+      for (int64_t i = 0; i < width; ++i) {
+        args.total_dy[c + i] += sums[i];
+        args.total_dot[c + i] += dots[i];
+      }
+    });
+  }
+}
+
+void grad_apply_columns_loop(const ColumnsArgs& args) {
+  for (int64_t r = 0; r < args.rows; ++r) {
+    const float* x = args.x + r * args.columns;
+    const float* dy = args.dy + r * args.columns;
+    float* y = args.y + r * args.columns;
+    for_vectors(args.columns, [&](int64_t i, auto count) {
+      const Vec centred = get(x + i, count) - get(args.mean + i, count);
+      const Vec mean_part = mul_add(centred, get(args.b + i, count), get(args.a + i, count));
+      put(y + i, get(dy + i, count) * get(args.scale + i, count) - mean_part, count);
+    });
+  }
+}
+
+// Sum of f(offset, count) over a row: f32 lanes over short stretches, f64 across them. Lanes past the
+// end must come out as zero.
+template <class F>
+VOXLAB_INLINE double row_total(int64_t n, F f) {
+  constexpr int64_t stretch = 64 * vec_width;
+  double total = 0;
+  for (int64_t start = 0; start < n; start += stretch) {
+    const int64_t length = n - start < stretch ? n - start : stretch;
+    Vec part = zero();
+    for_vectors(length, [&](int64_t i, auto count) { part += f(start + i, count); });
+    total += sum_of(part);
+  }
+  return total;
+}
+
+// Clears the lanes that `count` leaves out, for values whose spare lanes are not zero by themselves.
+VOXLAB_INLINE Vec keep(Vec v, All) { return v; }
+VOXLAB_INLINE Vec keep_or(Vec v, float other, First count) {
+  VecInts lane = {};
+  for (int i = 0; i < vec_width; ++i) lane[i] = i;
+  return lane < static_cast<int32_t>(count.n) ? v : splat(other);
+}
+VOXLAB_INLINE Vec keep_or(Vec v, float, All) { return v; }
+VOXLAB_INLINE Vec keep(Vec v, First count) { return keep_or(v, 0.0F, count); }
+
+void layer_norm_loop(const LayerNormArgs& args) {
+  const double inverse = 1.0 / static_cast<double>(args.columns);
+  for (int64_t r = 0; r < args.rows; ++r) {
+    const float* x = args.x + r * args.columns;
+    float* y = args.y + r * args.columns;
+    const double first =
+        row_total(args.columns, [&](int64_t i, auto count) { return get(x + i, count); }) * inverse;
+    const Vec centre = splat(static_cast<float>(first));
+    const double squares = row_total(args.columns, [&](int64_t i, auto count) {
+      const Vec d = keep(get(x + i, count) - centre, count);
+      return d * d;
+    });
+    const double slip = first - static_cast<double>(static_cast<float>(first));
+    const double variance = squares * inverse - slip * slip;
+    const double rstd = 1.0 / __builtin_sqrt((variance > 0 ? variance : 0) + args.epsilon);
+    args.mean[r] = static_cast<float>(first);
+    args.rstd[r] = static_cast<float>(rstd);
+    const Vec scale = splat(static_cast<float>(rstd)), rest = splat(static_cast<float>(slip));
+    for_vectors(args.columns, [&](int64_t i, auto count) {
+      Vec v = ((get(x + i, count) - centre) - rest) * scale;
+      if (args.gamma != nullptr) v = v * get(args.gamma + i, count);
+      if (args.beta != nullptr) v += get(args.beta + i, count);
+      put(y + i, v, count);
+    });
+  }
+}
+
+VOXLAB_INLINE void layer_norm_grad_row(const LayerNormArgs& args, int64_t r) {
+  const int64_t columns = args.columns;
+  const double inverse = 1.0 / static_cast<double>(columns);
+  const float* x = args.x + r * columns;
+  const float* dy = args.dy + r * columns;
+  float* dx = args.y + r * columns;
+  float* dgamma = args.partial;
+  float* dbeta = args.partial + columns;
+  const Vec mean = splat(args.mean[r]), rstd = splat(args.rstd[r]);
+  const auto weighted = [&](int64_t i, auto count) {
+    const Vec d = get(dy + i, count);
+    return args.gamma == nullptr ? d : d * get(args.gamma + i, count);
+  };
+  const double total = row_total(columns, weighted);
+  const double dot = row_total(columns, [&](int64_t i, auto count) {
+    return weighted(i, count) * ((get(x + i, count) - mean) * rstd);
+  });
+  const Vec a = splat(static_cast<float>(total * inverse));
+  const Vec b = splat(static_cast<float>(dot * inverse));
+  for_vectors(columns, [&](int64_t i, auto count) {
+    const Vec normal = (get(x + i, count) - mean) * rstd;
+    const Vec d = get(dy + i, count);
+    put(dx + i, (weighted(i, count) - a - normal * b) * rstd, count);
+    put(dgamma + i, mul_add(d, normal, get(dgamma + i, count)), count);
+    put(dbeta + i, get(dbeta + i, count) + d, count);
+  });
+}
+
+void layer_norm_grad_loop(const LayerNormArgs& args) {
+  constexpr int64_t stretch = 64;
+  const int64_t columns = args.columns;
+  for (int64_t r0 = 0; r0 < args.rows; r0 += stretch) {
+    const int64_t r1 = r0 + stretch < args.rows ? r0 + stretch : args.rows;
+    for (int64_t i = 0; i < 2 * columns; ++i) args.partial[i] = 0;
+    for (int64_t r = r0; r < r1; ++r) layer_norm_grad_row(args, r);
+    for (int64_t i = 0; i < columns; ++i) {
+      args.dgamma[i] += args.partial[i];
+      args.dbeta[i] += args.partial[columns + i];
+    }
+  }
+}
+
+constexpr void set_norms(Loops& table) {
+  table.affine_columns = affine_columns_loop;
+  table.grad_columns = grad_columns_loop;
+  table.grad_apply_columns = grad_apply_columns_loop;
+  table.layer_norm = layer_norm_loop;
+  table.layer_norm_grad = layer_norm_grad_loop;
+}
+
+}  // namespace
+}  // namespace voxlab::cpu

@@ -1,0 +1,125 @@
+// Dropout, and rows of a table by index.
+#include <cmath>
+#include <cstring>
+
+#include "runtime/backend/cpu/driver.h"
+
+namespace voxlab::cpu {
+namespace {
+
+// A unit is dropped where its random bits are below this: bits / 2^32 < p.
+uint64_t drop_limit(double p) { return static_cast<uint64_t>(std::ceil(p * 0x1p32)); }
+
+template <class T>
+T kept(T x, float factor) {
+  return T(static_cast<float>(x) * factor);
+}
+
+template <class T>
+void drop_elements(const Philox& random, uint64_t limit, float factor, const T* x, T* y, int64_t begin,
+                   int64_t end) {
+  for (int64_t i = begin; i < end;) {  // four numbers a block
+    const auto bits = random.block(static_cast<uint64_t>(i / 4));
+    for (int64_t lane = i % 4; lane < 4 && i < end; ++lane, ++i)
+      y[i] = bits[static_cast<size_t>(lane)] < limit ? T{} : kept(x[i], factor);
+  }
+}
+
+// Rows of `channels` values whose factors repeat; one factor for all when there is one.
+template <class T>
+void drop_rows(const std::vector<float>& factors, const T* x, T* y, int64_t n) {
+  const auto channels = static_cast<int64_t>(factors.size());
+  for (int64_t row = 0; row < n; row += channels)
+    for (int64_t c = 0; c < channels; ++c) {
+      const float factor = factors[static_cast<size_t>(c)];
+      y[row + c] = factor == 0 ? T{} : kept(x[row + c], factor);
+    }
+}
+
+template <class T>
+void run_dropout(const Dropout::Attrs& a, const Shape& shape, const T* x, T* y) {
+  const Philox random(a.seed, a.stream, a.step);
+  const uint64_t limit = drop_limit(a.p);
+  const auto factor = static_cast<float>(a.p < 1 ? 1 / (1 - a.p) : 0);
+  const int64_t n = shape.numel();
+  if (a.unit == DropUnit::element) {
+    // Whole blocks of four to every thread.
+    parallel_for(ceil_divide(n, 4), grain_elements / 16, [&](int64_t begin, int64_t end) {
+      drop_elements(random, limit, factor, x, y, 4 * begin, std::min(n, 4 * end));
+    });
+    return;
+  }
+  const int64_t channels = a.unit == DropUnit::channel ? shape[-1] : 1;
+  const int64_t per_sample = n / std::max<int64_t>(1, shape[0]);
+  for (int64_t s = 0; s < shape[0] && n > 0; ++s) {
+    std::vector<float> factors(static_cast<size_t>(channels));
+    for (int64_t c = 0; c < channels; ++c)
+      factors[static_cast<size_t>(c)] =
+          random.bits(static_cast<uint64_t>(s * channels + c)) < limit ? 0.0F : factor;
+    parallel_for(per_sample / channels, grain_rows(channels), [&](int64_t begin, int64_t end) {
+      const int64_t at = s * per_sample + begin * channels;
+      drop_rows(factors, x + at, y + at, (end - begin) * channels);
+    });
+  }
+}
+
+template <class T>
+void add_rows(const T* dy, const int32_t* index, int64_t count, int64_t rows, int64_t width, T* out) {
+  std::vector<double> sum(static_cast<size_t>(rows * width));
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = checked_row(GatherGrad::name, index[i], rows);
+    for (int64_t j = 0; j < width; ++j)
+      sum[static_cast<size_t>(row * width + j)] += static_cast<float>(dy[i * width + j]);
+  }
+  for (size_t i = 0; i < sum.size(); ++i) out[i] = T(static_cast<float>(sum[i]));
+}
+
+}  // namespace
+
+Kernel prepare(const Dropout::Attrs& a, Descs in, Descs) {
+  const int storage = storage_of(in[0].dtype());
+  if (storage < 0) return {};
+  return {.name = "cpu.dropout." + std::string(to_string(a.unit)),
+          .run = [a, storage, shape = in[0].shape()](Pointers x, Pointers y, std::byte*) {
+            if (storage == 0) {
+              run_dropout(a, shape, reinterpret_cast<const float*>(x[0]), reinterpret_cast<float*>(y[0]));
+            } else {
+              run_dropout(a, shape, reinterpret_cast<const bfloat16*>(x[0]),
+                          reinterpret_cast<bfloat16*>(y[0]));
+            }
+          }};
+}
+
+Kernel prepare(const Gather::Attrs&, Descs in, Descs) {
+  const int64_t rows = in[0].shape()[0], count = in[1].numel();
+  const int64_t row_bytes = rows == 0 ? 0 : in[0].meta.bytes() / rows;
+  return {.name = "cpu.gather", .run = [=](Pointers data, Pointers out, std::byte*) {
+            const auto* index = reinterpret_cast<const int32_t*>(data[1]);
+            parallel_for(count, grain_rows(row_bytes), [&](int64_t begin, int64_t end) {
+              for (int64_t i = begin; i < end; ++i)
+                std::memcpy(out[0] + i * row_bytes,
+                            data[0] + checked_row(Gather::name, index[i], rows) * row_bytes,
+                            static_cast<size_t>(row_bytes));
+            });
+          }};
+}
+
+// On one thread: tables are small, and rows that meet in one place must add up in order.
+Kernel prepare(const GatherGrad::Attrs& a, Descs in, Descs out) {
+  const int storage = storage_of(in[0].dtype());
+  if (storage < 0) return {};
+  return {.name = "cpu.gather_grad",
+          .run = [storage, rows = a.rows, count = in[1].numel(), width = out[0].numel() / a.rows](
+                     Pointers data, Pointers y, std::byte*) {
+            const auto* index = reinterpret_cast<const int32_t*>(data[1]);
+            if (storage == 0) {
+              add_rows(reinterpret_cast<const float*>(data[0]), index, count, rows, width,
+                       reinterpret_cast<float*>(y[0]));
+            } else {
+              add_rows(reinterpret_cast<const bfloat16*>(data[0]), index, count, rows, width,
+                       reinterpret_cast<bfloat16*>(y[0]));
+            }
+          }};
+}
+
+}  // namespace voxlab::cpu

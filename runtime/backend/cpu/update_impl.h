@@ -1,0 +1,75 @@
+// Optimizer updates and the squared norm of gradients. Included once per instruction set.
+#pragma once
+
+#include "runtime/backend/cpu/loops.h"
+#include "runtime/backend/cpu/vec_math.h"
+
+namespace voxlab::cpu {
+namespace {
+
+void sgd_loop(const SgdArgs& args) {
+  for_vectors(args.n, [&](int64_t i, auto count) {
+    const Vec p = get(args.param + i, count);
+    const Vec g = mul_add(splat(args.weight_decay), p, get(args.grad + i, count) * splat(args.grad_scale));
+    Vec step = g;
+    if (args.buffer != nullptr) {
+      Vec buffer = g;
+      if (!args.first)
+        buffer = mul_add(splat(args.momentum), get(args.buffer + i, count), splat(args.undamped) * g);
+      put(args.buffer + i, buffer, count);
+      step = args.nesterov ? mul_add(splat(args.momentum), buffer, g) : buffer;
+    }
+    put(args.param + i, mul_add(splat(-args.lr), step, p), count);
+  });
+}
+
+// keep = 1 - lr * decay for a decoupled decay, root_scale = 1 / sqrt(1 - beta2^t),
+// step_size = lr / (1 - beta1^t).
+void adam_loop(const AdamArgs& args) {
+  for_vectors(args.n, [&](int64_t i, auto count) {
+    const Vec before = get(args.param + i, count), p = before * splat(args.keep);
+    const Vec g =
+        mul_add(splat(args.weight_decay), before, get(args.grad + i, count) * splat(args.grad_scale));
+    const Vec m = mul_add(splat(args.beta1), get(args.m + i, count), splat(args.rest1) * g);
+    Vec v = mul_add(splat(args.beta2), get(args.v + i, count), splat(args.rest2) * (g * g));
+    put(args.m + i, m, count);
+    put(args.v + i, v, count);
+    if (args.largest != nullptr) {
+      v = max(get(args.largest + i, count), v);
+      put(args.largest + i, v, count);
+    }
+    const Vec root = mul_add(square_root(v), splat(args.root_scale), splat(args.eps));
+    put(args.param + i, mul_add(splat(-args.step_size), m / root, p), count);
+  });
+}
+
+// In f64 throughout, in fixed lanes.
+template <class T>
+double squared_norm_loop(const void* data, int64_t n) {
+  constexpr int lanes = 16;
+  const T* x = static_cast<const T*>(data);
+  double sum[lanes] = {};
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int k = 0; k < lanes; ++k) {
+      const double v = scalar(x + i + k);
+      sum[k] += v * v;
+    }
+  for (; i < n; ++i) {
+    const double v = scalar(x + i);
+    sum[i % lanes] += v * v;
+  }
+  double total = 0;
+  for (double s : sum) total += s;
+  return total;
+}
+
+constexpr void set_updates(Loops& table) {
+  table.sgd = sgd_loop;
+  table.adam = adam_loop;
+  table.squared_norm[0] = squared_norm_loop<float>;
+  table.squared_norm[1] = squared_norm_loop<uint16_t>;
+}
+
+}  // namespace
+}  // namespace voxlab::cpu

@@ -1,0 +1,48 @@
+#include "runtime/train/step.h"
+
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "runtime/autograd/tape.h"
+#include "runtime/core/error.h"
+
+namespace voxlab::train {
+namespace {
+
+double item_or_nan(const Tensor& t) { return t ? t.item() : std::numeric_limits<double>::quiet_NaN(); }
+
+}  // namespace
+
+Optimizer make_optimizer(const OptimizerConfig& config, const nn::ParameterStore& parameters) {
+  std::vector<NamedTensor> named;
+  for (const nn::ParameterPtr& p : parameters.trainable()) named.push_back({p->name, p->value});
+  return Optimizer(config, std::move(named));
+}
+
+StepResult train_step(const Forward& forward, const nn::ParameterStore& parameters, Optimizer& optimizer,
+                      const Tensor& x, const Tensor& labels, const StepOptions& options) {
+  const Tensors values = parameters.values();
+  Tape tape;
+  tape.watch(values);
+  Loss loss;
+  {
+    // Casts are recorded like any op, so that the backward pass needs no autocast of its own.
+    const Autocast autocast(options.precision);
+    const auto recording = tape.recording();
+    loss = deep_supervision_loss(options.loss, forward(x, options.phase), labels);
+  }
+  StepResult result{.loss = loss.total.item(),
+                    .cross_entropy = item_or_nan(loss.cross_entropy),
+                    .dice = options.loss.dice_offset - item_or_nan(loss.dice)};
+  if (!std::isfinite(result.loss)) fail("training step", "the loss is " + std::to_string(result.loss));
+  const Tensors gradients = tape.gradient(loss.total, values);
+  // Clipping needs the norm before the update; without clipping it is only reported.
+  result.gradient_norm = global_norm(gradients);
+  if (!std::isfinite(result.gradient_norm))
+    fail("training step", "the gradient's norm is " + std::to_string(result.gradient_norm));
+  optimizer.step(gradients, options.lr);
+  return result;
+}
+
+}  // namespace voxlab::train

@@ -1,0 +1,38 @@
+// One training step: forward, loss, gradient, clipping, update.
+#pragma once
+
+#include <functional>
+
+#include "runtime/nn/builder.h"
+#include "runtime/nn/layers.h"
+#include "runtime/train/loss.h"
+#include "runtime/train/optimizer.h"
+
+namespace voxlab::train {
+
+// x (N, spatial..., C) -> logits, finest first; the others are supervised too.
+using Forward = std::function<Tensors(const Tensor& x, const nn::Phase& phase)>;
+
+struct StepOptions {
+  LossConfig loss;
+  double lr = 0.01;
+  DType precision = DType::f32;  // bf16: products in bf16, master weights, norms and losses in f32
+  nn::Phase phase{.training = true};
+};
+
+struct StepResult {
+  double loss = 0;
+  double cross_entropy = 0;   // of the finest output; NaN when the loss has no such part
+  double dice = 0;            // mean soft Dice of the finest output over the classes that count; NaN likewise
+  double gradient_norm = 0;   // before clipping
+};
+
+// The optimizer that trains `parameters`, in the order that train_step hands it their gradients.
+Optimizer make_optimizer(const OptimizerConfig& config, const nn::ParameterStore& parameters);
+
+// Labels as for segmentation_loss, at the size of the finest output. Error, before anything is updated, when
+// the loss or the gradient is not finite.
+StepResult train_step(const Forward& forward, const nn::ParameterStore& parameters, Optimizer& optimizer,
+                      const Tensor& x, const Tensor& labels, const StepOptions& options);
+
+}  // namespace voxlab::train

@@ -1,0 +1,332 @@
+// Convolution passes of the CPU dense core against a naive f64 sum, on every instruction set this
+// machine has.
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "runtime/backend/cpu/dense/dense.h"
+#include "runtime/backend/cpu/isa.h"
+#include "runtime/core/error.h"
+#include "runtime/core/parallel.h"
+#include "tests/backend/dense_reference.h"
+
+namespace voxlab::cpu {
+namespace {
+
+// f32 rounds each of up to a few thousand products; errors grow like the square root of their number.
+constexpr double f32_limit = 2e-6;
+constexpr float untouched = 12345.0F;
+
+ConstBuffer in(const Values& v) { return {v.data(), DType::f32}; }
+
+// Outputs have a guard band behind them that must stay untouched.
+Values guarded(int64_t n) { return Values(static_cast<size_t>(n) + 32, untouched); }
+
+void remove_guard(Values& v, const std::string& what) {
+  for (size_t i = v.size() - 32; i < v.size(); ++i) ASSERT_EQ(v[i], untouched) << what;
+  v.resize(v.size() - 32);
+}
+
+void check_all_passes(const ConvGeometry& g) {
+  const Values x = random_values(size_x(g), 1);
+  const Values w = random_values(size_w(g), 2);
+  const Values dy = random_values(size_y(g), 3);
+  const Sums y_want = reference_forward(g, x, w);
+  const Sums dx_want = reference_dgrad(g, dy, w);
+  const Sums dw_want = reference_wgrad(g, x, dy);
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    const std::string what = std::string(name(isa)) + " " + describe(g);
+    Values y = guarded(size_y(g));
+    conv_forward(g, in(x), in(w), {y.data(), DType::f32});
+    remove_guard(y, what);
+    expect_close(y, y_want, f32_limit, "forward " + what);
+    Values dx = guarded(size_x(g));
+    conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32});
+    remove_guard(dx, what);
+    expect_close(dx, dx_want, f32_limit, "dgrad " + what);
+    Values dw = guarded(size_w(g));
+    conv_wgrad(g, in(x), in(dy), {dw.data(), DType::f32});
+    remove_guard(dw, what);
+    expect_close(dw, dw_want, f32_limit, "wgrad " + what);
+  }
+}
+
+TEST(DenseConv, ShapesOfTheNetworks) {
+  using A = std::array<int64_t, 3>;
+  const A three = {3, 3, 3};
+  const A one = {1, 1, 1};
+  // 3x3x3 same-size, wide and narrow, with odd widths
+  check_all_passes({.in = {4, 6, 16}, .in_channels = 16, .out_channels = 16, .kernel = three, .pad = one});
+  check_all_passes({.batch = 2, .in = {3, 5, 7}, .in_channels = 32, .out_channels = 48, .kernel = three, .pad = one});
+  check_all_passes({.in = {4, 4, 4}, .in_channels = 64, .out_channels = 96, .kernel = three, .pad = one});
+  // stem of few channels, head of 14
+  check_all_passes({.in = {4, 9, 13}, .in_channels = 1, .out_channels = 16, .kernel = three, .pad = one});
+  check_all_passes({.in = {4, 8, 8}, .in_channels = 4, .out_channels = 32, .kernel = three, .pad = one});
+  check_all_passes({.batch = 2, .in = {3, 5, 7}, .in_channels = 16, .out_channels = 14});
+  // downsampling, patch embedding, large-kernel stem
+  check_all_passes({.in = {6, 8, 10}, .in_channels = 16, .out_channels = 24, .kernel = {2, 2, 2}, .stride = {2, 2, 2}});
+  check_all_passes({.in = {4, 8, 12}, .in_channels = 1, .out_channels = 32, .kernel = {2, 4, 4}, .stride = {2, 4, 4}});
+  check_all_passes({.in = {8, 9, 10}, .in_channels = 3, .out_channels = 20, .kernel = {7, 7, 7}, .stride = {2, 2, 2}, .pad = {3, 3, 3}});
+  check_all_passes({.in = {5, 8, 9}, .in_channels = 16, .out_channels = 16, .kernel = three, .stride = {2, 2, 2}, .pad = one});
+  check_all_passes({.in = {4, 7, 9}, .in_channels = 8, .out_channels = 16, .kernel = three, .stride = {1, 2, 2}, .pad = one});
+  // two-dimensional
+  check_all_passes({.batch = 2, .in = {1, 14, 15}, .in_channels = 12, .out_channels = 20, .kernel = {1, 3, 3}, .stride = {1, 2, 2}, .pad = {0, 1, 1}});
+  // depthwise and narrow groups
+  check_all_passes({.in = {6, 6, 6}, .in_channels = 24, .out_channels = 24, .kernel = {7, 7, 7}, .pad = {3, 3, 3}, .groups = 24});
+  check_all_passes({.batch = 2, .in = {1, 9, 17}, .in_channels = 40, .out_channels = 40, .kernel = {1, 3, 3}, .pad = {0, 1, 1}, .groups = 40});
+  check_all_passes({.batch = 2, .in = {3, 4, 5}, .in_channels = 6, .out_channels = 24, .groups = 6});
+  check_all_passes({.batch = 2, .in = {3, 4, 5}, .in_channels = 24, .out_channels = 6, .groups = 6});
+  check_all_passes({.in = {1, 8, 8}, .in_channels = 8, .out_channels = 12, .kernel = {1, 3, 3}, .pad = {0, 1, 1}, .groups = 4});
+}
+
+ConvGeometry random_geometry(std::mt19937& rng) {
+  const auto pick = [&](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(rng);
+  };
+  constexpr std::array<int64_t, 12> channels = {1, 2, 3, 4, 5, 8, 14, 16, 17, 24, 33, 48};
+  while (true) {
+    ConvGeometry g;
+    g.batch = pick(1, 2);
+    const bool flat = pick(0, 2) == 0;
+    for (size_t i = 0; i < 3; ++i) {
+      if (flat && i == 0) continue;
+      g.in[i] = pick(1, i == 2 ? 20 : 7);
+      g.kernel[i] = pick(1, 4);
+      g.stride[i] = pick(1, 3);
+      g.pad[i] = pick(0, 2);
+      g.dilation[i] = pick(1, 2);
+    }
+    const int64_t per_in = channels[static_cast<size_t>(pick(0, 11))];
+    const int64_t per_out = channels[static_cast<size_t>(pick(0, 11))];
+    g.groups = pick(0, 3) == 0 ? pick(2, 5) : 1;
+    if (pick(0, 5) == 0) {
+      g.groups = per_in;
+      g.in_channels = g.out_channels = per_in;
+    } else {
+      g.in_channels = per_in * g.groups;
+      g.out_channels = per_out * g.groups;
+    }
+    const auto out = g.out();
+    if (out[0] < 1 || out[1] < 1 || out[2] < 1) continue;
+    const int64_t products = g.batch * volume(out) * volume(g.kernel) *
+                             (g.in_channels / g.groups) * g.out_channels;
+    if (products < 4'000'000) return g;
+  }
+}
+
+TEST(DenseConv, RandomGeometries) {
+  std::mt19937 rng(7);
+  for (int i = 0; i < 150; ++i) {
+    check_all_passes(random_geometry(rng));
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+// bf16 inputs have exact products; only the f32 sums and, for bf16 outputs, the last rounding differ.
+Values rounded(const Values& v) {
+  Values r;
+  for (const float x : v) r.push_back(static_cast<float>(bfloat16(x)));
+  return r;
+}
+
+std::vector<uint16_t> halves(const Values& v) {
+  std::vector<uint16_t> h;
+  for (const float x : v) h.push_back(bfloat16(x).bits);
+  return h;
+}
+
+Values widened(const std::vector<uint16_t>& h) {
+  Values v;
+  for (const uint16_t bits : h) v.push_back(std::bit_cast<float>(uint32_t{bits} << 16));
+  return v;
+}
+
+void check_bf16(const ConvGeometry& g) {
+  const Values x = rounded(random_values(size_x(g), 1));
+  const Values w = rounded(random_values(size_w(g), 2));
+  const Values dy = rounded(random_values(size_y(g), 3));
+  const Sums y_want = reference_forward(g, x, w);
+  const Sums dx_want = reference_dgrad(g, dy, w);
+  const Sums dw_want = reference_wgrad(g, x, dy);
+  const auto xh = halves(x);
+  const auto wh = halves(w);
+  const auto dyh = halves(dy);
+  const auto in16 = [](const std::vector<uint16_t>& v) { return ConstBuffer{v.data(), DType::bf16}; };
+  constexpr double half_step = 1.0 / 256;  // of a bf16 output
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    const std::string what = std::string(name(isa)) + " bf16 " + describe(g);
+    Values y = guarded(size_y(g));
+    conv_forward(g, in16(xh), in16(wh), {y.data(), DType::f32});
+    remove_guard(y, what);
+    expect_close(y, y_want, f32_limit, "forward " + what);
+    std::vector<uint16_t> yh(y.size());
+    conv_forward(g, in16(xh), in16(wh), {yh.data(), DType::bf16});
+    expect_close(widened(yh), y_want, half_step, "forward to bf16 " + what);
+    Values dx = guarded(size_x(g));
+    conv_dgrad(g, in16(dyh), in16(wh), {dx.data(), DType::f32});
+    remove_guard(dx, what);
+    expect_close(dx, dx_want, f32_limit, "dgrad " + what);
+    Values dw = guarded(size_w(g));
+    conv_wgrad(g, in16(xh), in16(dyh), {dw.data(), DType::f32});
+    remove_guard(dw, what);
+    expect_close(dw, dw_want, f32_limit, "wgrad " + what);
+  }
+}
+
+// Two bf16 parts keep 16 bits of each factor: a product is good to about 2^-16.
+void check_split(const ConvGeometry& g) {
+  constexpr double split_limit = 3e-5;
+  const Values x = random_values(size_x(g), 1);
+  const Values w = random_values(size_w(g), 2);
+  const Values dy = random_values(size_y(g), 3);
+  const Sums y_want = reference_forward(g, x, w);
+  const Sums dx_want = reference_dgrad(g, dy, w);
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    const std::string what = std::string(name(isa)) + " bf16x3 " + describe(g);
+    Values y = guarded(size_y(g));
+    conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, Precision::bf16x3);
+    remove_guard(y, what);
+    expect_close(y, y_want, split_limit, "forward " + what);
+    Values dx = guarded(size_x(g));
+    conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {}, Precision::bf16x3);
+    remove_guard(dx, what);
+    expect_close(dx, dx_want, split_limit, "dgrad " + what);
+  }
+}
+
+TEST(DenseConv, Bf16RandomGeometries) {
+  std::mt19937 rng(17);
+  for (int i = 0; i < 60 && !testing::Test::HasFailure(); ++i) check_bf16(random_geometry(rng));
+}
+
+TEST(DenseConv, SplitBf16RandomGeometries) {
+  std::mt19937 rng(27);
+  for (int i = 0; i < 60 && !testing::Test::HasFailure(); ++i) check_split(random_geometry(rng));
+}
+
+TEST(DenseConv, ImplementationNames) {
+  const ConvGeometry dense = {.in = {2, 4, 4}, .in_channels = 16, .out_channels = 16};
+  const ConvGeometry depthwise = {.in = {2, 4, 4}, .in_channels = 16, .out_channels = 16, .groups = 16};
+  const Values v(4096);
+  Values out(4096);
+  const auto run = [&](const ConvGeometry& g, DType type, Precision precision) {
+    return std::string(conv_forward(g, {v.data(), type}, {v.data(), type}, {out.data(), type}, {}, precision));
+  };
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    const bool amx = isa == Isa::amx;
+    const std::string level(amx ? "avx512" : name(isa));
+    const std::string fma = "cpu.conv." + level + (isa == Isa::plain ? "" : ".fma");
+    EXPECT_EQ(run(dense, DType::f32, Precision::strict), fma);
+    EXPECT_EQ(run(dense, DType::f32, Precision::bf16x3), amx ? "cpu.conv.amx.bf16x3" : fma);
+    EXPECT_EQ(run(dense, DType::bf16, Precision::strict),
+              amx ? "cpu.conv.amx.bf16" : "cpu.conv." + level + ".widened");
+    EXPECT_EQ(run(depthwise, DType::f32, Precision::strict), "cpu.dwconv." + level);
+  }
+}
+
+TEST(DenseConv, EpilogueAddsBiasAndActivates) {
+  const ConvGeometry g = {.in = {3, 4, 9}, .in_channels = 5, .out_channels = 19, .kernel = {3, 3, 3}, .pad = {1, 1, 1}};
+  const Values x = random_values(size_x(g), 1);
+  const Values w = random_values(size_w(g), 2);
+  const Values bias = random_values(g.out_channels, 3);
+  const Sums sums = reference_forward(g, x, w);
+  const auto activate = [](double v, Activation a) {
+    switch (a) {
+      case Activation::none: return v;
+      case Activation::relu: return v > 0 ? v : 0.0;
+      case Activation::leaky_relu: return v > 0 ? v : 0.1 * v;
+      case Activation::gelu: return 0.5 * v * (1.0 + std::erf(v / std::sqrt(2.0)));
+    }
+    return v;
+  };
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    for (const Activation a :
+         {Activation::none, Activation::relu, Activation::leaky_relu, Activation::gelu}) {
+      Values y(static_cast<size_t>(size_y(g)));
+      conv_forward(g, in(x), in(w), {y.data(), DType::f32},
+                   {.bias = bias.data(), .activation = a, .slope = 0.1F});
+      for (size_t i = 0; i < y.size(); ++i) {
+        const double want = activate(sums.value[i] + bias[i % 19], a);
+        ASSERT_NEAR(y[i], want, 1e-5) << name(isa) << " activation " << static_cast<int>(a);
+      }
+    }
+  }
+}
+
+TEST(DenseConv, TransposedConvolutionTakesABias) {
+  const ConvGeometry g = {.in = {4, 8, 8}, .in_channels = 6, .out_channels = 10, .kernel = {2, 4, 4}, .stride = {2, 4, 4}};
+  const Values dy = random_values(size_y(g), 1);
+  const Values w = random_values(size_w(g), 2);
+  const Values bias = random_values(g.in_channels, 3);
+  const Sums want = reference_dgrad(g, dy, w);
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    Values dx(static_cast<size_t>(size_x(g)));
+    conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {.bias = bias.data()});
+    for (size_t i = 0; i < dx.size(); ++i) ASSERT_NEAR(dx[i], want.value[i] + bias[i % 6], 1e-5);
+  }
+}
+
+// A non-finite input value must reach exactly the outputs whose windows hold it.
+TEST(DenseConv, InfinityAndNanStayInTheirWindow) {
+  std::vector<std::pair<Isa, Precision>> modes;
+  for (const Isa isa : available_isas()) {
+    modes.push_back({isa, Precision::strict});
+    modes.push_back({isa, Precision::bf16x3});
+  }
+  for (const int64_t groups : {int64_t{1}, int64_t{8}}) {
+    const ConvGeometry g = {.in = {1, 9, 9}, .in_channels = 8, .out_channels = 8, .kernel = {1, 3, 3}, .pad = {0, 1, 1}, .groups = groups};
+    for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
+      Values x = random_values(size_x(g), 1);
+      const Values w = random_values(size_w(g), 2);
+      x[(4 * 9 + 4) * 8 + 3] = bad;
+      for (const auto& [isa, precision] : modes) {
+        const IsaScope scope(isa);
+        Values y(static_cast<size_t>(size_y(g)));
+        conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, precision);
+        for (int64_t h = 0; h < 9; ++h) {
+          for (int64_t v = 0; v < 9; ++v) {
+            for (int64_t c = 0; c < 8; ++c) {
+              const bool hit = std::abs(h - 4) <= 1 && std::abs(v - 4) <= 1 && (groups == 1 || c == 3);
+              EXPECT_EQ(std::isfinite(y[static_cast<size_t>((h * 9 + v) * 8 + c)]), !hit)
+                  << name(isa) << " at " << h << " " << v << " channel " << c;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(DenseConv, SameThreadsSameBits) {
+  const ConvGeometry g = {.in = {9, 16, 16}, .in_channels = 16, .out_channels = 16, .kernel = {3, 3, 3}, .pad = {1, 1, 1}};
+  const Values x = random_values(size_x(g), 1);
+  const Values dy = random_values(size_y(g), 2);
+  Values first(static_cast<size_t>(size_w(g)));
+  conv_wgrad(g, in(x), in(dy), {first.data(), DType::f32});
+  for (int i = 0; i < 5; ++i) {
+    Values again(first.size());
+    conv_wgrad(g, in(x), in(dy), {again.data(), DType::f32});
+    ASSERT_EQ(std::memcmp(first.data(), again.data(), first.size() * sizeof(float)), 0);
+  }
+}
+
+TEST(DenseConv, BadGeometryIsAnError) {
+  const Values v(64);
+  Values out(64);
+  const ConvGeometry small = {.in = {1, 2, 2}, .kernel = {1, 3, 3}};
+  EXPECT_THROW(conv_forward(small, in(v), in(v), {out.data(), DType::f32}), Error);
+  const ConvGeometry groups = {.in = {1, 2, 2}, .in_channels = 3, .out_channels = 4, .groups = 2};
+  EXPECT_THROW(conv_forward(groups, in(v), in(v), {out.data(), DType::f32}), Error);
+  const ConvGeometry good = {.in = {1, 2, 2}};
+  EXPECT_THROW(conv_forward(good, {v.data(), DType::i32}, in(v), {out.data(), DType::f32}), Error);
+}
+
+}  // namespace
+}  // namespace voxlab::cpu

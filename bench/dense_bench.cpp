@@ -1,5 +1,5 @@
-// Dense kernels on the layer shapes of the five networks. Counters: GF/s of algorithmic flops (two a
-// multiply-add) and GB/s of the operands read and written once.
+// Dense kernels on the layer shapes of the five networks. Counters: GF/s of algorithmic flops (two
+// a multiply-add) and GB/s of the operands read and written once.
 #include <benchmark/benchmark.h>
 
 #include <array>
@@ -35,7 +35,9 @@ struct Operand {
     bf16.reserve(f32.size());
     for (const float x : f32) bf16.push_back(bfloat16(x).bits);
   }
-  const void* data() const { return dtype == DType::f32 ? static_cast<const void*>(f32.data()) : bf16.data(); }
+  const void* data() const {
+    return dtype == DType::f32 ? static_cast<const void*>(f32.data()) : bf16.data();
+  }
   ConstBuffer in() const { return {data(), dtype}; }
   Buffer out() { return {const_cast<void*>(data()), dtype}; }
   std::vector<float> f32;
@@ -73,7 +75,8 @@ void run_conv(benchmark::State& state, const ConvGeometry& g, Pass pass, DType d
     }
     benchmark::ClobberMemory();
   }
-  const double flops = 2.0 * static_cast<double>(ny * volume(g.kernel) * (g.in_channels / g.groups));
+  const double flops =
+      2.0 * static_cast<double>(ny * volume(g.kernel) * (g.in_channels / g.groups));
   report(state, flops, static_cast<double>((nx + ny + nw) * size_of(dtype)), implementation);
 }
 
@@ -117,17 +120,22 @@ void add_conv(const std::string& name, const ConvGeometry& g, const std::vector<
 
 void add_matmul(const std::string& name, const MatmulShape& s, int64_t na, int64_t nb, int64_t nc) {
   for (const Mode& mode : modes) {
-    benchmark::RegisterBenchmark(("matmul/" + name + "/" + mode.label).c_str(), run_matmul, s, na, nb,
-                                 nc, mode.dtype, mode.precision)
+    benchmark::RegisterBenchmark(("matmul/" + name + "/" + mode.label).c_str(), run_matmul, s, na,
+                                 nb, nc, mode.dtype, mode.precision)
         ->Unit(benchmark::kMillisecond)
         ->UseRealTime();
   }
 }
 
 // `channels` to `out` with a cubic kernel that keeps the size.
-ConvGeometry same(const Triple& in, int64_t channels, int64_t out, int64_t k = 3, int64_t groups = 1) {
-  return {.in = in, .in_channels = channels, .out_channels = out, .kernel = {k, k, k},
-          .pad = {k / 2, k / 2, k / 2}, .groups = groups};
+ConvGeometry same(const Triple& in, int64_t channels, int64_t out, int64_t k = 3,
+                  int64_t groups = 1) {
+  return {.in = in,
+          .in_channels = channels,
+          .out_channels = out,
+          .kernel = {k, k, k},
+          .pad = {k / 2, k / 2, k / 2},
+          .groups = groups};
 }
 
 ConvGeometry patch(const Triple& in, int64_t channels, int64_t out, const Triple& k) {
@@ -154,27 +162,36 @@ void add_convolutions() {
   ConvGeometry stem = same({96, 96, 96}, 1, 48, 7);
   stem.stride = {2, 2, 2};
   add_conv("k7s2_1-48_96x96x96", stem, {Pass::forward, Pass::wgrad});
-  add_conv("patch_1-32_64x128x128", patch({64, 128, 128}, 1, 32, {2, 4, 4}), {Pass::forward, Pass::wgrad});
+  add_conv("patch_1-32_64x128x128", patch({64, 128, 128}, 1, 32, {2, 4, 4}),
+           {Pass::forward, Pass::wgrad});
   add_conv("patch_16-32_64x128x128", patch({64, 128, 128}, 16, 32, {2, 4, 4}), all);
   add_conv("k2s2_32-64_128x128x128", patch({128, 128, 128}, 32, 64, {2, 2, 2}), all);
   add_conv("dw7_48_48x48x48", same({48, 48, 48}, 48, 48, 7, 48), all);
   add_conv("dw7_96_24x24x24", same({24, 24, 24}, 96, 96, 7, 96), all);
   add_conv("dw7_192_12x12x12", same({12, 12, 12}, 192, 192, 7, 192), all);
   add_conv("dw7_384_6x6x6", same({6, 6, 6}, 384, 384, 7, 384), all);
-  ConvGeometry flat = {.in = {1, 56, 56}, .in_channels = 128, .out_channels = 128,
-                       .kernel = {1, 3, 3}, .pad = {0, 1, 1}, .groups = 128};
+  ConvGeometry flat = {.in = {1, 56, 56},
+                       .in_channels = 128,
+                       .out_channels = 128,
+                       .kernel = {1, 3, 3},
+                       .pad = {0, 1, 1},
+                       .groups = 128};
   add_conv("dw3_128_56x56", flat, all);
   add_conv("k1_g48_48-192_48x48x48", same({48, 48, 48}, 48, 192, 1, 48), all);
-  ConvGeometry levit = {.in = {1, 112, 112}, .in_channels = 48, .out_channels = 96,
-                        .kernel = {1, 3, 3}, .stride = {1, 2, 2}, .pad = {0, 1, 1}};
+  ConvGeometry levit = {.in = {1, 112, 112},
+                        .in_channels = 48,
+                        .out_channels = 96,
+                        .kernel = {1, 3, 3},
+                        .stride = {1, 2, 2},
+                        .pad = {0, 1, 1}};
   add_conv("k3s2_48-96_112x112", levit, all);
 }
 
 void add_products() {
   const auto plain = [](int64_t m, int64_t k, int64_t n) {
     const MatmulShape s = {.m = m, .n = n, .k = k, .a = {k, 1}, .b = {n, 1}, .c = {n, 1}};
-    add_matmul(std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n), s, m * k, k * n,
-               m * n);
+    add_matmul(std::to_string(m) + "x" + std::to_string(k) + "x" + std::to_string(n), s, m * k,
+               k * n, m * n);
   };
   plain(1024, 1024, 1024);
   plain(32768, 32, 128);
@@ -187,15 +204,19 @@ void add_products() {
   constexpr int64_t size = 8;
   constexpr int64_t row = heads * size;
   constexpr int64_t rank = 64;
-  MatmulShape channel = {.m = size, .n = size, .k = tokens, .a = {1, row}, .b = {row, 1}, .c = {size, 1}};
+  MatmulShape channel = {
+      .m = size, .n = size, .k = tokens, .a = {1, row}, .b = {row, 1}, .c = {size, 1}};
   channel.batch[0] = {heads, size, size, size * size};
   add_matmul("epa_qTk", channel, tokens * row, tokens * row, heads * size * size);
-  MatmulShape project = {.m = row, .n = rank, .k = tokens, .a = {1, row}, .b = {rank, 1}, .c = {rank, 1}};
+  MatmulShape project = {
+      .m = row, .n = rank, .k = tokens, .a = {1, row}, .b = {rank, 1}, .c = {rank, 1}};
   add_matmul("epa_kTE", project, tokens * row, tokens * rank, row * rank);
-  MatmulShape scores = {.m = tokens, .n = rank, .k = size, .a = {row, 1}, .b = {rank, 1}, .c = {rank, 1}};
+  MatmulShape scores = {
+      .m = tokens, .n = rank, .k = size, .a = {row, 1}, .b = {rank, 1}, .c = {rank, 1}};
   scores.batch[0] = {heads, size, size * rank, tokens * rank};
   add_matmul("epa_q.kp", scores, tokens * row, row * rank, heads * tokens * rank);
-  MatmulShape mix = {.m = tokens, .n = size, .k = rank, .a = {rank, 1}, .b = {1, rank}, .c = {row, 1}};
+  MatmulShape mix = {
+      .m = tokens, .n = size, .k = rank, .a = {rank, 1}, .b = {1, rank}, .c = {row, 1}};
   mix.batch[0] = {heads, tokens * rank, size * rank, size};
   add_matmul("epa_P.v", mix, heads * tokens * rank, row * rank, tokens * row);
   MatmulShape wgrad = {.m = 32, .n = 128, .k = tokens, .a = {1, 32}, .b = {128, 1}, .c = {128, 1}};

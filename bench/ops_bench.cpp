@@ -1,5 +1,5 @@
-// Every op that is not a convolution or a product, at the shapes of UNETR++ on a 64x128x128 patch. GB/s
-// counts inputs read once and outputs written once; the label is the kernel that ran.
+// Every op that is not a convolution or a product, at the shapes of UNETR++ on a 64x128x128 patch.
+// GB/s counts inputs read once and outputs written once; the label is the kernel that ran.
 #include <benchmark/benchmark.h>
 
 #include "runtime/ops/all.h"
@@ -42,8 +42,9 @@ template <class Op>
 void add(const std::string& name, typename Op::Attrs attrs, std::vector<SampleInput> inputs,
          DType dtype = DType::f32) {
   const Sample s = sample<Op>(name, std::move(attrs), std::move(inputs));
-  benchmark::RegisterBenchmark(("ops/" + name).c_str(),
-                               [s, dtype](benchmark::State& state) { run(state, record_of<Op>(), s, dtype); })
+  benchmark::RegisterBenchmark(
+      ("ops/" + name).c_str(),
+      [s, dtype](benchmark::State& state) { run(state, record_of<Op>(), s, dtype); })
       ->UseRealTime()
       ->Unit(benchmark::kMillisecond);
 }
@@ -72,7 +73,8 @@ void copies() {
   // (B, N, h, d) -> (B, h, N, d), (B, h, d, N) and back from (B, d, h, N)
   add<Contiguous>("heads out", {}, {{.shape = {8, 32768, 4, 8}, .permuted = {0, 2, 1, 3}}});
   add<Contiguous>("tokens last", {}, {{.shape = {8, 32768, 4, 8}, .permuted = {0, 2, 3, 1}}});
-  add<Contiguous>("tokens last bf16", {}, {{.shape = {8, 32768, 4, 8}, .permuted = {0, 2, 3, 1}}}, DType::bf16);
+  add<Contiguous>("tokens last bf16", {}, {{.shape = {8, 32768, 4, 8}, .permuted = {0, 2, 3, 1}}},
+                  DType::bf16);
   add<Contiguous>("channels first", {}, {{.shape = {1, 1 << 20, 16}, .permuted = {0, 2, 1}}});
   add<Contiguous>("channels last", {}, {{.shape = {1, 16, 1 << 20}, .permuted = {0, 2, 1}}});
   add<Concat>("concat channels", {-1}, {{.shape = volume}, {.shape = volume}});
@@ -95,7 +97,8 @@ void norms() {
   add<GroupNormGrad>("instance_norm_grad", {{16}}, {x, x, c, stat, stat});
   add<GroupNorm>("group_norm 4", {{4}}, {x, c, c});
   add<BatchNorm>("batch_norm 14", {}, {{.shape = logits}, {.shape = {14}}, {.shape = {14}}});
-  const SampleInput tokens{.shape = {8, 32768, 32}}, w{.shape = {32}}, rows{.shape = {8, 32768}, .low = 0.5};
+  const SampleInput tokens{.shape = {8, 32768, 32}}, w{.shape = {32}},
+      rows{.shape = {8, 32768}, .low = 0.5};
   add<LayerNorm>("layer_norm 32", {}, {tokens, w, w});
   add<LayerNormGrad>("layer_norm_grad 32", {}, {tokens, tokens, w, rows, rows});
 }
@@ -126,7 +129,8 @@ void training() {
   add<SquaredNorm>("squared_norm", {}, {p});
 }
 
-const bool registered = (elementwise(), copies(), reductions(), norms(), along_axes(), training(), true);
+const bool registered =
+    (elementwise(), copies(), reductions(), norms(), along_axes(), training(), true);
 
 }  // namespace
 }  // namespace voxlab

@@ -15,11 +15,16 @@ namespace {
 
 std::string got(const ConfigNode& node) {
   switch (node.kind) {
-    case NodeKind::text: return fmt::format("the text '{}'", node.text.substr(0, 60));
-    case NodeKind::integer: return fmt::format("the integer {}", node.integer);
-    case NodeKind::real: return fmt::format("the real number {}", node.real);
-    case NodeKind::boolean: return node.boolean ? "true" : "false";
-    default: return std::string(describe(node.kind));
+    case NodeKind::text:
+      return fmt::format("the text '{}'", node.text.substr(0, 60));
+    case NodeKind::integer:
+      return fmt::format("the integer {}", node.integer);
+    case NodeKind::real:
+      return fmt::format("the real number {}", node.real);
+    case NodeKind::boolean:
+      return node.boolean ? "true" : "false";
+    default:
+      return std::string(describe(node.kind));
   }
 }
 
@@ -67,8 +72,7 @@ DType read_dtype(const ConfigNode& node, const std::string& path) {
 
 void expect_length(const ConfigNode& node, const std::string& path, size_t length) {
   if (node.items.size() != length)
-    fail_value(node, path,
-               fmt::format("expected {} values, got {}", length, node.items.size()));
+    fail_value(node, path, fmt::format("expected {} values, got {}", length, node.items.size()));
 }
 
 void expect_known_keys(const ConfigNode& table, const std::string& path,

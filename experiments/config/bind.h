@@ -1,7 +1,7 @@
-// ConfigNode <-> any struct with `visit` (runtime/core/visit.h). Strict: an unknown key, a wrong type or
-// a value out of range is an Error "file:line:column: ...".
-// Fields may be bool, int, int64_t, double, text, DType, an enum with enum_names, std::optional,
-// std::vector, std::array, std::map<std::string, T> or another such struct.
+// ConfigNode <-> any struct with `visit` (runtime/core/visit.h). Strict: an unknown key, a wrong
+// type or a value out of range is an Error "file:line:column: ...". Fields may be bool, int,
+// int64_t, double, text, DType, an enum with enum_names, std::optional, std::vector, std::array,
+// std::map<std::string, T> or another such struct.
 #pragma once
 
 #include <array>
@@ -121,10 +121,10 @@ void read_value(const ConfigNode& node, const std::string& path, T& out) {
     out = detail::read_enum<T>(node, path);
   } else if constexpr (std::is_integral_v<T>) {
     constexpr bool fits = sizeof(T) < 8 || std::is_signed_v<T>;
-    out = static_cast<T>(detail::read_integer(
-        node, path, static_cast<int64_t>(std::numeric_limits<T>::min()),
-        fits ? static_cast<int64_t>(std::numeric_limits<T>::max())
-             : std::numeric_limits<int64_t>::max()));
+    out = static_cast<T>(
+        detail::read_integer(node, path, static_cast<int64_t>(std::numeric_limits<T>::min()),
+                             fits ? static_cast<int64_t>(std::numeric_limits<T>::max())
+                                  : std::numeric_limits<int64_t>::max()));
   } else if constexpr (std::is_floating_point_v<T>) {
     out = static_cast<T>(detail::read_real(node, path));
   } else if constexpr (std::is_same_v<T, std::string>) {

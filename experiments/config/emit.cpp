@@ -15,10 +15,18 @@ std::string quoted_text(std::string_view text) {
   std::string out = "\"";
   for (char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
           out += fmt::format("\\u{:04X}", static_cast<unsigned char>(c));
@@ -73,16 +81,21 @@ void write_table(const ConfigNode& table, const std::string& path, std::string& 
 
 std::string to_toml_value(const ConfigNode& node) {
   switch (node.kind) {
-    case NodeKind::text: return quoted_text(node.text);
-    case NodeKind::integer: return fmt::format("{}", node.integer);
-    case NodeKind::real: return real_text(node.real);
-    case NodeKind::boolean: return node.boolean ? "true" : "false";
+    case NodeKind::text:
+      return quoted_text(node.text);
+    case NodeKind::integer:
+      return fmt::format("{}", node.integer);
+    case NodeKind::real:
+      return real_text(node.real);
+    case NodeKind::boolean:
+      return node.boolean ? "true" : "false";
     case NodeKind::array: {
       std::vector<std::string> items;
       for (const ConfigNode& item : node.items) items.push_back(to_toml_value(item));
       return fmt::format("[{}]", fmt::join(items, ", "));
     }
-    case NodeKind::table: break;
+    case NodeKind::table:
+      break;
   }
   std::vector<std::string> fields;
   for (const auto& [key, at, value] : node.fields)
@@ -98,17 +111,22 @@ std::string to_toml(const ConfigNode& table) {
 
 nlohmann::json to_json(const ConfigNode& node) {
   switch (node.kind) {
-    case NodeKind::text: return node.text;
-    case NodeKind::integer: return node.integer;
-    case NodeKind::real: return std::isfinite(node.real) ? nlohmann::json(node.real)
-                                                         : nlohmann::json(real_text(node.real));
-    case NodeKind::boolean: return node.boolean;
+    case NodeKind::text:
+      return node.text;
+    case NodeKind::integer:
+      return node.integer;
+    case NodeKind::real:
+      return std::isfinite(node.real) ? nlohmann::json(node.real)
+                                      : nlohmann::json(real_text(node.real));
+    case NodeKind::boolean:
+      return node.boolean;
     case NodeKind::array: {
       nlohmann::json out = nlohmann::json::array();
       for (const ConfigNode& item : node.items) out.push_back(to_json(item));
       return out;
     }
-    case NodeKind::table: break;
+    case NodeKind::table:
+      break;
   }
   nlohmann::json out = nlohmann::json::object();
   for (const auto& [key, at, value] : node.fields) out[key] = to_json(value);

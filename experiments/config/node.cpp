@@ -16,12 +16,18 @@ std::string Position::to_string() const {
 
 std::string_view describe(NodeKind kind) {
   switch (kind) {
-    case NodeKind::table: return "a table";
-    case NodeKind::array: return "an array";
-    case NodeKind::text: return "a text";
-    case NodeKind::integer: return "an integer";
-    case NodeKind::real: return "a real number";
-    case NodeKind::boolean: return "true or false";
+    case NodeKind::table:
+      return "a table";
+    case NodeKind::array:
+      return "an array";
+    case NodeKind::text:
+      return "a text";
+    case NodeKind::integer:
+      return "an integer";
+    case NodeKind::real:
+      return "a real number";
+    case NodeKind::boolean:
+      return "true or false";
   }
   return "a value";
 }
@@ -101,7 +107,8 @@ void set_path(ConfigNode& root, std::string_view path, ConfigNode value, const P
     const size_t dot = rest.find('.');
     const std::string_view key = rest.substr(0, dot);
     if (key.empty())
-      fail(key_at.to_string(), fmt::format("'{}' is not a path of keys such as 'train.rate'", path));
+      fail(key_at.to_string(),
+           fmt::format("'{}' is not a path of keys such as 'train.rate'", path));
     if (dot == std::string_view::npos) {
       node->erase(key);
       node->fields.push_back({std::string(key), key_at, std::move(value)});

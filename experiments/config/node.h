@@ -42,7 +42,7 @@ struct ConfigNode {
   static ConfigNode array();
 
   bool is_table() const { return kind == NodeKind::table; }
-  const ConfigNode* find(std::string_view key) const;       // null: no such key
+  const ConfigNode* find(std::string_view key) const;  // null: no such key
   ConfigNode* find(std::string_view key);
   const ConfigNode* find_path(std::string_view path) const;  // "train.rate"
   void set(std::string_view key, ConfigNode value);          // replaces or appends
@@ -55,15 +55,15 @@ struct ConfigField {
   ConfigNode value;
 };
 
-// Writes `value` at a dotted path, making the tables on the way. `key_at` is where the path was written:
-// errors about the path, here and later, name it.
+// Writes `value` at a dotted path, making the tables on the way. `key_at` is where the path was
+// written: errors about the path, here and later, name it.
 void set_path(ConfigNode& root, std::string_view path, ConfigNode value, const Position& key_at);
 
 // `over` wins; tables are merged key by key, everything else is replaced whole.
 void merge(ConfigNode& base, const ConfigNode& over);
 
-// The candidate with the fewest edits (insert, delete, replace, swap of neighbours); empty when even
-// that one has little in common with `text`.
+// The candidate with the fewest edits (insert, delete, replace, swap of neighbours); empty when
+// even that one has little in common with `text`.
 std::string_view nearest(std::string_view text, std::span<const std::string_view> candidates);
 
 // "unknown key 'foo'; nearest known key 'food'", or the list of known ones when none is near.

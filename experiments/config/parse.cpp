@@ -9,9 +9,9 @@
 #include "runtime/core/error.h"
 #include "runtime/io/file.h"
 
-// toml++ 3.3.0 asserts on some malformed texts ("[[["), which would end the program, or, with NDEBUG,
-// promises the compiler that they do not happen. Here they are errors like any other; hence the header alone,
-// without the shared library, which has its asserts built in.
+// toml++ 3.3.0 asserts on some malformed texts ("[[["), which would end the program, or, with
+// NDEBUG, promises the compiler that they do not happen. Here they are errors like any other; hence
+// the header alone, without the shared library, which has its asserts built in.
 [[noreturn]] static void not_toml() { throw std::invalid_argument("the text is not TOML"); }
 #undef NDEBUG
 #define TOML_ASSERT(condition) ((condition) ? void(0) : not_toml())
@@ -49,12 +49,23 @@ void convert_table(const toml::table& table, const FileName& file, ConfigNode& o
 ConfigNode convert(const toml::node& node, const FileName& file, const Position& parent) {
   ConfigNode out;
   switch (node.type()) {
-    case toml::node_type::table: break;
-    case toml::node_type::array: out = ConfigNode::array(); break;
-    case toml::node_type::string: out = ConfigNode::of(node.as_string()->get()); break;
-    case toml::node_type::integer: out = ConfigNode::of(node.as_integer()->get()); break;
-    case toml::node_type::floating_point: out = ConfigNode::of(node.as_floating_point()->get()); break;
-    case toml::node_type::boolean: out = ConfigNode::of(node.as_boolean()->get()); break;
+    case toml::node_type::table:
+      break;
+    case toml::node_type::array:
+      out = ConfigNode::array();
+      break;
+    case toml::node_type::string:
+      out = ConfigNode::of(node.as_string()->get());
+      break;
+    case toml::node_type::integer:
+      out = ConfigNode::of(node.as_integer()->get());
+      break;
+    case toml::node_type::floating_point:
+      out = ConfigNode::of(node.as_floating_point()->get());
+      break;
+    case toml::node_type::boolean:
+      out = ConfigNode::of(node.as_boolean()->get());
+      break;
     default:
       fail(position(file, node.source(), parent).to_string(),
            "dates and times are not used here; quote the value");
@@ -90,7 +101,8 @@ void extend(ConfigNode& config, const std::filesystem::path& folder,
   if (!base_name) return;
   const std::string where = base_name->at.to_string();
   if (base_name->kind != NodeKind::text)
-    fail(where, fmt::format("extends: expected the name of a file, got {}", describe(base_name->kind)));
+    fail(where,
+         fmt::format("extends: expected the name of a file, got {}", describe(base_name->kind)));
   if (chain.size() >= longest_chain)
     fail(where, fmt::format("extends: more than {} files extend each other", longest_chain));
   const std::filesystem::path base_path = folder / base_name->text;
@@ -113,8 +125,8 @@ ConfigNode load(const std::filesystem::path& path, std::vector<std::filesystem::
   const auto file = FileBytes::open(path);
   const ByteSpan bytes = file->bytes();
   if (bytes.size() > largest_file)
-    fail(path.string(), fmt::format("{} bytes; a configuration has at most {}", bytes.size(),
-                                    largest_file));
+    fail(path.string(),
+         fmt::format("{} bytes; a configuration has at most {}", bytes.size(), largest_file));
   ConfigNode config =
       parse_text({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
   chain.push_back(std::filesystem::weakly_canonical(path));
@@ -124,8 +136,8 @@ ConfigNode load(const std::filesystem::path& path, std::vector<std::filesystem::
 
 bool is_bare_word(std::string_view text) {
   return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return std::isalnum(static_cast<unsigned char>(c)) || std::string_view("_-+./~").find(c) !=
-                                                              std::string_view::npos;
+    return std::isalnum(static_cast<unsigned char>(c)) ||
+           std::string_view("_-+./~").find(c) != std::string_view::npos;
   });
 }
 

@@ -8,8 +8,8 @@
 
 namespace voxlab {
 
-// Reads a file and, when it has `extends = "other.toml"` (relative to it), lays it over that one. The key
-// itself is gone afterwards. Errors begin with file:line:column.
+// Reads a file and, when it has `extends = "other.toml"` (relative to it), lays it over that one.
+// The key itself is gone afterwards. Errors begin with file:line:column.
 ConfigNode load_config(const std::filesystem::path& path);
 
 // The same for a text without a file; `extends` is then relative to the working directory.

@@ -68,9 +68,11 @@ void interpolate(const Source& from, const std::array<double, 3>& p, float* out)
   for (int64_t c = 0; c < from.channels; ++c) out[c] = 0;
   for (int corner = 0; corner < 8; ++corner) {
     const int dz = corner >> 2, dy = corner >> 1 & 1, dx = corner & 1;
-    const float w = (dz ? part[0] : 1 - part[0]) * (dy ? part[1] : 1 - part[1]) * (dx ? part[2] : 1 - part[2]);
+    const float w =
+        (dz ? part[0] : 1 - part[0]) * (dy ? part[1] : 1 - part[1]) * (dx ? part[2] : 1 - part[2]);
     if (w == 0 || !from.inside(low[0] + dz, low[1] + dy, low[2] + dx)) continue;
-    const float* voxel = from.image + from.voxel(low[0] + dz, low[1] + dy, low[2] + dx) * from.channels;
+    const float* voxel =
+        from.image + from.voxel(low[0] + dz, low[1] + dy, low[2] + dx) * from.channels;
     for (int64_t c = 0; c < from.channels; ++c) out[c] += w * voxel[c];
   }
 }
@@ -80,8 +82,8 @@ void resample_patch(const Source& from, const Size3& begin, const Size3& size, c
   std::array<double, 3> centre, start;
   for (size_t a = 0; a < 3; ++a) centre[a] = static_cast<double>(size[a] - 1) / 2;
   for (size_t a = 0; a < 3; ++a)
-    start[a] = static_cast<double>(begin[a]) + centre[a] - m[a][0] * centre[0] - m[a][1] * centre[1] -
-               m[a][2] * centre[2];
+    start[a] = static_cast<double>(begin[a]) + centre[a] - m[a][0] * centre[0] -
+               m[a][1] * centre[1] - m[a][2] * centre[2];
   for (int64_t z = 0; z < size[0]; ++z)
     for (int64_t y = 0; y < size[1]; ++y)
       for (int64_t x = 0; x < size[2]; ++x, image += from.channels, ++label) {
@@ -111,7 +113,8 @@ Moments moments_of(std::span<const float> patch, int64_t channel, int64_t channe
   }
   const double n = static_cast<double>(patch.size() / step);
   m.mean = sum / n;
-  for (size_t i = at; i < patch.size(); i += step) squares += (patch[i] - m.mean) * (patch[i] - m.mean);
+  for (size_t i = at; i < patch.size(); i += step)
+    squares += (patch[i] - m.mean) * (patch[i] - m.mean);
   m.deviation = std::sqrt(squares / n);
   return m;
 }
@@ -141,10 +144,13 @@ AugmentConfig AugmentConfig::none() {
 
 void validate(const AugmentConfig& c) {
   for (int64_t axis : c.mirror_axes)
-    if (axis < 0 || axis > 2) fail("augment", "mirror_axes are 0, 1, 2, got " + std::to_string(axis));
-  for (double p : {c.rotate_probability, c.scale_probability, c.noise_probability, c.brightness_probability,
-                   c.contrast_probability, c.gamma_probability, c.gamma_inverted_probability})
-    if (!(p >= 0 && p <= 1)) fail("augment", "a probability must lie in [0, 1], got " + std::to_string(p));
+    if (axis < 0 || axis > 2)
+      fail("augment", "mirror_axes are 0, 1, 2, got " + std::to_string(axis));
+  for (double p :
+       {c.rotate_probability, c.scale_probability, c.noise_probability, c.brightness_probability,
+        c.contrast_probability, c.gamma_probability, c.gamma_inverted_probability})
+    if (!(p >= 0 && p <= 1))
+      fail("augment", "a probability must lie in [0, 1], got " + std::to_string(p));
   if (!(c.noise_variance >= 0))
     fail("augment", "noise_variance must not be negative, got " + std::to_string(c.noise_variance));
   expect_range("scale", c.scale);
@@ -161,7 +167,8 @@ void Draws::add_normal(std::span<float> values, double deviation) const {
     for (size_t pair = 0; pair < 2; ++pair) {
       const float u = (static_cast<float>(bits[2 * pair] >> 8) + 1) * 0x1p-24F;  // (0, 1]
       const float radius = std::sqrt(-2 * std::log(u));
-      const float turn = 2 * std::numbers::pi_v<float> * static_cast<float>(bits[2 * pair + 1] >> 8) * 0x1p-24F;
+      const float turn =
+          2 * std::numbers::pi_v<float> * static_cast<float>(bits[2 * pair + 1] >> 8) * 0x1p-24F;
       normal[2 * pair] = radius * std::cos(turn);
       normal[2 * pair + 1] = radius * std::sin(turn);
     }
@@ -196,10 +203,13 @@ PatchMap draw_map(const AugmentConfig& config, const Spacing3& spacing, Draws& d
 
 void read_patch(const Tensor& image, const Tensor& label, const Size3& begin, const Size3& size,
                 const PatchMap& map, std::span<float> image_out, std::span<int32_t> label_out) {
-  const Source from{.image = image.data<float>(), .label = label ? label.data<uint8_t>() : nullptr,
-                    .size = {image.size(0), image.size(1), image.size(2)}, .channels = image.size(3)};
+  const Source from{.image = image.data<float>(),
+                    .label = label ? label.data<uint8_t>() : nullptr,
+                    .size = {image.size(0), image.size(1), image.size(2)},
+                    .channels = image.size(3)};
   const auto voxels = static_cast<size_t>(size[0] * size[1] * size[2]);
-  VOXLAB_CHECK(label_out.size() == voxels && image_out.size() == voxels * static_cast<size_t>(from.channels));
+  VOXLAB_CHECK(label_out.size() == voxels &&
+               image_out.size() == voxels * static_cast<size_t>(from.channels));
   if (map.resampled) {
     resample_patch(from, begin, size, map.matrix, image_out.data(), label_out.data());
   } else {
@@ -207,7 +217,8 @@ void read_patch(const Tensor& image, const Tensor& label, const Size3& begin, co
   }
 }
 
-void apply_gamma(std::span<float> patch, int64_t channel, int64_t channels, double gamma, bool inverted) {
+void apply_gamma(std::span<float> patch, int64_t channel, int64_t channels, double gamma,
+                 bool inverted) {
   const Moments before = moments_of(patch, channel, channels);
   const auto at = static_cast<size_t>(channel), step = static_cast<size_t>(channels);
   const float range = before.high - before.low;
@@ -220,19 +231,23 @@ void apply_gamma(std::span<float> patch, int64_t channel, int64_t channels, doub
   const Moments after = moments_of(patch, channel, channels);
   const auto factor = static_cast<float>(before.deviation / std::max(after.deviation, 1e-8));
   for (size_t i = at; i < patch.size(); i += step)
-    patch[i] = (patch[i] - static_cast<float>(after.mean)) * factor + static_cast<float>(before.mean);
+    patch[i] =
+        (patch[i] - static_cast<float>(after.mean)) * factor + static_cast<float>(before.mean);
 }
 
-void augment_intensity(const AugmentConfig& config, std::span<float> patch, int64_t channels, Draws& draws) {
+void augment_intensity(const AugmentConfig& config, std::span<float> patch, int64_t channels,
+                       Draws& draws) {
   if (draws.chance(config.noise_probability))
     draws.add_normal(patch, std::sqrt(draws.uniform({0, config.noise_variance})));
   if (draws.chance(config.brightness_probability)) {
     std::vector<float> factors;
-    for (int64_t c = 0; c < channels; ++c) factors.push_back(static_cast<float>(draws.uniform(config.brightness)));
+    for (int64_t c = 0; c < channels; ++c)
+      factors.push_back(static_cast<float>(draws.uniform(config.brightness)));
     for (size_t i = 0; i < patch.size(); ++i) patch[i] *= factors[i % factors.size()];
   }
   if (draws.chance(config.contrast_probability))
-    for (int64_t c = 0; c < channels; ++c) apply_contrast(patch, c, channels, draws.uniform(config.contrast));
+    for (int64_t c = 0; c < channels; ++c)
+      apply_contrast(patch, c, channels, draws.uniform(config.contrast));
   for (const bool inverted : {true, false})
     if (draws.chance(inverted ? config.gamma_inverted_probability : config.gamma_probability))
       for (int64_t c = 0; c < channels; ++c)

@@ -1,6 +1,6 @@
 // Augmentation of training patches, with nnU-Net v2's default probabilities and ranges
-// (nnUNetTrainer.get_training_transforms): one linear resample for flips, rotation and scaling, then noise,
-// brightness, contrast and gamma. All random numbers come from one Draws.
+// (nnUNetTrainer.get_training_transforms): one linear resample for flips, rotation and scaling,
+// then noise, brightness, contrast and gamma. All random numbers come from one Draws.
 #pragma once
 
 #include <array>
@@ -16,17 +16,17 @@ namespace voxlab {
 struct AugmentConfig {
   std::vector<int64_t> mirror_axes{0, 1, 2};  // z, y, x; each flipped with probability 1/2
   double rotate_probability = 0.2;
-  double rotate_degrees = 30;                 // about each axis, uniform within +-
+  double rotate_degrees = 30;  // about each axis, uniform within +-
   double scale_probability = 0.2;
-  std::array<double, 2> scale{0.7, 1.4};      // above 1 the patch shows more, smaller
+  std::array<double, 2> scale{0.7, 1.4};  // above 1 the patch shows more, smaller
   double noise_probability = 0.1;
-  double noise_variance = 0.1;                // at most; the image has variance near 1
+  double noise_variance = 0.1;  // at most; the image has variance near 1
   double brightness_probability = 0.15;
   std::array<double, 2> brightness{0.75, 1.25};
   double contrast_probability = 0.15;
   std::array<double, 2> contrast{0.75, 1.25};
   double gamma_probability = 0.3;
-  double gamma_inverted_probability = 0.1;    // of the negative image
+  double gamma_inverted_probability = 0.1;  // of the negative image
   std::array<double, 2> gamma{0.7, 1.5};
 
   template <class Self, class V>
@@ -58,10 +58,13 @@ class Draws {
  public:
   Draws(uint64_t seed, uint32_t stream, uint32_t step) : philox_(seed, stream, step) {}
   double uniform() { return philox_.uniform(next_++); }
-  double uniform(const std::array<double, 2>& range) { return range[0] + (range[1] - range[0]) * uniform(); }
+  double uniform(const std::array<double, 2>& range) {
+    return range[0] + (range[1] - range[0]) * uniform();
+  }
   bool chance(double p) { return uniform() < p; }
   int64_t below(int64_t n) { return philox_.below(next_++, n); }
-  // Adds independent normal numbers to every value; from a part of the counter that nothing else reaches.
+  // Adds independent normal numbers to every value; from a part of the counter that nothing else
+  // reaches.
   void add_normal(std::span<float> values, double deviation) const;
 
  private:
@@ -80,15 +83,18 @@ struct PatchMap {
 // Rotations are right in millimetres: on an anisotropic grid they shear in voxels.
 PatchMap draw_map(const AugmentConfig& config, const Spacing3& spacing, Draws& draws);
 
-// image (D, H, W, C) f32, label (D, H, W) u8. Writes size[0] x size[1] x size[2] voxels from `begin`, which
-// may lie outside; there the image is 0 and the label background. Linear for the image, nearest for the label.
+// image (D, H, W, C) f32, label (D, H, W) u8. Writes size[0] x size[1] x size[2] voxels from
+// `begin`, which may lie outside; there the image is 0 and the label background. Linear for the
+// image, nearest for the label.
 void read_patch(const Tensor& image, const Tensor& label, const Size3& begin, const Size3& size,
                 const PatchMap& map, std::span<float> image_out, std::span<int32_t> label_out);
 
 // In place on (voxels, channels) f32.
-void augment_intensity(const AugmentConfig& config, std::span<float> patch, int64_t channels, Draws& draws);
+void augment_intensity(const AugmentConfig& config, std::span<float> patch, int64_t channels,
+                       Draws& draws);
 
 // ((x - min) / range)^gamma over one channel, brought back to the mean and deviation it had.
-void apply_gamma(std::span<float> patch, int64_t channel, int64_t channels, double gamma, bool inverted);
+void apply_gamma(std::span<float> patch, int64_t channel, int64_t channels, double gamma,
+                 bool inverted);
 
 }  // namespace voxlab

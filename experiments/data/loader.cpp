@@ -47,7 +47,8 @@ void Loader::work() {
 Batch Loader::next() {
   std::unique_lock lock(mutex_);
   if (taken_ >= options_.end)
-    fail("loader", "asked for step " + std::to_string(taken_) + " of " + std::to_string(options_.end));
+    fail("loader",
+         "asked for step " + std::to_string(taken_) + " of " + std::to_string(options_.end));
   if (workers_.empty()) return make_(taken_++);
   may_take_.wait(lock, [&] { return ready_.contains(taken_); });
   Slot slot = std::move(ready_.extract(taken_).mapped());

@@ -21,9 +21,9 @@ struct LoaderOptions {
   int64_t ahead = 3;  // batches that may wait
 };
 
-// `make` runs on several threads at once and must depend on its argument alone: then what next() gives does
-// not depend on the number of workers. It must not call parallel_for: each thread that does would get an
-// OpenMP team of its own beside the computing one.
+// `make` runs on several threads at once and must depend on its argument alone: then what next()
+// gives does not depend on the number of workers. It must not call parallel_for: each thread that
+// does would get an OpenMP team of its own beside the computing one.
 class Loader {
  public:
   Loader(std::function<Batch(int64_t step)> make, const LoaderOptions& options);
@@ -43,8 +43,8 @@ class Loader {
 
   std::function<Batch(int64_t)> make_;
   LoaderOptions options_;
-  int64_t taken_;     // the next step to hand out
-  int64_t started_;   // the next step to make
+  int64_t taken_;    // the next step to hand out
+  int64_t started_;  // the next step to make
   bool stop_ = false;
   std::map<int64_t, Slot> ready_;
   std::mutex mutex_;

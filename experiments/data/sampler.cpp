@@ -16,7 +16,8 @@ constexpr int64_t most_candidates = 10000;
 // Keeps data numbers apart from the parameters' and dropout's, which use the plain seed.
 constexpr uint64_t seed_mask = 0x64617461'70617463u;
 
-// Places that a patch may begin at along one axis, [low, high]. A short axis has one: it is centred.
+// Places that a patch may begin at along one axis, [low, high]. A short axis has one: it is
+// centred.
 std::array<int64_t, 2> begin_range(int64_t size, int64_t patch) {
   if (size <= patch) return {-((patch - size) / 2), -((patch - size) / 2)};
   return {0, size - patch};
@@ -28,7 +29,8 @@ PatchSampler::PatchSampler(std::vector<Case> cases, SamplerOptions options)
     : cases_(std::move(cases)), options_(std::move(options)) {
   constexpr std::string_view where = "sampler";
   if (cases_.empty()) fail(where, "no training cases");
-  if (options_.batch < 1) fail(where, "batch must be at least 1, got " + std::to_string(options_.batch));
+  if (options_.batch < 1)
+    fail(where, "batch must be at least 1, got " + std::to_string(options_.batch));
   if (!(options_.foreground >= 0 && options_.foreground <= 1))
     fail(where, "foreground must lie in [0, 1], got " + std::to_string(options_.foreground));
   for (int64_t size : options_.patch)
@@ -37,9 +39,11 @@ PatchSampler::PatchSampler(std::vector<Case> cases, SamplerOptions options)
   for (const Case& each : cases_) {
     if (!each.label) fail(where, "case " + each.id + " has no label");
     if (each.image.size(3) != cases_[0].image.size(3))
-      fail(where, "case " + each.id + " has " + std::to_string(each.image.size(3)) + " channels, case " +
-                      cases_[0].id + " " + std::to_string(cases_[0].image.size(3)));
-    if (each.label.numel() >= int64_t{1} << 32) fail(where, "case " + each.id + " has more than 2^32 voxels");
+      fail(where, "case " + each.id + " has " + std::to_string(each.image.size(3)) +
+                      " channels, case " + cases_[0].id + " " +
+                      std::to_string(cases_[0].image.size(3)));
+    if (each.label.numel() >= int64_t{1} << 32)
+      fail(where, "case " + each.id + " has more than 2^32 voxels");
     const auto* label = each.label.data<uint8_t>();
     std::array<int64_t, 256> count{}, seen{};
     for (int64_t v = 0; v < each.label.numel(); ++v) ++count[label[v]];
@@ -53,7 +57,8 @@ PatchSampler::PatchSampler(std::vector<Case> cases, SamplerOptions options)
     for (int64_t v = 0; v < each.label.numel(); ++v) {
       const uint8_t c = label[v];
       const int64_t every = (count[c] + most_candidates - 1) / most_candidates;
-      if (c != 0 && seen[c]++ % every == 0) classes[index[c]].voxels.push_back(static_cast<uint32_t>(v));
+      if (c != 0 && seen[c]++ % every == 0)
+        classes[index[c]].voxels.push_back(static_cast<uint32_t>(v));
     }
     foreground_.push_back(std::move(classes));
   }
@@ -73,12 +78,16 @@ PatchSampler::Place PatchSampler::place(int64_t n, Draws& draws) const {
   place.which = static_cast<size_t>(draws.below(static_cast<int64_t>(cases_.size())));
   const Case& from = cases_[place.which];
   const auto& classes = foreground_[place.which];
-  // The share is met exactly, not by chance: the count of forced samples among the first n is floor(n f).
+  // The share is met exactly, not by chance: the count of forced samples among the first n is
+  // floor(n f).
   const auto f = options_.foreground + 1e-12;
-  const bool forced = std::floor(static_cast<double>(n + 1) * f) > std::floor(static_cast<double>(n) * f);
+  const bool forced =
+      std::floor(static_cast<double>(n + 1) * f) > std::floor(static_cast<double>(n) * f);
   if (forced && !classes.empty()) {
-    const Foreground& of = classes[static_cast<size_t>(draws.below(static_cast<int64_t>(classes.size())))];
-    const int64_t v = of.voxels[static_cast<size_t>(draws.below(static_cast<int64_t>(of.voxels.size())))];
+    const Foreground& of =
+        classes[static_cast<size_t>(draws.below(static_cast<int64_t>(classes.size())))];
+    const int64_t v =
+        of.voxels[static_cast<size_t>(draws.below(static_cast<int64_t>(of.voxels.size())))];
     const int64_t row = from.label.size(2), plane = row * from.label.size(1);
     place.begin = begin_around(from, {v / plane, v / row % from.label.size(1), v % row});
     place.centred_on = of.label;

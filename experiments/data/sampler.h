@@ -1,5 +1,5 @@
-// Training batches: which case, where the patch lies, and its augmentation. A batch is a pure function of
-// the sampler and the step.
+// Training batches: which case, where the patch lies, and its augmentation. A batch is a pure
+// function of the sampler and the step.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct Batch {
 };
 
 struct SamplerOptions {
-  Size3 patch{};             // z, y, x
+  Size3 patch{};  // z, y, x
   int64_t batch = 2;
   double foreground = 1.0 / 3;  // share of samples that are centred on a voxel of some class
   AugmentConfig augment;
@@ -33,12 +33,12 @@ class PatchSampler {
   Batch batch(int64_t step) const;
 
   struct Place {
-    size_t which = 0;    // index of the case
-    Size3 begin{};       // negative where the volume is padded
+    size_t which = 0;        // index of the case
+    Size3 begin{};           // negative where the volume is padded
     int32_t centred_on = 0;  // class; 0: the position is free
   };
-  // Sample number n = step * batch + position in the batch. Every third (by default) is forced onto the
-  // foreground: the case is free, then one of its classes, then one of the class's voxels.
+  // Sample number n = step * batch + position in the batch. Every third (by default) is forced onto
+  // the foreground: the case is free, then one of its classes, then one of the class's voxels.
   Place place(int64_t n, Draws& draws) const;
 
   const std::vector<Case>& cases() const { return cases_; }

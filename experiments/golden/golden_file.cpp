@@ -60,7 +60,8 @@ bool is_block(const json& record) {
   return config.is_object() && (config.contains("block") || config.contains("module"));
 }
 
-// The entry of `list` (a record with "files") for the file at `path` below `folder`; null without one.
+// The entry of `list` (a record with "files") for the file at `path` below `folder`; null without
+// one.
 const json* entry_for(const json& list, const fs::path& folder, const fs::path& path) {
   if (!list.is_object() || !list.contains("files") || !list["files"].is_array()) return nullptr;
   for (const json& entry : list["files"])
@@ -83,7 +84,8 @@ GoldenReport check_record(const fs::path& file, const json& record, const Golden
       fail(file.string(), fmt::format("not a whole {} record: {}", kind, error.what()));
     }
   }
-  if (!kind.empty()) fail(file.string(), fmt::format("this program has no check for {} records", kind));
+  if (!kind.empty())
+    fail(file.string(), fmt::format("this program has no check for {} records", kind));
   fail(file.string(), "not a reference record: none of the known kinds has these keys");
 }
 
@@ -92,7 +94,8 @@ json only(const json& list, json entry) {
   const json tensors = entry.value("tensors", json::array());
   if (tensors.size() == 1 && tensors[0].is_object() && tensors[0].contains("same_as"))
     for (const json& other : list["files"])
-      if (other.value("file", json()) == tensors[0]["same_as"]) entry["tensors"] = other.at("tensors");
+      if (other.value("file", json()) == tensors[0]["same_as"])
+        entry["tensors"] = other.at("tensors");
   json out = list;
   out["files"] = json::array({std::move(entry)});
   return out;
@@ -146,8 +149,8 @@ std::vector<fs::path> golden_files(const std::vector<fs::path>& paths) {
       continue;
     }
     std::vector<fs::path> found;
-    for (const auto& entry : fs::recursive_directory_iterator(
-             path, fs::directory_options::skip_permission_denied))
+    for (const auto& entry :
+         fs::recursive_directory_iterator(path, fs::directory_options::skip_permission_denied))
       if (entry.is_regular_file(code) && entry.path().extension() == ".json")
         found.push_back(entry.path());
     if (found.empty()) fail(path.string(), "the folder holds no record (no .json file)");

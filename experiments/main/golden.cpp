@@ -1,8 +1,10 @@
 // `voxlab golden`.
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -42,8 +44,9 @@ double closeness(const GoldenRow& row) {
 std::string summary_line(const Checked& checked) {
   const GoldenReport& report = checked.report;
   if (!checked.error.empty()) return fmt::format("FAIL  {}  {}", report.file, checked.error);
-  std::string line = fmt::format("{}  {}  {}, {} row{}", report.pass() ? "pass" : "FAIL", report.file,
-                                 report.kind, report.rows.size(), report.rows.size() == 1 ? "" : "s");
+  std::string line =
+      fmt::format("{}  {}  {}, {} row{}", report.pass() ? "pass" : "FAIL", report.file, report.kind,
+                  report.rows.size(), report.rows.size() == 1 ? "" : "s");
   if (report.rows.empty()) return line + ": nothing was compared";
   const auto failed = std::count_if(report.rows.begin(), report.rows.end(),
                                     [](const GoldenRow& row) { return !row.pass; });
@@ -56,8 +59,11 @@ std::string summary_line(const Checked& checked) {
 }
 
 Table rows_table(const GoldenReport& report, bool all) {
-  Table table("", {{"pass", "", false}, {"name", "tensor or figure", false},
-                   {"error", "error", true}, {"limit", "limit", true}, {"note", "note", false}});
+  Table table("", {{"pass", "", false},
+                   {"name", "tensor or figure", false},
+                   {"error", "error", true},
+                   {"limit", "limit", true},
+                   {"note", "note", false}});
   for (const GoldenRow& row : report.rows)
     if (all || !row.pass)
       table.add_row({Cell::of(row.pass ? "  pass" : "  FAIL"), Cell::of(row.name),
@@ -75,10 +81,16 @@ nlohmann::json to_json(const Checked& checked) {
   const GoldenReport& report = checked.report;
   nlohmann::json rows = nlohmann::json::array();
   for (const GoldenRow& row : report.rows)
-    rows.push_back({{"name", row.name}, {"error", number(row.error)}, {"limit", number(row.limit)},
-                    {"pass", row.pass}, {"note", row.note}});
-  nlohmann::json out = {{"file", report.file}, {"kind", report.kind}, {"pass", checked.pass()},
-                        {"seconds", checked.seconds}, {"rows", std::move(rows)}};
+    rows.push_back({{"name", row.name},
+                    {"error", number(row.error)},
+                    {"limit", number(row.limit)},
+                    {"pass", row.pass},
+                    {"note", row.note}});
+  nlohmann::json out = {{"file", report.file},
+                        {"kind", report.kind},
+                        {"pass", checked.pass()},
+                        {"seconds", checked.seconds},
+                        {"rows", std::move(rows)}};
   if (!checked.error.empty()) out["error"] = checked.error;
   return out;
 }
@@ -90,13 +102,16 @@ void add_golden(CLI::App& app, int& code) {
   CLI::App* command =
       app.add_subcommand("golden", "Check reference records of networks and tools against voxlab");
   command->footer(
-      "One line a file, and a table of what disagrees; exit code 1 when anything does. Networks are\n"
-      "built from the record's configuration and filled by its rule. Limits: f64 1e-9 for outputs and\n"
-      "1e-8 for gradients, relative to the tensor's norm; f32 four times the record's own float32 noise.");
+      "One line a file, and a table of what disagrees; exit code 1 when anything does. Networks "
+      "are\n"
+      "built from the record's configuration and filled by its rule. Limits: f64 1e-9 for outputs "
+      "and\n"
+      "1e-8 for gradients, relative to the tensor's norm; f32 four times the record's own float32 "
+      "noise.");
   command->add_option("paths", options->paths, "Records (.json), data files beside one, or folders")
       ->required();
-  add_choice(*command, "--backend", options->backend, "ref: plain loops in f64; cpu: the fast kernels")
-      ->check(CLI::IsMember({"ref", "cpu"}));
+  add_choice(*command, "--backend", options->backend,
+             "ref: plain loops in f64; cpu: the fast kernels", {"ref", "cpu"});
   CLI::Option* dtype = add_dtype(*command, options->dtype, {"f32", "f64"},
                                  "Precision of the network; default: f64 on ref, f32 on cpu");
   command->add_flag("--all", options->all, "Every row of every file, not only what disagrees");

@@ -1,4 +1,5 @@
 // `voxlab import`.
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <iostream>

@@ -1,17 +1,22 @@
 // `voxlab predict`.
+#include "experiments/run/predict.h"
+
+#include <CLI/CLI.hpp>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "experiments/main/options.h"
-#include "experiments/run/predict.h"
 
 namespace voxlab {
 
 void add_predict(CLI::App& app, int& code) {
   auto options = std::make_shared<PredictOptions>();
   CLI::App* command = app.add_subcommand("predict", "Segment volumes with a trained run");
-  command->footer("Each output is a NIfTI file of labels on the input's grid, under the input's name.");
-  command->add_option("run", options->run, "Folder of the run")->required()->check(CLI::ExistingDirectory);
+  command->footer(
+      "Each output is a NIfTI file of labels on the input's grid, under the input's name.");
+  command->add_option("run", options->run, "Folder of the run")
+      ->required()
+      ->check(CLI::ExistingDirectory);
   command->add_option("inputs", options->inputs, "NIfTI files or folders of them")
       ->required()
       ->check(CLI::ExistingPath);
@@ -21,7 +26,8 @@ void add_predict(CLI::App& app, int& code) {
       ->capture_default_str();
   command->add_flag("--mirror,!--no-mirror", options->mirror,
                     "Average over mirrored copies (default), or not");
-  command->add_option("--overlap", options->overlap, "Share of a patch that neighbours have in common")
+  command
+      ->add_option("--overlap", options->overlap, "Share of a patch that neighbours have in common")
       ->check(CLI::Range(0.0, 0.95))
       ->capture_default_str();
   add_common(*command, options->common);
@@ -33,7 +39,8 @@ void add_predict(CLI::App& app, int& code) {
 
 int command_predict(const PredictOptions& options) {
   const TrainedModel model = load_model(options.run, options.checkpoint);
-  const auto inputs = prediction_inputs(options.inputs, static_cast<int64_t>(model.card.channels.size()));
+  const auto inputs =
+      prediction_inputs(options.inputs, static_cast<int64_t>(model.card.channels.size()));
   WindowOptions window = window_options(model.config);
   window.step = 1 - options.overlap;
   if (!options.mirror) window.mirror_axes.clear();
@@ -42,7 +49,8 @@ int command_predict(const PredictOptions& options) {
     const PredictedFile done = predict_file(model, input, options.output, window);
     for (const std::string& warning : done.warnings)
       if (!options.common.quiet) std::cerr << "voxlab: warning: " << warning << '\n';
-    written.push_back({{"input", input.id}, {"output", done.file.string()}, {"warnings", done.warnings}});
+    written.push_back(
+        {{"input", input.id}, {"output", done.file.string()}, {"warnings", done.warnings}});
     if (!options.common.json) std::cout << done.file.string() << std::endl;
   }
   if (options.common.json)

@@ -1,4 +1,5 @@
 // `voxlab profile`.
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -1,4 +1,5 @@
 // `voxlab table`.
+#include <CLI/CLI.hpp>
 #include <iostream>
 
 #include "experiments/main/options.h"
@@ -10,11 +11,13 @@ namespace voxlab {
 
 void add_table(CLI::App& app, int& code) {
   auto options = std::make_shared<TableOptions>();
-  CLI::App* command =
-      app.add_subcommand("table", "Print the table of a suite from its runs, beside published numbers");
+  CLI::App* command = app.add_subcommand(
+      "table", "Print the table of a suite from its runs, beside published numbers");
   command->footer(
-      "Every number says what it is: measured here (with spread and n), computed from shapes (=), or\n"
-      "published ([k], with its source below). Repetitions such as seeds are put together. Cells without\n"
+      "Every number says what it is: measured here (with spread and n), computed from shapes (=), "
+      "or\n"
+      "published ([k], with its source below). Repetitions such as seeds are put together. Cells "
+      "without\n"
       "a finished run stay empty.");
   command->add_option("suite", options->suite, "TOML file")->required()->check(CLI::ExistingFile);
   add_set(*command, options->set);

@@ -1,4 +1,5 @@
 // `voxlab time`.
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <chrono>

@@ -1,4 +1,5 @@
 // `voxlab train`.
+#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include <iostream>
@@ -18,31 +19,39 @@ namespace {
 void print_results(const RunFolder& folder, bool as_json) {
   const Results results = folder.results();
   if (as_json) {
-    std::cout << nlohmann::json{{"run", folder.path().string()}, {"results", to_json(results)}}.dump(2) << '\n';
+    std::cout
+        << nlohmann::json{{"run", folder.path().string()}, {"results", to_json(results)}}.dump(2)
+        << '\n';
     return;
   }
-  Table table(folder.path().string(), {{"figure", "figure", false}, {"value", "", true}, {"source", "source", false}});
+  Table table(folder.path().string(),
+              {{"figure", "figure", false}, {"value", "", true}, {"source", "source", false}});
   for (const auto& [name, figure] : results) {
     const FigureColumn& column = figure_column(name, "result");
     Figure shown = figure;
     shown.value *= column.factor;
     if (shown.spread) *shown.spread *= column.factor;
-    table.add_row({Cell::of(column.title), Cell::of(shown, column.decimals), Cell::of(figure.source)});
+    table.add_row(
+        {Cell::of(column.title), Cell::of(shown, column.decimals), Cell::of(figure.source)});
   }
   std::cout << print(table, TableFormat::text);
   if (std::filesystem::exists(folder.file("prediction.png")))
-    std::cout << "picture (image, truth, prediction): " << folder.file("prediction.png").string() << '\n';
+    std::cout << "picture (image, truth, prediction): " << folder.file("prediction.png").string()
+              << '\n';
 }
 
 }  // namespace
 
 void add_train(CLI::App& app, int& code) {
   auto options = std::make_shared<TrainOptions>();
-  CLI::App* command = app.add_subcommand("train", "Train one configuration; a run that was stopped goes on");
-  command
-      ->footer("The run's folder is RUNS/<id>, the id being a hash of the resolved configuration: config.toml,\n"
-               "record.json, steps.jsonl, metrics.json, result.json and checkpoints. A finished run is left as\n"
-               "it is. Exit code 1 when training failed.");
+  CLI::App* command =
+      app.add_subcommand("train", "Train one configuration; a run that was stopped goes on");
+  command->footer(
+      "The run's folder is RUNS/<id>, the id being a hash of the resolved configuration: "
+      "config.toml,\n"
+      "record.json, steps.jsonl, metrics.json, result.json and checkpoints. A finished run is left "
+      "as\n"
+      "it is. Exit code 1 when training failed.");
   command->add_option("config", options->config, "TOML file")->required()->check(CLI::ExistingFile);
   add_set(*command, options->set);
   command->add_option("--runs", options->runs, "Folder of all runs")->capture_default_str();
@@ -68,14 +77,16 @@ int command_train(const TrainOptions& options) {
   if (!folder.lock()) fail(folder.path().string(), "another process is working in this folder");
   if (options.again) folder.clear();
   if (folder.state() == RunState::finished) {
-    if (!options.common.quiet) std::cerr << folder.path().string() << ": finished already (--again starts over)\n";
+    if (!options.common.quiet)
+      std::cerr << folder.path().string() << ": finished already (--again starts over)\n";
     print_results(folder, options.common.json);
     return exit_done;
   }
   const auto config = read_config<ExperimentConfig>(resolved);
   folder.begin(resolved, config.seed, options.config.stem().string());
   try {
-    folder.finish(run_experiment(config, folder, {.quiet = options.common.quiet, .json = options.common.json}));
+    folder.finish(run_experiment(config, folder,
+                                 {.quiet = options.common.quiet, .json = options.common.json}));
   } catch (const std::exception& error) {
     folder.fail(error.what());
     std::cerr << "voxlab: " << folder.path().string() << ": " << error.what() << '\n';

@@ -18,7 +18,8 @@ constexpr int64_t gap = 8;      // between panels
 constexpr int64_t swatch = 16;  // side of a legend square
 constexpr Rgb background = {255, 255, 255};
 
-// What lies outside these percentiles is a few bright vessels or padding, and would flatten the rest.
+// What lies outside these percentiles is a few bright vessels or padding, and would flatten the
+// rest.
 std::pair<float, float> shown_range(std::span<const float> values) {
   std::vector<float> sorted;
   for (float value : values)
@@ -60,9 +61,10 @@ void check(const SliceView& view) {
   if (view.width < 1 || view.height < 1 || view.values.size() != size ||
       (!view.truth.empty() && view.truth.size() != size) ||
       (!view.prediction.empty() && view.prediction.size() != size))
-    fail("slice_panels",
-         fmt::format("a {}x{} slice has {} values, {} true labels and {} predicted ones", view.width,
-                     view.height, view.values.size(), view.truth.size(), view.prediction.size()));
+    fail(
+        "slice_panels",
+        fmt::format("a {}x{} slice has {} values, {} true labels and {} predicted ones", view.width,
+                    view.height, view.values.size(), view.truth.size(), view.prediction.size()));
 }
 
 }  // namespace

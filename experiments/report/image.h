@@ -30,14 +30,14 @@ Rgb label_colour(int64_t label);
 
 struct SliceView {
   int64_t width = 0, height = 0;
-  std::span<const float> values;      // row by row; shown from the 0.5th to the 99.5th percentile
-  std::span<const int64_t> truth;     // labels; empty: the panel is left out
+  std::span<const float> values;   // row by row; shown from the 0.5th to the 99.5th percentile
+  std::span<const int64_t> truth;  // labels; empty: the panel is left out
   std::span<const int64_t> prediction;
 };
 
-// Image, truth and prediction side by side, labels laid over the image at half strength, and below the
-// colours of the labels that occur, in the order of their numbers. Small slices are enlarged by a whole
-// factor until a panel has at least 256 rows or columns.
+// Image, truth and prediction side by side, labels laid over the image at half strength, and below
+// the colours of the labels that occur, in the order of their numbers. Small slices are enlarged by
+// a whole factor until a panel has at least 256 rows or columns.
 Image slice_panels(const SliceView& view);
 
 }  // namespace voxlab

@@ -14,9 +14,9 @@
 namespace voxlab {
 namespace {
 
-constexpr double live_interval = 0.1;   // seconds between repaints
-constexpr double lines_interval = 10;   // seconds between plain lines
-constexpr double smoothing = 0.1;       // weight of the newest step in the averages
+constexpr double live_interval = 0.1;  // seconds between repaints
+constexpr double lines_interval = 10;  // seconds between plain lines
+constexpr double smoothing = 0.1;      // weight of the newest step in the averages
 
 double steady_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -89,7 +89,8 @@ std::string Progress::text(const ProgressStep& step, double now) const {
 
 void Progress::print(const ProgressStep& step, double now) {
   switch (options_.mode) {
-    case ProgressMode::quiet: return;
+    case ProgressMode::quiet:
+      return;
     case ProgressMode::live: {
       const int columns = options_.columns > 0 ? options_.columns : terminal_columns();
       // One column stays free: a full line would wrap on some terminals.
@@ -97,10 +98,15 @@ void Progress::print(const ProgressStep& step, double now) {
       line_open_ = true;
       break;
     }
-    case ProgressMode::lines: *out_ << text(step, now) << '\n'; break;
+    case ProgressMode::lines:
+      *out_ << text(step, now) << '\n';
+      break;
     case ProgressMode::json: {
-      nlohmann::json json = {{"title", title_}, {"step", step.step}, {"total", total_},
-                             {"loss", step.loss}, {"seconds", now - started_},
+      nlohmann::json json = {{"title", title_},
+                             {"step", step.step},
+                             {"total", total_},
+                             {"loss", step.loss},
+                             {"seconds", now - started_},
                              {"eta", static_cast<double>(total_ - step.step) * step_seconds_}};
       if (step.dice) json["dice"] = *step.dice;
       if (sample_seconds_ > 0) json["samples_per_second"] = 1 / sample_seconds_;
@@ -113,14 +119,19 @@ void Progress::print(const ProgressStep& step, double now) {
 
 void Progress::note(std::string_view line) {
   switch (options_.mode) {
-    case ProgressMode::quiet: return;
+    case ProgressMode::quiet:
+      return;
     case ProgressMode::live:
       *out_ << "\r\x1b[K" << line << '\n';
       line_open_ = false;
       printed_ = -1e9;
       break;
-    case ProgressMode::lines: *out_ << line << '\n'; break;
-    case ProgressMode::json: *out_ << nlohmann::json({{"note", line}}).dump() << '\n'; break;
+    case ProgressMode::lines:
+      *out_ << line << '\n';
+      break;
+    case ProgressMode::json:
+      *out_ << nlohmann::json({{"note", line}}).dump() << '\n';
+      break;
   }
   out_->flush();
 }

@@ -1,4 +1,5 @@
-// Progress of a long job: one live line on a terminal, plain lines elsewhere, JSON lines or nothing.
+// Progress of a long job: one live line on a terminal, plain lines elsewhere, JSON lines or
+// nothing.
 #pragma once
 
 #include <array>
@@ -21,14 +22,15 @@ constexpr auto enum_names(ProgressMode) {
                     std::pair{std::string_view("quiet"), ProgressMode::quiet}};
 }
 
-// --quiet and --json as given; otherwise live when standard error is a terminal that can move its cursor.
+// --quiet and --json as given; otherwise live when standard error is a terminal that can move its
+// cursor.
 ProgressMode progress_mode(bool quiet, bool json);
 
 struct ProgressOptions {
   ProgressMode mode = ProgressMode::quiet;
-  std::ostream* out = nullptr;          // null: standard error; standard output for json
-  std::function<double()> now;          // seconds; empty: the steady clock
-  int columns = 0;                      // of a live line; 0: asks the terminal
+  std::ostream* out = nullptr;  // null: standard error; standard output for json
+  std::function<double()> now;  // seconds; empty: the steady clock
+  int columns = 0;              // of a live line; 0: asks the terminal
 };
 
 struct ProgressStep {
@@ -57,7 +59,7 @@ class Progress {
   ProgressOptions options_;
   std::ostream* out_;
   double started_, printed_, previous_;
-  double step_seconds_ = 0;    // moving averages over about 20 steps
+  double step_seconds_ = 0;  // moving averages over about 20 steps
   double sample_seconds_ = 0;
   bool line_open_ = false;
 };

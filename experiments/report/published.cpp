@@ -75,8 +75,8 @@ std::optional<Figure> PublishedTable::find(std::string_view method, std::string_
   } else if (value->kind == NodeKind::integer) {
     figure.value = static_cast<double>(value->integer);
   } else {
-    fail(value->at.to_string(), fmt::format("{}: expected a number, got {}", key,
-                                            describe(value->kind)));
+    fail(value->at.to_string(),
+         fmt::format("{}: expected a number, got {}", key, describe(value->kind)));
   }
   figure.kind = FigureKind::published;
   figure.source = fmt::format("{}, {}: {}", paper_, id_, required_text(table_, "source").text);

@@ -1,4 +1,5 @@
-// results/published/*.toml: numbers that papers and their authors printed, each table with its source.
+// results/published/*.toml: numbers that papers and their authors printed, each table with its
+// source.
 #pragma once
 
 #include <filesystem>
@@ -20,8 +21,9 @@ class PublishedTable {
   const std::string& caption() const { return caption_; }
   std::vector<std::string> methods() const;  // of the rows that have one; some tables list cases
 
-  // The figure at a row and a key of it ("params_M", "dice.Spl"), as printed there. Empty when the paper's
-  // row is known but this number was found in no source; Error for an unknown method or key.
+  // The figure at a row and a key of it ("params_M", "dice.Spl"), as printed there. Empty when the
+  // paper's row is known but this number was found in no source; Error for an unknown method or
+  // key.
   std::optional<Figure> find(std::string_view method, std::string_view key) const;
 
  private:

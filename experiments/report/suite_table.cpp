@@ -34,8 +34,8 @@ Figure in_unit(Figure figure, const FigureColumn& column) {
 }
 
 struct Row {
-  std::vector<std::string> labels;   // of the row axes
-  std::string key;                   // their values, joined by '/'
+  std::vector<std::string> labels;  // of the row axes
+  std::string key;                  // their values, joined by '/'
   std::map<std::string, std::vector<Figure>> figures;
   int64_t runs = 0, finished = 0, failed = 0;
 };
@@ -52,7 +52,8 @@ std::vector<Row> collect_rows(const Suite& suite, std::span<const SweepCell> cel
       row.labels.push_back(named ? axis.label : axis.value);
       row.key += (row.key.empty() ? "" : "/") + axis.value;
     }
-    auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.key == row.key; });
+    auto found =
+        std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.key == row.key; });
     if (found == rows.end()) found = rows.insert(rows.end(), std::move(row));
     ++found->runs;
     const RunFolder folder(runs, cell.id);
@@ -179,7 +180,8 @@ Table suite_table(const Suite& suite, std::span<const SweepCell> cells,
     for (const FigureColumn* column : figures) {
       line.push_back(own_cell(row, *column, notes));
       const std::string key = published_key(spec.published, *column);
-      if (!key.empty()) line.push_back(published_cell(spec.published, *published, row, key, *column));
+      if (!key.empty())
+        line.push_back(published_cell(spec.published, *published, row, key, *column));
     }
     table.add_row(std::move(line));
   }

@@ -63,7 +63,8 @@ std::vector<std::string> legend(const Table& table, const Sources& sources) {
       }
   std::vector<std::string> lines = table.notes();
   std::vector<std::string> marks;
-  if (measured) marks.push_back(spread ? "x ±s n=k measured here, k values with spread s" : "x measured here");
+  if (measured)
+    marks.push_back(spread ? "x ±s n=k measured here, k values with spread s" : "x measured here");
   if (computed) marks.push_back("=x computed from shapes");
   if (!sources.list().empty()) marks.push_back("x [k] published in source k");
   if (!marks.empty()) lines.push_back(fmt::format("{}", fmt::join(marks, "; ")));
@@ -102,7 +103,8 @@ std::string print_text(const Table& table) {
       line += (c ? "   " : "") + pad(grid[r][c], width[c], table.columns()[c].right);
     out += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
     if (r == 0) {
-      for (size_t c = 0; c < width.size(); ++c) out += (c ? "   " : "") + std::string(width[c], '-');
+      for (size_t c = 0; c < width.size(); ++c)
+        out += (c ? "   " : "") + std::string(width[c], '-');
       out += "\n";
     }
   }
@@ -127,7 +129,8 @@ std::string print_markdown(const Table& table) {
   for (auto& row : grid)
     for (std::string& text : row) text = escape_markdown(text);
   const std::vector<size_t> width = widths(grid);
-  std::string out = table.title().empty() ? "" : fmt::format("**{}**\n\n", escape_markdown(table.title()));
+  std::string out =
+      table.title().empty() ? "" : fmt::format("**{}**\n\n", escape_markdown(table.title()));
   for (size_t r = 0; r < grid.size(); ++r) {
     out += "|";
     for (size_t c = 0; c < width.size(); ++c)
@@ -221,10 +224,14 @@ nlohmann::json to_json(const Table& table) {
 
 std::string print(const Table& table, TableFormat format) {
   switch (format) {
-    case TableFormat::text: return print_text(table);
-    case TableFormat::markdown: return print_markdown(table);
-    case TableFormat::csv: return print_csv(table);
-    case TableFormat::json: break;
+    case TableFormat::text:
+      return print_text(table);
+    case TableFormat::markdown:
+      return print_markdown(table);
+    case TableFormat::csv:
+      return print_csv(table);
+    case TableFormat::json:
+      break;
   }
   return to_json(table).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }

@@ -1,5 +1,6 @@
 // One table model and its printed forms. A cell with a number says what kind of number it is:
-//   0.861 ±0.004 n=3   measured here      =42.95   computed from shapes      42.96 [1]   published in source 1
+//   0.861 ±0.004 n=3   measured here      =42.95   computed from shapes      42.96 [1]   published
+//   in source 1
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
@@ -52,8 +53,8 @@ constexpr auto enum_names(TableFormat) {
                     std::pair{std::string_view("json"), TableFormat::json}};
 }
 
-// Text and Markdown print sources and notes below the table. CSV has six columns a figure (value, spread,
-// n, unit, kind, source); JSON has objects.
+// Text and Markdown print sources and notes below the table. CSV has six columns a figure (value,
+// spread, n, unit, kind, source); JSON has objects.
 std::string print(const Table& table, TableFormat format);
 nlohmann::json to_json(const Table& table);
 

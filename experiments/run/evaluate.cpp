@@ -32,9 +32,11 @@ struct LabelVolume {
 LabelVolume read_labels(const fs::path& file) {
   const NiftiImage image = read_nifti(file);
   const Tensor& voxels = image.volume.voxels;
-  if (voxels.size(3) != 1) fail(file.string(), fmt::format("expected one label a voxel, got {}", voxels.size(3)));
-  LabelVolume out{.labels = Tensor::empty({voxels.size(0), voxels.size(1), voxels.size(2)}, DType::i64),
-                  .spacing = image.volume.spacing};
+  if (voxels.size(3) != 1)
+    fail(file.string(), fmt::format("expected one label a voxel, got {}", voxels.size(3)));
+  LabelVolume out{
+      .labels = Tensor::empty({voxels.size(0), voxels.size(1), voxels.size(2)}, DType::i64),
+      .spacing = image.volume.spacing};
   auto* to = out.labels.data<int64_t>();
   const std::vector<double> values = voxels.to_vector();
   for (size_t v = 0; v < values.size(); ++v) {
@@ -50,7 +52,8 @@ LabelVolume read_labels(const fs::path& file) {
 std::vector<LabelPair> match_labels(const fs::path& prediction, const fs::path& reference,
                                     std::vector<std::string>& unmatched) {
   if (fs::is_directory(prediction) != fs::is_directory(reference))
-    fail(prediction.string(), fmt::format("a file and a folder cannot be compared ({})", reference.string()));
+    fail(prediction.string(),
+         fmt::format("a file and a folder cannot be compared ({})", reference.string()));
   if (!fs::is_directory(reference)) return {{stem_of(reference), prediction, reference}};
   std::vector<LabelPair> pairs;
   std::set<std::string> used;
@@ -59,22 +62,27 @@ std::vector<LabelPair> match_labels(const fs::path& prediction, const fs::path& 
     const std::string id = stem_of(entry.path());
     fs::path found;
     for (const char* ending : {".nii.gz", ".nii"})
-      if (found.empty() && fs::exists(prediction / (id + ending))) found = prediction / (id + ending);
-    if (found.empty()) fail(prediction.string(), fmt::format("has no prediction for {}", entry.path().string()));
+      if (found.empty() && fs::exists(prediction / (id + ending)))
+        found = prediction / (id + ending);
+    if (found.empty())
+      fail(prediction.string(), fmt::format("has no prediction for {}", entry.path().string()));
     used.insert(id);
     pairs.push_back({id, found, entry.path()});
   }
   if (pairs.empty()) fail(reference.string(), "the folder holds no NIfTI file");
-  std::sort(pairs.begin(), pairs.end(), [](const LabelPair& a, const LabelPair& b) { return a.id < b.id; });
+  std::sort(pairs.begin(), pairs.end(),
+            [](const LabelPair& a, const LabelPair& b) { return a.id < b.id; });
   for (const auto& entry : fs::directory_iterator(prediction))
-    if (is_nifti(entry.path()) && !used.contains(stem_of(entry.path()))) unmatched.push_back(entry.path().string());
+    if (is_nifti(entry.path()) && !used.contains(stem_of(entry.path())))
+      unmatched.push_back(entry.path().string());
   std::sort(unmatched.begin(), unmatched.end());
   return pairs;
 }
 
 std::vector<Region> class_regions(std::span<const LabelClass> classes) {
   std::vector<Region> regions;
-  for (size_t i = 1; i < classes.size(); ++i) regions.push_back({classes[i].name, {static_cast<int64_t>(i)}});
+  for (size_t i = 1; i < classes.size(); ++i)
+    regions.push_back({classes[i].name, {static_cast<int64_t>(i)}});
   return regions;
 }
 
@@ -97,18 +105,21 @@ std::vector<int64_t> labels_in(std::span<const LabelPair> pairs) {
   return {found.begin(), found.end()};
 }
 
-std::vector<std::vector<CaseScores>> evaluate(std::span<const LabelPair> pairs, std::span<const Region> regions,
+std::vector<std::vector<CaseScores>> evaluate(std::span<const LabelPair> pairs,
+                                              std::span<const Region> regions,
                                               std::span<const Rule> rules) {
   std::vector<std::vector<CaseScores>> all(rules.size());
   for (const LabelPair& pair : pairs) {
-    const LabelVolume prediction = read_labels(pair.prediction), reference = read_labels(pair.reference);
+    const LabelVolume prediction = read_labels(pair.prediction),
+                      reference = read_labels(pair.reference);
     if (!(prediction.labels.shape() == reference.labels.shape()))
-      fail(pair.prediction.string(), fmt::format("size (z, y, x) is {}, but {} has {}",
-                                                 prediction.labels.shape().to_string(), pair.reference.string(),
-                                                 reference.labels.shape().to_string()));
+      fail(pair.prediction.string(),
+           fmt::format("size (z, y, x) is {}, but {} has {}", prediction.labels.shape().to_string(),
+                       pair.reference.string(), reference.labels.shape().to_string()));
     for (size_t a = 0; a < 3; ++a)
       if (std::abs(prediction.spacing[a] - reference.spacing[a]) > 1e-3 * reference.spacing[a])
-        fail(pair.prediction.string(), fmt::format("has another spacing than {}", pair.reference.string()));
+        fail(pair.prediction.string(),
+             fmt::format("has another spacing than {}", pair.reference.string()));
     std::vector<CaseScores> scores =
         score_case(pair.id, prediction.labels, reference.labels, reference.spacing, regions, rules);
     for (size_t r = 0; r < rules.size(); ++r) all[r].push_back(std::move(scores[r]));

@@ -17,9 +17,10 @@ struct LabelPair {
   std::filesystem::path prediction, reference;
 };
 
-// Two files, or two folders matched by file name. Error when a reference has no prediction; predictions
-// without a reference are named in `unmatched`.
-std::vector<LabelPair> match_labels(const std::filesystem::path& prediction, const std::filesystem::path& reference,
+// Two files, or two folders matched by file name. Error when a reference has no prediction;
+// predictions without a reference are named in `unmatched`.
+std::vector<LabelPair> match_labels(const std::filesystem::path& prediction,
+                                    const std::filesystem::path& reference,
                                     std::vector<std::string>& unmatched);
 
 // One region a class, background left out.
@@ -30,7 +31,8 @@ std::vector<Region> label_regions(std::span<const int64_t> labels);      // by v
 std::vector<int64_t> labels_in(std::span<const LabelPair> pairs);
 
 // One list of cases a rule, in order. Error when a pair lies on two grids.
-std::vector<std::vector<CaseScores>> evaluate(std::span<const LabelPair> pairs, std::span<const Region> regions,
+std::vector<std::vector<CaseScores>> evaluate(std::span<const LabelPair> pairs,
+                                              std::span<const Region> regions,
                                               std::span<const Rule> rules);
 
 }  // namespace voxlab

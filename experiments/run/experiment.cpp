@@ -23,7 +23,8 @@ ConfigNode over_preset(const ConfigNode& node) {
   const std::string net = text_of("net", defaults.net.net);
   ConfigNode base;
   try {
-    base = to_node(net_preset(net, text_of("variant", net == defaults.net.net ? defaults.net.variant : "")));
+    base = to_node(
+        net_preset(net, text_of("variant", net == defaults.net.net ? defaults.net.variant : "")));
   } catch (const Error& error) {
     const ConfigNode* at = node.find("variant") ? node.find("variant") : node.find("net");
     fail((at ? at : &node)->at.to_string(), error.what());
@@ -37,21 +38,24 @@ ConfigNode over_preset(const ConfigNode& node) {
 
 void validate(const ExperimentConfig& c) {
   expect(c.seed >= 0, "seed must not be negative");
-  expect(!c.data.source.empty(), "data.source is needed: a dataset folder, \"colin27\" or \"phantom\"");
+  expect(!c.data.source.empty(),
+         "data.source is needed: a dataset folder, \"colin27\" or \"phantom\"");
   expect(c.train.steps >= 1, "train.steps must be at least 1");
   expect(c.train.batch >= 1, "train.batch must be at least 1");
   expect(c.train.minutes >= 0, "train.minutes must not be negative");
   expect(c.train.precision == DType::f32 || c.train.precision == DType::bf16,
          "train.precision must be f32 or bf16, got " + std::string(name(c.train.precision)));
   expect(c.train.foreground >= 0 && c.train.foreground <= 1, "train.foreground must lie in [0, 1]");
-  expect(c.train.checkpoint_every >= 0 && c.train.validation_cases >= 0 && c.train.validate_every >= 0,
-         "train.checkpoint_every, validation_cases and validate_every must not be negative");
+  expect(
+      c.train.checkpoint_every >= 0 && c.train.validation_cases >= 0 && c.train.validate_every >= 0,
+      "train.checkpoint_every, validation_cases and validate_every must not be negative");
   expect(c.train.validate_every == 0 || c.train.validation_cases > 0,
          "train.validate_every needs train.validation_cases");
   expect(c.train.loss.output == train::LossOutput::classes,
          "train.loss.output: training on overlapping regions is not supported");
   expect(c.test.step > 0 && c.test.step <= 1, "test.step must lie in (0, 1]");
-  expect(c.test.checkpoint == "last" || c.test.checkpoint == "best", "test.checkpoint must be \"last\" or \"best\"");
+  expect(c.test.checkpoint == "last" || c.test.checkpoint == "best",
+         "test.checkpoint must be \"last\" or \"best\"");
   expect(c.test.checkpoint == "last" || c.train.validate_every > 0,
          "test.checkpoint = \"best\" needs train.validate_every");
   metric_rule(c.test.rule);

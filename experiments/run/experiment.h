@@ -8,9 +8,9 @@
 
 namespace voxlab {
 
-// Reads strictly, lays the file over the preset of its `variant`, checks everything that can be checked
-// without data and writes it back with its defaults. Errors have file:line:column. A source "colin27" on a
-// machine without the package becomes "phantom", so that the two never share a run.
+// Reads strictly, lays the file over the preset of its `variant`, checks everything that can be
+// checked without data and writes it back with its defaults. Errors have file:line:column. A source
+// "colin27" on a machine without the package becomes "phantom", so that the two never share a run.
 ConfigNode resolve_experiment(const ConfigNode& node);
 
 struct RunOptions {
@@ -19,8 +19,9 @@ struct RunOptions {
   Device device = Device::cpu;
 };
 
-// Trains, predicts the test cases and scores them in `folder`, which the caller has begun; goes on from the
-// folder's last checkpoint. Returns the figures for tables.
-Results run_experiment(const ExperimentConfig& config, RunFolder& folder, const RunOptions& options);
+// Trains, predicts the test cases and scores them in `folder`, which the caller has begun; goes on
+// from the folder's last checkpoint. Returns the figures for tables.
+Results run_experiment(const ExperimentConfig& config, RunFolder& folder,
+                       const RunOptions& options);
 
 }  // namespace voxlab

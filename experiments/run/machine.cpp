@@ -19,9 +19,9 @@ namespace {
 
 // Those that decide which kernels can run, out of the hundred that a kernel lists.
 constexpr std::string_view vector_features[] = {
-    "sse4_2",      "avx",      "f16c",      "fma",      "avx2",    "avx_vnni",    "avx512f",
-    "avx512bw",    "avx512dq", "avx512vl",  "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
-    "amx_bf16",    "amx_int8", "amx_fp16",  "neon",     "asimd",   "sve"};
+    "sse4_2",   "avx",      "f16c",     "fma",         "avx2",        "avx_vnni",    "avx512f",
+    "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
+    "amx_bf16", "amx_int8", "amx_fp16", "neon",        "asimd",       "sve"};
 
 struct CpuInfo {
   std::string model = "unknown";

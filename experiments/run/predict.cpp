@@ -29,14 +29,15 @@ std::string nifti_stem(const fs::path& file) {
   return "";
 }
 
-// The channel of "ID_0001", which is cut off; -1 when there is none.
-int64_t take_channel(std::string& stem) {
+// The channel of "ID_0001", which is cut off; -1 when it is no number of a channel.
+int64_t take_channel(std::string& stem, int64_t channels) {
   if (stem.size() < 6 || stem[stem.size() - 5] != '_') return -1;
   int64_t channel = 0;
   for (char c : stem.substr(stem.size() - 4)) {
     if (c < '0' || c > '9') return -1;
     channel = channel * 10 + (c - '0');
   }
+  if (channel >= channels) return -1;
   stem.resize(stem.size() - 5);
   return channel;
 }
@@ -45,14 +46,16 @@ int64_t take_channel(std::string& stem) {
 
 void to_json(json& out, const ModelCard& card) {
   out = {{"channels", card.channels}, {"plan", card.plan}, {"classes", json::array()}};
-  for (const LabelClass& each : card.classes) out["classes"].push_back({{"name", each.name}, {"value", each.value}});
+  for (const LabelClass& each : card.classes)
+    out["classes"].push_back({{"name", each.name}, {"value", each.value}});
 }
 
 void from_json(const json& in, ModelCard& card) {
   in.at("channels").get_to(card.channels);
   in.at("plan").get_to(card.plan);
   card.classes.clear();
-  for (const json& each : in.at("classes")) card.classes.push_back({each.at("name"), each.at("value")});
+  for (const json& each : in.at("classes"))
+    card.classes.push_back({each.at("name"), each.at("value")});
 }
 
 ModelCard card_of(const Dataset& dataset, const PreprocessPlan& plan) {
@@ -61,18 +64,23 @@ ModelCard card_of(const Dataset& dataset, const PreprocessPlan& plan) {
 
 WindowOptions window_options(const ExperimentConfig& config) {
   return {.step = config.test.step,
-          .mirror_axes = config.test.mirror ? config.train.augment.mirror_axes : std::vector<int64_t>{}};
+          .mirror_axes =
+              config.test.mirror ? config.train.augment.mirror_axes : std::vector<int64_t>{}};
 }
 
 Tensor predict_scores(const Network& network, const Tensor& image, const WindowOptions& options) {
   const Device device = network.parameters.all().front()->value.device();
   const Tensor volume = image.to(device);
   const Shape one{1, image.size(0), image.size(1), image.size(2), image.size(3)};
-  const Tensor scores = sliding_window(
-      reshape(volume, one),
-      [&](const Tensor& patches) { return network.forward(patches, {.all_outputs = false}).front(); },
-      {.patch = network.patch, .step = options.step, .mirror_axes = options.mirror_axes,
-       .activation = OutputActivation::softmax});
+  const Tensor scores =
+      sliding_window(reshape(volume, one),
+                     [&](const Tensor& patches) {
+                       return network.forward(patches, {.all_outputs = false}).front();
+                     },
+                     {.patch = network.patch,
+                      .step = options.step,
+                      .mirror_axes = options.mirror_axes,
+                      .activation = OutputActivation::softmax});
   return reshape(scores, Shape{image.size(0), image.size(1), image.size(2), scores.size(4)});
 }
 
@@ -88,12 +96,14 @@ Tensor classes_of(const Tensor& scores) {
 
 Tensor predict_classes(const Network& network, const PreprocessPlan& plan, const Case& which,
                        const WindowOptions& options) {
-  return restore_classes(predict_scores(network, which.image, options), which.geometry, plan.score_order);
+  return restore_classes(predict_scores(network, which.image, options), which.geometry,
+                         plan.score_order);
 }
 
 TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Device device) {
   for (const char* needed : {"config.toml", "model.json"})
-    if (!fs::exists(run / needed)) fail(run.string(), fmt::format("not the folder of a training run: it has no {}", needed));
+    if (!fs::exists(run / needed))
+      fail(run.string(), fmt::format("not the folder of a training run: it has no {}", needed));
   TrainedModel model{.config = read_config<ExperimentConfig>(load_config(run / "config.toml"))};
   const json card = load_json(run / "model.json");
   try {
@@ -103,24 +113,28 @@ TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Devi
   }
   const fs::path file = run / (checkpoint + ".safetensors");
   if (!fs::exists(file))
-    fail(run.string(), fmt::format("it has no {}.safetensors{}", checkpoint,
-                                   checkpoint == "best" ? " (kept only when training validates)" : ""));
+    fail(run.string(),
+         fmt::format("it has no {}.safetensors{}", checkpoint,
+                     checkpoint == "best" ? " (kept only when training validates)" : ""));
   model.network = make_network(model.config.net, {.device = device});
   train::load_checkpoint(file, model.network.parameters, nullptr);
   return model;
 }
 
-void write_labels(const fs::path& file, const Tensor& classes, const std::vector<LabelClass>& values,
-                  const fs::path& grid_of) {
+void write_labels(const fs::path& file, const Tensor& classes,
+                  const std::vector<LabelClass>& values, const fs::path& grid_of) {
   Tensor labels = Tensor::empty(classes.shape(), DType::i32);
   const auto* from = classes.data<uint8_t>();
   auto* to = labels.data<int32_t>();
-  for (int64_t v = 0; v < classes.numel(); ++v) to[v] = static_cast<int32_t>(values.at(from[v]).value);
+  for (int64_t v = 0; v < classes.numel(); ++v)
+    to[v] = static_cast<int32_t>(values.at(from[v]).value);
   const bool small = values.back().value < 256;
-  write_nifti_like(file, labels, read_nifti_header(grid_of), small ? NiftiType::uint8 : NiftiType::int32);
+  write_nifti_like(file, labels, read_nifti_header(grid_of),
+                   small ? NiftiType::uint8 : NiftiType::int32);
 }
 
-std::vector<PredictionInput> prediction_inputs(const std::vector<fs::path>& paths, int64_t channels) {
+std::vector<PredictionInput> prediction_inputs(const std::vector<fs::path>& paths,
+                                               int64_t channels) {
   std::vector<fs::path> files;
   for (const fs::path& path : paths) {
     const size_t before = files.size();
@@ -138,34 +152,36 @@ std::vector<PredictionInput> prediction_inputs(const std::vector<fs::path>& path
   for (const fs::path& file : files) {
     std::string stem = nifti_stem(file);
     if (stem.empty()) fail(file.string(), "only .nii and .nii.gz are read");
-    const int64_t channel = take_channel(stem);
+    const int64_t channel = take_channel(stem, channels);
     auto& part = parts[stem];
     if (part.empty()) inputs.push_back({.id = stem, .images = {}});
     if (!part.emplace(channel, file).second)
-      fail(file.string(), fmt::format("{} has the same name, so that one output would replace the other",
-                                      part.at(channel).string()));
+      fail(file.string(),
+           fmt::format("{} has the same name, so that one output would replace the other",
+                       part.at(channel).string()));
   }
   for (PredictionInput& input : inputs) {
     const auto& part = parts.at(input.id);
     for (const auto& [channel, file] : part) input.images.push_back(file);
-    const bool whole = part.size() == 1 && part.begin()->first <= 0;
+    const bool whole = part.size() == 1 && part.begin()->first == -1;
     const bool split = part.begin()->first == 0 && part.rbegin()->first == channels - 1 &&
                        static_cast<int64_t>(part.size()) == channels;
     if (!whole && !split)
-      fail(input.images.front().string(), fmt::format("expected {} channel files {}_0000 ..., got {}", channels,
-                                                      input.id, part.size()));
+      fail(input.images.front().string(),
+           fmt::format("expected {} channel files {}_0000 ..., got {}", channels, input.id,
+                       part.size()));
   }
   return inputs;
 }
 
-PredictedFile predict_file(const TrainedModel& model, const PredictionInput& input, const fs::path& folder,
-                           const WindowOptions& options) {
+PredictedFile predict_file(const TrainedModel& model, const PredictionInput& input,
+                           const fs::path& folder, const WindowOptions& options) {
   Dataset dataset{.channels = model.card.channels, .classes = model.card.classes};
   const Case which = load_case(dataset, {.id = input.id, .images = input.images}, model.card.plan);
   fs::create_directories(folder);
   PredictedFile out{.file = folder / (input.id + ".nii.gz"), .warnings = which.warnings};
-  write_labels(out.file, predict_classes(model.network, model.card.plan, which, options), model.card.classes,
-               input.images.front());
+  write_labels(out.file, predict_classes(model.network, model.card.plan, which, options),
+               model.card.classes, input.images.front());
   return out;
 }
 

@@ -1,5 +1,6 @@
-// The folder of one run, results/runs/<id>: config.toml (resolved, every default written out), record.json
-// (seed, revision, machine, times, state), result.json (the figures for tables), and what the run adds.
+// The folder of one run, results/runs/<id>: config.toml (resolved, every default written out),
+// record.json (seed, revision, machine, times, state), result.json (the figures for tables), and
+// what the run adds.
 #pragma once
 
 #include <filesystem>
@@ -37,20 +38,21 @@ class RunFolder {
   RunState state() const;
   std::string error() const;  // why it failed; empty otherwise
 
-  // Makes the folder and takes it for this process until the object goes; false when another process
-  // has it. The lock dies with its process.
+  // Makes the folder and takes it for this process until the object goes; false when another
+  // process has it. The lock dies with its process.
   bool lock();
 
   // Removes all that a run left in the folder, which must be locked: the next start begins anew.
   void clear();
 
-  // Writes config.toml and a record that says "partial". Times and attempts of earlier starts are kept.
+  // Writes config.toml and a record that says "partial". Times and attempts of earlier starts are
+  // kept.
   void begin(const ConfigNode& resolved, int64_t seed, const std::string& label);
   void finish(const Results& results);
   void fail(const std::string& message);
 
-  Results results() const;           // Error unless finished
-  nlohmann::json record() const;     // Error when there is none
+  Results results() const;        // Error unless finished
+  nlohmann::json record() const;  // Error when there is none
   void write_json(const std::string& name, const nlohmann::json& json) const;
   void write_text(const std::string& name, std::string_view text) const;
 

@@ -1,5 +1,5 @@
-// The figures that one run hands to tables: each with what it is, how it was made and how many stand behind
-// it, so that no table prints a bare number.
+// The figures that one run hands to tables: each with what it is, how it was made and how many
+// stand behind it, so that no table prints a bare number.
 #pragma once
 
 #include <array>
@@ -12,7 +12,8 @@
 
 namespace voxlab {
 
-// published: printed by a source. computed: follows from shapes alone. measured: came out of a run here.
+// published: printed by a source. computed: follows from shapes alone. measured: came out of a run
+// here.
 enum class FigureKind : uint8_t { published, computed, measured };
 
 constexpr auto enum_names(FigureKind) {
@@ -23,7 +24,7 @@ constexpr auto enum_names(FigureKind) {
 
 struct Figure {
   double value = 0;
-  std::string unit;              // "", "MAC", "s", "mm"; base units, never kilo or milli
+  std::string unit;  // "", "MAC", "s", "mm"; base units, never kilo or milli
   FigureKind kind = FigureKind::measured;
   std::string source;            // convention, rule, device and precision, or where it was printed
   std::optional<double> spread;  // of what `source` says
@@ -40,7 +41,8 @@ struct Figure {
   }
 };
 
-// By name: params, macs, latency, train_step, dice, hd95, ... The columns of tables are found by them.
+// By name: params, macs, latency, train_step, dice, hd95, ... The columns of tables are found by
+// them.
 using Results = std::map<std::string, Figure>;
 
 nlohmann::json to_json(const Results& results);

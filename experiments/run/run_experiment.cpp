@@ -16,6 +16,7 @@
 #include "experiments/run/train.h"
 #include "runtime/core/error.h"
 #include "runtime/core/parallel.h"
+#include "runtime/ops/view.h"
 #include "runtime/train/checkpoint.h"
 
 namespace voxlab {
@@ -29,12 +30,16 @@ std::string setting(const char* precision) {
 
 void add_counts(Results& results, const ExperimentConfig& config) {
   const NetworkCount counted = count_network(config.net, CountMode::inference);
-  const CountRule& rule = count_rule("macs");
+  const CountRule& rule = count_rule("mac");
   double macs = 0;
   for (const LedgerRow& row : counted.rows) macs += count(rule, row);
-  results["params"] = {.value = static_cast<double>(counted.parameters), .kind = FigureKind::computed,
+  results["params"] = {.value = static_cast<double>(counted.parameters),
+                       .kind = FigureKind::computed,
                        .source = "elements of trained tensors"};
-  results["macs"] = {.value = macs, .unit = "MAC", .kind = FigureKind::computed, .source = std::string(rule.convention)};
+  results["macs"] = {.value = macs,
+                     .unit = "MAC",
+                     .kind = FigureKind::computed,
+                     .source = std::string(rule.convention)};
 }
 
 void add_latency(Results& results, const Network& network) {
@@ -48,22 +53,33 @@ void add_latency(Results& results, const Network& network) {
   for (int64_t i = 0; i <= repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
     network.forward(x, {.all_outputs = false});
-    if (i > 0) seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    if (i > 0)
+      seconds.push_back(
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
   std::sort(seconds.begin(), seconds.end());
-  results["latency"] = {.value = seconds[seconds.size() / 2], .unit = "s",
-                        .source = fmt::format("one patch, the forward pass alone; {}; median of {}, spread is the range",
-                                              setting("f32"), repeats),
-                        .spread = seconds.back() - seconds.front(), .n = repeats};
+  results["latency"] = {
+      .value = seconds[seconds.size() / 2],
+      .unit = "s",
+      .source =
+          fmt::format("one patch, the forward pass alone; {}; median of {}, spread is the range",
+                      setting("f32"), repeats),
+      .spread = seconds.back() - seconds.front(),
+      .n = repeats};
 }
 
 void add_training(Results& results, const ExperimentConfig& config, const TrainResult& trained) {
   const std::string how = setting(config.train.precision == DType::bf16 ? "bf16" : "f32");
-  results["train_step"] = {.value = trained.step_seconds, .unit = "s",
-                           .source = fmt::format("batch {}, waiting for data included; {}; median", config.train.batch, how),
+  results["train_step"] = {.value = trained.step_seconds,
+                           .unit = "s",
+                           .source = fmt::format("batch {}, waiting for data included; {}; median",
+                                                 config.train.batch, how),
                            .n = trained.steps};
-  results["train_time"] = {.value = trained.seconds, .unit = "s", .source = fmt::format("steps and validation; {}", how)};
-  results["loss"] = {.value = trained.loss, .source = "training loss, mean over the last 20 steps",
+  results["train_time"] = {.value = trained.seconds,
+                           .unit = "s",
+                           .source = fmt::format("steps and validation; {}", how)};
+  results["loss"] = {.value = trained.loss,
+                     .source = "training loss, mean over the last 20 steps",
                      .n = std::min<int64_t>(20, trained.steps)};
 }
 
@@ -73,57 +89,83 @@ void add_scores(Results& results, const Rule& rule, const std::vector<CaseScores
     const auto found = summary.over_regions.find(name);
     if (found == summary.over_regions.end()) continue;
     const bool length = std::string_view(name) == "hd95" || std::string_view(name) == "assd";
-    results[name] = {.value = found->second.mean, .unit = length ? "mm" : "",
-                     .source = fmt::format("rule {}; mean over {} test case(s), then over classes", rule.name, cases.size()),
+    results[name] = {.value = found->second.mean,
+                     .unit = length ? "mm" : "",
+                     .source = fmt::format("rule {}; mean over {} test case(s), then over classes",
+                                           rule.name, cases.size()),
                      .n = static_cast<int64_t>(cases.size())};
   }
 }
 
 // ---- test ----
 
-// The slice across z with the most labelled voxels.
-void write_picture(const std::filesystem::path& file, const Volume& image, const Tensor& truth, const Tensor& predicted) {
-  const Size3 size = image.size();
+// A label map on the grid of `image`, its axes turned like a reoriented image's.
+Tensor turned_labels(const Tensor& labels, const Volume& image) {
+  Volume volume = image;
+  volume.voxels =
+      reshape(labels.to(DType::i32), {labels.size(0), labels.size(1), labels.size(2), 1});
+  return reorient_to_ras(volume).voxels;
+}
+
+// The axial slice with the most labelled voxels, as radiologists look at it: front up, the
+// patient's right to the left.
+void write_picture(const std::filesystem::path& file, const Volume& image, const Tensor& truth,
+                   const Tensor& predicted) {
+  const Volume turned = reorient_to_ras(image);
+  const Tensor true_map = turned_labels(truth, image), found_map = turned_labels(predicted, image);
+  const Size3 size = turned.size();
   const int64_t plane = size[1] * size[2];
-  const auto* labels = truth.data<int32_t>();
+  const auto *labels = true_map.data<int32_t>(), *found = found_map.data<int32_t>();
   int64_t best = size[0] / 2, most = 0;
   for (int64_t z = 0; z < size[0]; ++z) {
     const auto count = plane - std::count(labels + z * plane, labels + (z + 1) * plane, 0);
     if (count > most) best = z, most = count;
   }
   std::vector<float> values;
-  for (int64_t v = best * plane; v < (best + 1) * plane; ++v)
-    values.push_back(image.voxels.data<float>()[v * image.channels()]);
-  const std::vector<int64_t> true_labels(labels + best * plane, labels + (best + 1) * plane);
-  const auto* found = predicted.data<uint8_t>();
-  const std::vector<int64_t> found_labels(found + best * plane, found + (best + 1) * plane);
-  write_png(file, slice_panels({.width = size[2], .height = size[1], .values = values, .truth = true_labels,
+  std::vector<int64_t> true_labels, found_labels;
+  for (int64_t y = size[1] - 1; y >= 0; --y)
+    for (int64_t x = size[2] - 1; x >= 0; --x) {
+      const int64_t v = (best * size[1] + y) * size[2] + x;
+      values.push_back(turned.voxels.data<float>()[v * turned.channels()]);
+      true_labels.push_back(labels[v]);
+      found_labels.push_back(found[v]);
+    }
+  write_png(file, slice_panels({.width = size[2],
+                                .height = size[1],
+                                .values = values,
+                                .truth = true_labels,
                                 .prediction = found_labels}));
 }
 
 // Predicts every test case; scores those that have labels.
-std::vector<CaseScores> test(const ExperimentConfig& config, const TrainingData& data, const Network& network,
-                             const RunFolder& folder, const std::function<void(std::string_view)>& note) {
+std::vector<CaseScores> test(const ExperimentConfig& config, const TrainingData& data,
+                             const Network& network, const RunFolder& folder,
+                             const std::function<void(std::string_view)>& note) {
   const std::vector<Region> regions = class_regions(data.dataset.classes);
   const std::array<Rule, 1> rules{metric_rule(config.test.rule)};
   std::vector<CaseScores> scores;
   std::filesystem::create_directories(folder.file("predictions"));
   for (const DatasetCase& each : data.test) {
-    const Case which = load_case(data.dataset, each, data.plan, folder.path().parent_path() / "cache");
+    const Case which =
+        load_case(data.dataset, each, data.plan, folder.path().parent_path() / "cache");
     for (const std::string& warning : which.warnings) note(warning);
     const Tensor predicted = predict_classes(network, data.plan, which, window_options(config));
-    write_labels(folder.file("predictions") / (each.id + ".nii.gz"), predicted, data.dataset.classes, each.images.front());
+    write_labels(folder.file("predictions") / (each.id + ".nii.gz"), predicted,
+                 data.dataset.classes, each.images.front());
     if (each.label.empty()) continue;
     const RawCase raw = read_case(data.dataset, each);
-    if (scores.empty()) write_picture(folder.file("prediction.png"), raw.volume, raw.labels, predicted);
-    scores.push_back(score_case(each.id, predicted, raw.labels, raw.volume.spacing, regions, rules).front());
+    if (scores.empty())
+      write_picture(folder.file("prediction.png"), raw.volume, raw.labels, predicted);
+    scores.push_back(
+        score_case(each.id, predicted, raw.labels, raw.volume.spacing, regions, rules).front());
   }
   return scores;
 }
 
 }  // namespace
 
-Results run_experiment(const ExperimentConfig& config, RunFolder& folder, const RunOptions& options) {
+Results run_experiment(const ExperimentConfig& config, RunFolder& folder,
+                       const RunOptions& options) {
   const ProgressOptions progress{.mode = progress_mode(options.quiet, options.json)};
   std::set<std::string, std::less<>> said;  // once each
   const auto note = [&](std::string_view text) {
@@ -131,8 +173,10 @@ Results run_experiment(const ExperimentConfig& config, RunFolder& folder, const 
   };
   const TrainingData data = load_training_data(config, folder.path().parent_path(), note);
   folder.write_json("model.json", card_of(data.dataset, data.plan));
-  Network network = make_network(config.net, {.device = options.device, .seed = static_cast<uint64_t>(config.seed)});
-  const TrainResult trained = train_network(config, data, network, folder.path(), folder.id(), progress);
+  Network network = make_network(
+      config.net, {.device = options.device, .seed = static_cast<uint64_t>(config.seed)});
+  const TrainResult trained =
+      train_network(config, data, network, folder.path(), folder.id(), progress);
   if (config.test.checkpoint == "best")
     train::load_checkpoint(folder.file("best.safetensors"), network.parameters, nullptr);
 

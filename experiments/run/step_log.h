@@ -1,5 +1,5 @@
-// The per-step log of a run: one JSON object a line, appended in one write each, so that a killed run
-// leaves whole lines and at most one cut one, which the next start drops.
+// The per-step log of a run: one JSON object a line, appended in one write each, so that a killed
+// run leaves whole lines and at most one cut one, which the next start drops.
 #pragma once
 
 #include <filesystem>
@@ -10,8 +10,8 @@ namespace voxlab {
 
 class StepLog {
  public:
-  // Keeps the lines of steps before `first_step` and drops the rest: a run that goes on from a checkpoint
-  // writes those steps again.
+  // Keeps the lines of steps before `first_step` and drops the rest: a run that goes on from a
+  // checkpoint writes those steps again.
   explicit StepLog(const std::filesystem::path& path, int64_t first_step = 0);
   ~StepLog();
   StepLog(const StepLog&) = delete;

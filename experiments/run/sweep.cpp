@@ -60,7 +60,8 @@ void check_table(const Suite& suite, const ConfigNode& table) {
 void check_labels(const Suite& suite, const ConfigNode& labels) {
   std::vector<std::string> known;
   for (const SweepAxis& axis : suite.axes)
-    for (const ConfigNode& value : axis.values) known.push_back(axis.path + "." + value_text(value));
+    for (const ConfigNode& value : axis.values)
+      known.push_back(axis.path + "." + value_text(value));
   const std::vector<std::string_view> views(known.begin(), known.end());
   for (const ConfigField& field : labels.fields)
     if (std::find(known.begin(), known.end(), field.key) == known.end())
@@ -103,7 +104,8 @@ Suite load_suite(const std::filesystem::path& path, std::span<const std::string>
   for (const std::string& each : overrides) {
     for (const SweepAxis& axis : suite.axes)
       if (each.starts_with(axis.path + "="))
-        fail(fmt::format("--set {}", each), fmt::format("'{}' is an axis of this suite", axis.path));
+        fail(fmt::format("--set {}", each),
+             fmt::format("'{}' is an axis of this suite", axis.path));
     apply_override(suite.base, each);
   }
   return suite;
@@ -120,8 +122,8 @@ std::vector<SweepCell> expand(const Suite& suite, const Resolver& resolver) {
   for (const SweepAxis& axis : suite.axes) {
     count *= static_cast<int64_t>(axis.values.size());
     if (count > most_cells)
-      fail(axis.at.to_string(), fmt::format("the axes up to '{}' make more than {} cells", axis.path,
-                                            most_cells));
+      fail(axis.at.to_string(),
+           fmt::format("the axes up to '{}' make more than {} cells", axis.path, most_cells));
   }
   std::vector<SweepCell> cells;
   std::map<std::string, int64_t> seen;
@@ -141,9 +143,8 @@ std::vector<SweepCell> expand(const Suite& suite, const Resolver& resolver) {
     cell.id = content_id(cell.config);
     cell.seed = seed_of(cell.config);
     if (const auto [other, fresh] = seen.emplace(cell.id, index); !fresh)
-      fail(suite.path.string(),
-           fmt::format("cells {} and {} are the same configuration ({})", other->second + 1,
-                       index + 1, cell.label()));
+      fail(suite.path.string(), fmt::format("cells {} and {} are the same configuration ({})",
+                                            other->second + 1, index + 1, cell.label()));
     cells.push_back(std::move(cell));
   }
   return cells;
@@ -188,10 +189,18 @@ SweepSummary run_sweep(std::span<const SweepCell> cells, const std::filesystem::
     event = run_one(cells[i], event, runs_root, run_cell, report);
     report(event);
     switch (event.outcome) {
-      case CellOutcome::done: ++summary.done; break;
-      case CellOutcome::skipped: ++summary.skipped; break;
-      case CellOutcome::failed: ++summary.failed; break;
-      case CellOutcome::busy: ++summary.busy; break;
+      case CellOutcome::done:
+        ++summary.done;
+        break;
+      case CellOutcome::skipped:
+        ++summary.skipped;
+        break;
+      case CellOutcome::failed:
+        ++summary.failed;
+        break;
+      case CellOutcome::busy:
+        ++summary.busy;
+        break;
     }
   }
   return summary;

@@ -1,5 +1,5 @@
-// Suites: a TOML file with axes becomes an ordered list of cells, each a whole configuration; a sweep runs
-// the cells that are not finished yet.
+// Suites: a TOML file with axes becomes an ordered list of cells, each a whole configuration; a
+// sweep runs the cells that are not finished yet.
 //
 //   extends = "base.toml"                          # any configuration
 //   [axes]
@@ -28,8 +28,8 @@ struct SweepAxis {
   std::vector<ConfigNode> values;
 };
 
-// Published rows beside ours: rows[value of the row's axes, joined by '/'] = method in the table of the
-// paper, columns[our column] = key in that row where the default key is not the right one.
+// Published rows beside ours: rows[value of the row's axes, joined by '/'] = method in the table of
+// the paper, columns[our column] = key in that row where the default key is not the right one.
 struct PublishedSpec {
   std::string table;  // "unetr_pp/ablation_epa": file and table id; empty: none
   std::map<std::string, std::string> rows;
@@ -44,7 +44,7 @@ struct PublishedSpec {
 
 struct TableSpec {
   std::string title;
-  std::vector<std::string> rows;     // axes; the remaining ones are repetitions. Default: all but seed
+  std::vector<std::string> rows;  // axes; the remaining ones are repetitions. Default: all but seed
   std::vector<std::string> columns;  // names of figures
   PublishedSpec published;
   template <class Self, class V>
@@ -64,7 +64,8 @@ struct Suite {
   TableSpec table;
 };
 
-// Reads a suite; `overrides` are KEY=VALUE texts that every cell gets. Errors have file:line:column.
+// Reads a suite; `overrides` are KEY=VALUE texts that every cell gets. Errors have
+// file:line:column.
 Suite load_suite(const std::filesystem::path& path, std::span<const std::string> overrides = {});
 
 struct AxisValue {
@@ -84,8 +85,9 @@ struct SweepCell {
 // Reads a configuration strictly and writes all of it back: resolve<ExperimentConfig> of bind.h.
 using Resolver = std::function<ConfigNode(const ConfigNode&)>;
 
-// Pure: the same file gives the same cells in the same order. Error for an empty axis, an axis that the
-// configuration does not have, a value that it refuses, or two cells that are the same configuration.
+// Pure: the same file gives the same cells in the same order. Error for an empty axis, an axis that
+// the configuration does not have, a value that it refuses, or two cells that are the same
+// configuration.
 std::vector<SweepCell> expand(const Suite& suite, const Resolver& resolver);
 
 enum class CellOutcome : uint8_t { done, skipped, failed, busy };
@@ -105,8 +107,9 @@ struct SweepSummary {
   bool complete() const { return failed == 0 && busy == 0; }
 };
 
-// Runs what is not finished, in order. A cell that throws is recorded as failed and the next one runs;
-// the next call tries it again. A partial one is handed to run_cell, which goes on from its checkpoint.
+// Runs what is not finished, in order. A cell that throws is recorded as failed and the next one
+// runs; the next call tries it again. A partial one is handed to run_cell, which goes on from its
+// checkpoint.
 SweepSummary run_sweep(std::span<const SweepCell> cells, const std::filesystem::path& runs_root,
                        const std::function<Results(const SweepCell&, RunFolder&)>& run_cell,
                        const std::function<void(const SweepEvent&)>& report);

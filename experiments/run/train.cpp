@@ -49,23 +49,26 @@ void apply_lists(const DataConfig& config, Dataset& dataset) {
   std::set<std::string> training;
   for (const DatasetCase& each : dataset.train) training.insert(each.id);
   if (!config.train_list.empty() && config.test_list.empty())
-    std::erase_if(dataset.test, [&](const DatasetCase& each) { return training.contains(each.id); });
+    std::erase_if(dataset.test,
+                  [&](const DatasetCase& each) { return training.contains(each.id); });
   for (const DatasetCase& each : dataset.test)
-    if (training.contains(each.id)) fail(config.test_list, fmt::format("case {} is a training case too", each.id));
+    if (training.contains(each.id))
+      fail(config.test_list, fmt::format("case {} is a training case too", each.id));
 }
 
 void check_network(const ExperimentConfig& config, const Dataset& dataset) {
   const auto& net = config.net.unetr_pp;
   const auto channels = static_cast<int64_t>(dataset.channels.size());
   if (net.in_channels != channels)
-    fail("unetr_pp.in_channels", fmt::format("is {}, but {} has {} channel(s)", net.in_channels, dataset.root.string(), channels));
+    fail("unetr_pp.in_channels", fmt::format("is {}, but {} has {} channel(s)", net.in_channels,
+                                             dataset.root.string(), channels));
   if (net.classes != dataset.class_count())
     fail("unetr_pp.classes", fmt::format("is {}, but {} has {}, background included", net.classes,
                                          dataset.root.string(), dataset.class_count()));
 }
 
-// Mean hard Dice over classes and cases on the preprocessed grid, one window after the other, no mirroring.
-// A class that neither has counts nowhere.
+// Mean hard Dice over classes and cases on the preprocessed grid, one window after the other, no
+// mirroring. A class that neither has counts nowhere.
 double validation_dice(const Network& network, const std::vector<Case>& cases) {
   double sum = 0;
   int64_t count = 0;
@@ -73,7 +76,8 @@ double validation_dice(const Network& network, const std::vector<Case>& cases) {
     const Tensor predicted = classes_of(predict_scores(network, each.image, {}));
     for (int64_t c = 1; c < network.classes; ++c) {
       const std::array<int64_t, 1> label{c};
-      const double d = dice(count_overlap(mask_of_labels(predicted, label), mask_of_labels(each.label, label)));
+      const double d =
+          dice(count_overlap(mask_of_labels(predicted, label), mask_of_labels(each.label, label)));
       if (std::isnan(d)) continue;
       sum += d;
       ++count;
@@ -84,9 +88,13 @@ double validation_dice(const Network& network, const std::vector<Case>& cases) {
 
 class Trainer {
  public:
-  Trainer(const ExperimentConfig& config, const TrainingData& data, Network& network, const fs::path& folder,
-          const std::string& id)
-      : config_(config), data_(data), network_(network), folder_(folder), id_(id),
+  Trainer(const ExperimentConfig& config, const TrainingData& data, Network& network,
+          const fs::path& folder, const std::string& id)
+      : config_(config),
+        data_(data),
+        network_(network),
+        folder_(folder),
+        id_(id),
         schedule_(config.train.schedule),
         optimizer_(train::make_optimizer(config.train.optimizer, network.parameters)) {
     if (schedule_.total == 0) schedule_.total = config.train.steps;
@@ -95,15 +103,18 @@ class Trainer {
   TrainResult run(const ProgressOptions& progress) {
     go_on();
     StepLog log(folder_ / "steps.jsonl", step_);
-    for (const json& line : read_step_log(folder_ / "steps.jsonl")) elapsed_ = line.value("seconds", elapsed_);
+    for (const json& line : read_step_log(folder_ / "steps.jsonl"))
+      elapsed_ = line.value("seconds", elapsed_);
     const double started = now() - elapsed_;
     Progress bar("train", config_.train.steps, step_, progress);
     const Size3 patch{network_.patch.at(0), network_.patch.at(1), network_.patch.at(2)};
-    const PatchSampler sampler(data_.train, {.patch = patch, .batch = config_.train.batch,
+    const PatchSampler sampler(data_.train, {.patch = patch,
+                                             .batch = config_.train.batch,
                                              .foreground = config_.train.foreground,
                                              .augment = config_.train.augment,
                                              .seed = static_cast<uint64_t>(config_.seed)});
-    Loader loader([&](int64_t step) { return sampler.batch(step); }, {.first = step_, .end = config_.train.steps});
+    Loader loader([&](int64_t step) { return sampler.batch(step); },
+                  {.first = step_, .end = config_.train.steps});
     bool out_of_time = false, saved = step_ > 0;
     while (step_ < config_.train.steps && !out_of_time) {
       const double before = now();
@@ -112,7 +123,10 @@ class Trainer {
       if (due(config_.train.validate_every)) line["validation_dice"] = validate();
       line["seconds"] = elapsed_ = now() - started;
       log.write(line);
-      bar.step({.step = step_, .loss = line["loss"], .dice = line["dice"].get<double>(), .samples = config_.train.batch});
+      bar.step({.step = step_,
+                .loss = line["loss"],
+                .dice = line["dice"].get<double>(),
+                .samples = config_.train.batch});
       saved = due(config_.train.checkpoint_every);
       if (saved) save(log);
       out_of_time = config_.train.minutes > 0 && elapsed_ >= 60 * config_.train.minutes;
@@ -129,11 +143,14 @@ class Trainer {
     if (!fs::exists(last)) return;
     const json state = train::read_checkpoint_state(last);
     if (state.value("config", "") != id_)
-      fail(last.string(), fmt::format("is a checkpoint of configuration {}, not of {}", state.value("config", "?"), id_));
-    if (!state.contains("step") || !state["step"].is_number_integer()) fail(last.string(), "its state has no step");
+      fail(last.string(), fmt::format("is a checkpoint of configuration {}, not of {}",
+                                      state.value("config", "?"), id_));
+    if (!state.contains("step") || !state["step"].is_number_integer())
+      fail(last.string(), "its state has no step");
     train::load_checkpoint(last, network_.parameters, &optimizer_);
     step_ = state["step"];
-    if (state.contains("best_dice") && state["best_dice"].is_number()) best_dice_ = state["best_dice"];
+    if (state.contains("best_dice") && state["best_dice"].is_number())
+      best_dice_ = state["best_dice"];
   }
 
   void save(StepLog& log) {
@@ -144,7 +161,8 @@ class Trainer {
   void write(const char* name) const {
     json state = {{"step", step_}, {"config", id_}, {"seed", config_.seed}};
     if (best_dice_) state["best_dice"] = *best_dice_;
-    train::save_checkpoint(folder_ / (std::string(name) + ".safetensors"), network_.parameters, optimizer_, state);
+    train::save_checkpoint(folder_ / (std::string(name) + ".safetensors"), network_.parameters,
+                           optimizer_, state);
   }
 
   json one_step(const Batch& batch) {
@@ -153,12 +171,19 @@ class Trainer {
         .loss = config_.train.loss,
         .lr = train::learning_rate(schedule_, config_.train.optimizer.lr, step_),
         .precision = config_.train.precision,
-        .phase = {.training = true, .seed = static_cast<uint64_t>(config_.seed), .step = static_cast<uint32_t>(step_)}};
+        .phase = {.training = true,
+                  .seed = static_cast<uint64_t>(config_.seed),
+                  .step = static_cast<uint32_t>(step_)}};
     try {
-      const train::StepResult r = train::train_step(network_.forward, network_.parameters, optimizer_,
-                                                    batch.image.to(device), batch.label.to(device), options);
-      json line = {{"step", step_}, {"loss", r.loss}, {"dice", r.dice}, {"cross_entropy", r.cross_entropy},
-                   {"gradient_norm", r.gradient_norm}, {"lr", options.lr}};
+      const train::StepResult r =
+          train::train_step(network_.forward, network_.parameters, optimizer_,
+                            batch.image.to(device), batch.label.to(device), options);
+      json line = {{"step", step_},
+                   {"loss", r.loss},
+                   {"dice", r.dice},
+                   {"cross_entropy", r.cross_entropy},
+                   {"gradient_norm", r.gradient_norm},
+                   {"lr", options.lr}};
       ++step_;
       return line;
     } catch (const Error& error) {
@@ -176,15 +201,19 @@ class Trainer {
   }
 
   TrainResult summary(bool out_of_time) const {
-    TrainResult result{.steps = step_, .seconds = elapsed_, .best_dice = best_dice_, .out_of_time = out_of_time};
+    TrainResult result{
+        .steps = step_, .seconds = elapsed_, .best_dice = best_dice_, .out_of_time = out_of_time};
     std::vector<double> losses, seconds;
     for (const json& line : read_step_log(folder_ / "steps.jsonl")) {
       losses.push_back(line.at("loss"));
       seconds.push_back(line.at("step_seconds"));
     }
     const size_t last = std::min<size_t>(20, losses.size());
-    for (size_t i = losses.size() - last; i < losses.size(); ++i) result.loss += losses[i] / static_cast<double>(last);
-    std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
+    for (size_t i = losses.size() - last; i < losses.size(); ++i)
+      result.loss += losses[i] / static_cast<double>(last);
+    std::nth_element(seconds.begin(),
+                     seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2),
+                     seconds.end());
     if (!seconds.empty()) result.step_seconds = seconds[seconds.size() / 2];
     return result;
   }
@@ -208,15 +237,18 @@ TrainingData load_training_data(const ExperimentConfig& config, const fs::path& 
   const bool demo = is_demo_source(config.data.source);
   if (demo) note(describe_demo(config.data.source));
   TrainingData data;
-  data.dataset = read_dataset(demo ? make_demo_data(config.data.source, root / "data") : fs::path(config.data.source));
+  data.dataset = read_dataset(demo ? make_demo_data(config.data.source, root / "data")
+                                   : fs::path(config.data.source));
   apply_lists(config.data, data.dataset);
   check_network(config, data.dataset);
   const fs::path cache = root / "cache";
   data.plan = make_plan(config.data.preprocess, data.dataset, cache);
   const auto count = static_cast<int64_t>(data.dataset.train.size());
   if (config.train.validation_cases >= count)
-    fail("train.validation_cases", fmt::format("is {}, but there are {} training cases", config.train.validation_cases, count));
-  std::vector<Case> cases = load_cases(data.dataset, data.dataset.train, data.plan, {.cache_folder = cache});
+    fail("train.validation_cases", fmt::format("is {}, but there are {} training cases",
+                                               config.train.validation_cases, count));
+  std::vector<Case> cases =
+      load_cases(data.dataset, data.dataset.train, data.plan, {.cache_folder = cache});
   for (const Case& each : cases)
     for (const std::string& warning : each.warnings) note(warning);
   const auto kept_out = cases.end() - config.train.validation_cases;
@@ -226,8 +258,9 @@ TrainingData load_training_data(const ExperimentConfig& config, const fs::path& 
   return data;
 }
 
-TrainResult train_network(const ExperimentConfig& config, const TrainingData& data, Network& network,
-                          const fs::path& folder, const std::string& id, const ProgressOptions& progress) {
+TrainResult train_network(const ExperimentConfig& config, const TrainingData& data,
+                          Network& network, const fs::path& folder, const std::string& id,
+                          const ProgressOptions& progress) {
   return Trainer(config, data, network, folder, id).run(progress);
 }
 

@@ -14,7 +14,8 @@
 namespace voxlab {
 
 struct DataConfig {
-  std::string source;      // a dataset folder, "colin27" (Debian's mricron-data) or "phantom" (generated)
+  std::string
+      source;  // a dataset folder, "colin27" (Debian's mricron-data) or "phantom" (generated)
   std::string train_list;  // file of case ids, one a line; empty: the dataset's own training cases
   std::string test_list;
   PreprocessConfig preprocess;
@@ -29,7 +30,7 @@ struct DataConfig {
 
 struct TrainConfig {
   int64_t steps = 1000;
-  double minutes = 0;              // stop after this long, whatever the steps; 0: no limit
+  double minutes = 0;  // stop after this long, whatever the steps; 0: no limit
   int64_t batch = 2;
   DType precision = DType::f32;    // f32, or bf16 with f32 master weights
   double foreground = 1.0 / 3;     // share of patches centred on a voxel of some class
@@ -59,9 +60,9 @@ struct TrainConfig {
 
 // How whole volumes are predicted and scored.
 struct TestConfig {
-  bool mirror = true;        // average over flips along the axes that training flips
-  double step = 0.5;         // between windows, as a share of the patch
-  std::string rule = "strict-mm";  // metric preset of the figures in tables
+  bool mirror = true;               // average over flips along the axes that training flips
+  double step = 0.5;                // between windows, as a share of the patch
+  std::string rule = "strict-mm";   // metric preset of the figures in tables
   std::string checkpoint = "last";  // or "best", by validation Dice
   template <class Self, class V>
   static void visit(Self& s, V&& v) {

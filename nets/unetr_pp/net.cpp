@@ -110,9 +110,10 @@ Tensor Epa::channel_branch(const Tensor& q, const Tensor& k, const Tensor& v, co
 Tensor Epa::spatial_branch(const Tensor& q, const Tensor& k, const Tensor& v, const Phase& phase) const {
   const Scope scope("spatial");
   const int64_t batch = q.size(0), tokens = q.size(3), width = options_.width;
-  const Tensor key = project_key(k), value = project_value(v);                   // (B, heads, d, P)
-  Tensor attention = mul(matmul(transpose(q), key), temperature_spatial_->value);  // (B, heads, N, P)
-  attention = drop_spatial_(softmax(attention, -1), phase);
+  // The temperature multiplies the projected key: the same product, P values a head instead of N P.
+  const Tensor key = mul(project_key(k), temperature_spatial_->value);           // (B, heads, d, P)
+  const Tensor value = project_value(v);                                         // (B, heads, d, P)
+  const Tensor attention = drop_spatial_(softmax(matmul(transpose(q), key), -1), phase);  // (B, heads, N, P)
   const Tensor x = matmul(attention, transpose(value));                          // (B, heads, N, d)
   const bool released = config_.spatial_order == SpatialOrder::released;
   const std::vector<int> order = released ? std::vector<int>{0, 3, 1, 2} : std::vector<int>{0, 2, 1, 3};
@@ -124,9 +125,9 @@ Tensor Epa::operator()(const Tensor& x, const Phase& phase) const {
   const int64_t batch = x.size(0), tokens = x.size(1), width = options_.width, heads = options_.heads;
   const bool spatial = config_.branches != Branches::channel, channel = config_.branches != Branches::spatial;
   const int64_t parts = spatial && channel ? 4 : 3;
-  // Shared query and key, and a value for each branch; each as (B, heads, d, N).
-  const Tensor all = reshape(qkvv_(x), {batch, tokens, parts, heads, width / heads});
-  Tensors part = split(permute(all, {2, 0, 3, 4, 1}), 0, std::vector<int64_t>(static_cast<size_t>(parts), 1));
+  // Shared query and key, and a value for each branch; each as (B, heads, d, N), transposed in one pass.
+  const Tensor all = contiguous(transpose(qkvv_(x)));                            // (B, parts C, N)
+  Tensors part = split(all, 1, std::vector<int64_t>(static_cast<size_t>(parts), width));
   for (Tensor& p : part) p = reshape(p, {batch, heads, width / heads, tokens});
   const Tensor query = l2_normalise(part[0], -1);  // along the tokens
 

@@ -9,6 +9,7 @@
 #include "runtime/ops/loss.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm.h"
+#include "runtime/ops/pool.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/resize.h"
 #include "runtime/ops/softmax.h"
@@ -35,7 +36,7 @@ using AllOps = OpList<
     Matmul, Linear,
     GroupNorm, GroupNormGrad, LayerNorm, LayerNormGrad, BatchNorm, BatchNormGrad, BatchNormInference,
     Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, L2Normalise, L2NormaliseGrad,
-    Dropout, Resize, ResizeGrad, Gather, GatherGrad,
+    Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
     ClassSumsGrad, SgdStep, AdamStep, SquaredNorm>;
 

@@ -14,7 +14,8 @@ namespace {
 constexpr std::string_view prefix = "optimizer/";
 const std::string state_key = "voxlab_state";
 
-nlohmann::json state_of(const std::filesystem::path& file, const std::map<std::string, std::string>& metadata) {
+nlohmann::json state_of(const std::filesystem::path& file,
+                        const std::map<std::string, std::string>& metadata) {
   const auto found = metadata.find(state_key);
   if (found == metadata.end())
     fail(file.string(), "not a checkpoint of a training run: its metadata has no " + state_key);
@@ -38,8 +39,8 @@ nlohmann::json read_checkpoint_state(const std::filesystem::path& file) {
   return state_of(file, SafetensorsFile(file).metadata());
 }
 
-nlohmann::json load_checkpoint(const std::filesystem::path& file, const nn::ParameterStore& parameters,
-                               Optimizer* optimizer) {
+nlohmann::json load_checkpoint(const std::filesystem::path& file,
+                               const nn::ParameterStore& parameters, Optimizer* optimizer) {
   const SafetensorsFile stored(file);
   nlohmann::json state = state_of(file, stored.metadata());
   Tensors values;
@@ -53,12 +54,13 @@ nlohmann::json load_checkpoint(const std::filesystem::path& file, const nn::Para
   }
   for (const nn::ParameterPtr& p : parameters.all()) {
     const auto& entries = stored.entries();
-    if (std::none_of(entries.begin(), entries.end(), [&](const auto& e) { return e.name == p->name; }))
+    if (std::none_of(entries.begin(), entries.end(),
+                     [&](const auto& e) { return e.name == p->name; }))
       fail(file.string(), "lacks " + p->name);
     values.push_back(stored.read(p->name));
     if (!(values.back().shape() == p->value.shape()))
-      fail(file.string(), p->name + " is " + values.back().shape().to_string() + ", the network has " +
-                              p->value.shape().to_string());
+      fail(file.string(), p->name + " is " + values.back().shape().to_string() +
+                              ", the network has " + p->value.shape().to_string());
   }
   if (optimizer) optimizer->load_state(moments);  // checks all before it changes any
   for (size_t i = 0; i < values.size(); ++i) parameters.all()[i]->value.copy_from(values[i]);

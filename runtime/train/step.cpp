@@ -10,7 +10,9 @@
 namespace voxlab::train {
 namespace {
 
-double item_or_nan(const Tensor& t) { return t ? t.item() : std::numeric_limits<double>::quiet_NaN(); }
+double item_or_nan(const Tensor& t) {
+  return t ? t.item() : std::numeric_limits<double>::quiet_NaN();
+}
 
 }  // namespace
 
@@ -20,8 +22,9 @@ Optimizer make_optimizer(const OptimizerConfig& config, const nn::ParameterStore
   return Optimizer(config, std::move(named));
 }
 
-StepResult train_step(const Forward& forward, const nn::ParameterStore& parameters, Optimizer& optimizer,
-                      const Tensor& x, const Tensor& labels, const StepOptions& options) {
+StepResult train_step(const Forward& forward, const nn::ParameterStore& parameters,
+                      Optimizer& optimizer, const Tensor& x, const Tensor& labels,
+                      const StepOptions& options) {
   const Tensors values = parameters.values();
   Tape tape;
   tape.watch(values);
@@ -35,7 +38,8 @@ StepResult train_step(const Forward& forward, const nn::ParameterStore& paramete
   StepResult result{.loss = loss.total.item(),
                     .cross_entropy = item_or_nan(loss.cross_entropy),
                     .dice = options.loss.dice_offset - item_or_nan(loss.dice)};
-  if (!std::isfinite(result.loss)) fail("training step", "the loss is " + std::to_string(result.loss));
+  if (!std::isfinite(result.loss))
+    fail("training step", "the loss is " + std::to_string(result.loss));
   const Tensors gradients = tape.gradient(loss.total, values);
   // Clipping needs the norm before the update; without clipping it is only reported.
   result.gradient_norm = global_norm(gradients);

@@ -22,17 +22,18 @@ struct StepOptions {
 
 struct StepResult {
   double loss = 0;
-  double cross_entropy = 0;   // of the finest output; NaN when the loss has no such part
-  double dice = 0;            // mean soft Dice of the finest output over the classes that count; NaN likewise
-  double gradient_norm = 0;   // before clipping
+  double cross_entropy = 0;  // of the finest output; NaN when the loss has no such part
+  double dice = 0;  // mean soft Dice of the finest output over the classes that count; NaN likewise
+  double gradient_norm = 0;  // before clipping
 };
 
 // The optimizer that trains `parameters`, in the order that train_step hands it their gradients.
 Optimizer make_optimizer(const OptimizerConfig& config, const nn::ParameterStore& parameters);
 
-// Labels as for segmentation_loss, at the size of the finest output. Error, before anything is updated, when
-// the loss or the gradient is not finite.
-StepResult train_step(const Forward& forward, const nn::ParameterStore& parameters, Optimizer& optimizer,
-                      const Tensor& x, const Tensor& labels, const StepOptions& options);
+// Labels as for segmentation_loss, at the size of the finest output. Error, before anything is
+// updated, when the loss or the gradient is not finite.
+StepResult train_step(const Forward& forward, const nn::ParameterStore& parameters,
+                      Optimizer& optimizer, const Tensor& x, const Tensor& labels,
+                      const StepOptions& options);
 
 }  // namespace voxlab::train

@@ -1,5 +1,6 @@
-// The fast CPU kernels against the reference backend, which computes in f64: every sample of every op
-// and larger shapes where vector tails, shared rows and long sums matter, on every instruction set.
+// The fast CPU kernels against the reference backend, which computes in f64: every sample of every
+// op and larger shapes where vector tails, shared rows and long sums matter, on every instruction
+// set.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -28,7 +29,8 @@ Tensor as_reference(const Tensor& t) {
   return is_floating(t.dtype()) ? copy.to(DType::f64) : copy;
 }
 
-// Errors of up to `limit` times the root mean square of the expected values, or times the value itself.
+// Errors of up to `limit` times the root mean square of the expected values, or times the value
+// itself.
 void expect_near(const Tensor& got, const Tensor& expected, double limit, const std::string& what) {
   ASSERT_EQ(got.shape(), expected.shape()) << what;
   const auto a = got.to_vector(), b = expected.to_vector();
@@ -44,22 +46,26 @@ void expect_near(const Tensor& got, const Tensor& expected, double limit, const 
     ++bad;
     if (!(excess <= worst_excess)) worst = i, worst_excess = excess;
   }
-  EXPECT_EQ(bad, 0U) << what << ": " << bad << " of " << b.size() << " are off, the worst at " << worst << ": "
-                     << a[worst] << ", expected " << b[worst];
+  EXPECT_EQ(bad, 0U) << what << ": " << bad << " of " << b.size() << " are off, the worst at "
+                     << worst << ": " << a[worst] << ", expected " << b[worst];
 }
 
 double limit_of(DType dtype) { return dtype == DType::bf16 ? 1e-2 : 1e-5; }
 
-// Runs one case on Device::cpu on every instruction set and compares all outputs. `must_be_fast`: falling
-// back to the reference kernel is a failure.
-void compare(const OpRecord& op, const Sample& sample, DType dtype, double limit, bool must_be_fast) {
+// Runs one case on Device::cpu on every instruction set and compares all outputs. `must_be_fast`:
+// falling back to the reference kernel is a failure.
+void compare(const OpRecord& op, const Sample& sample, DType dtype, double limit,
+             bool must_be_fast) {
   Tensors reference_in;
-  for (const Tensor& t : draw(sample, dtype, Device::cpu, 5)) reference_in.push_back(as_reference(t));
+  for (const Tensor& t : draw(sample, dtype, Device::cpu, 5))
+    reference_in.push_back(as_reference(t));
   const Tensors expected = call(op, sample.attrs, reference_in);
   for (const cpu::Isa isa : cpu::available_isas()) {
-    SCOPED_TRACE(std::string(cpu::name(isa)) + ", " + std::string(name(dtype)) + ", " + sample.label);
+    SCOPED_TRACE(std::string(cpu::name(isa)) + ", " + std::string(name(dtype)) + ", " +
+                 sample.label);
     const cpu::IsaScope scope(isa);
-    const Tensors in = draw(sample, dtype, Device::cpu, 5);  // again: an update overwrites its inputs
+    const Tensors in =
+        draw(sample, dtype, Device::cpu, 5);  // again: an update overwrites its inputs
     KernelNames names;
     Observe observe(names);
     const Tensors got = call(op, sample.attrs, in);
@@ -72,7 +78,9 @@ void compare(const OpRecord& op, const Sample& sample, DType dtype, double limit
 
 class CpuAgainstRef : public testing::TestWithParam<const OpRecord*> {};
 
-std::string op_name(const testing::TestParamInfo<const OpRecord*>& info) { return std::string(info.param->name); }
+std::string op_name(const testing::TestParamInfo<const OpRecord*>& info) {
+  return std::string(info.param->name);
+}
 
 TEST_P(CpuAgainstRef, EverySampleOnEveryInstructionSet) {
   const OpRecord& op = *GetParam();
@@ -94,13 +102,20 @@ void check(const std::string& what, typename Op::Attrs attrs, std::vector<Sample
 TEST(CpuShapes, Copies) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
     // (B, N, h, d) -> (B, d, h, N), as efficient attention wants it, and back
-    check<Contiguous>("tokens last", {}, {{.shape = {2, 1131, 4, 8}, .permuted = {0, 3, 2, 1}}}, dtype, 1e-9);
-    check<Contiguous>("tokens first", {}, {{.shape = {2, 8, 4, 1131}, .permuted = {0, 3, 2, 1}}}, dtype, 1e-9);
-    check<Contiguous>("heads out", {}, {{.shape = {2, 1301, 4, 7}, .permuted = {0, 2, 1, 3}}}, dtype, 1e-9);
+    check<Contiguous>("tokens last", {}, {{.shape = {2, 1131, 4, 8}, .permuted = {0, 3, 2, 1}}},
+                      dtype, 1e-9);
+    check<Contiguous>("tokens first", {}, {{.shape = {2, 8, 4, 1131}, .permuted = {0, 3, 2, 1}}},
+                      dtype, 1e-9);
+    check<Contiguous>("heads out", {}, {{.shape = {2, 1301, 4, 7}, .permuted = {0, 2, 1, 3}}},
+                      dtype, 1e-9);
     check<Contiguous>("transpose", {}, {{.shape = {517, 263}, .permuted = {1, 0}}}, dtype, 1e-9);
-    check<Contiguous>("no dense axis", {}, {{.shape = {3, 5, 7, 2, 1, 4}, .permuted = {5, 2, 1, 0, 4, 3}}}, dtype, 1e-9);
-    check<Concat>("channels", {-1}, {{.shape = {4999, 16}}, {.shape = {4999, 3}}, {.shape = {4999, 1}}}, dtype, 1e-9);
-    check<Concat>("permuted", {1}, {{.shape = {70, 33, 65}, .permuted = {2, 1, 0}}, {.shape = {65, 9, 70}}}, dtype, 1e-9);
+    check<Contiguous>("no dense axis", {},
+                      {{.shape = {3, 5, 7, 2, 1, 4}, .permuted = {5, 2, 1, 0, 4, 3}}}, dtype, 1e-9);
+    check<Concat>("channels", {-1},
+                  {{.shape = {4999, 16}}, {.shape = {4999, 3}}, {.shape = {4999, 1}}}, dtype, 1e-9);
+    check<Concat>("permuted", {1},
+                  {{.shape = {70, 33, 65}, .permuted = {2, 1, 0}}, {.shape = {65, 9, 70}}}, dtype,
+                  1e-9);
   }
   for (const DType dtype : {DType::f32, DType::bf16}) {
     check<Pad>("last", {-1, 3, 70, 0.5}, {{.shape = {211, 37}}}, dtype, 1e-9);
@@ -112,9 +127,12 @@ TEST(CpuShapes, Copies) {
 
 TEST(CpuShapes, Broadcasting) {
   for (const DType dtype : {DType::f32, DType::bf16})
-    for (const BinaryKind kind : {BinaryKind::add, BinaryKind::sub, BinaryKind::mul, BinaryKind::div}) {
+    for (const BinaryKind kind :
+         {BinaryKind::add, BinaryKind::sub, BinaryKind::mul, BinaryKind::div}) {
       const SampleInput big{.shape = {2, 2531, 14}, .low = 0.5, .high = 2};
-      const auto of = [](Shape shape) { return SampleInput{.shape = shape, .low = 0.5, .high = 2}; };
+      const auto of = [](Shape shape) {
+        return SampleInput{.shape = shape, .low = 0.5, .high = 2};
+      };
       SCOPED_TRACE(to_string(kind));
       check<Binary>("row", {kind}, {big, of({14})}, dtype);
       check<Binary>("row left", {kind}, {of({14}), big}, dtype);
@@ -125,19 +143,25 @@ TEST(CpuShapes, Broadcasting) {
       check<Binary>("scalar left", {kind}, {of({1, 1, 1}), big}, dtype);
       check<Binary>("outer", {kind}, {of({2531, 1}), of({1, 37})}, dtype);
       check<Binary>("wide row", {kind}, {of({333, 131}), of({131})}, dtype);
-      check<Binary>("permuted", {kind}, {of({70, 301}), {.shape = {301, 70}, .low = 0.5, .high = 2, .permuted = {1, 0}}}, dtype);
-      check<Binary>("both permuted", {kind}, {{.shape = {9, 301, 5}, .low = 0.5, .high = 2, .permuted = {2, 1, 0}},
-                                              {.shape = {9, 5, 301}, .low = 0.5, .high = 2, .permuted = {1, 2, 0}}}, dtype);
+      check<Binary>(
+          "permuted", {kind},
+          {of({70, 301}), {.shape = {301, 70}, .low = 0.5, .high = 2, .permuted = {1, 0}}}, dtype);
+      check<Binary>("both permuted", {kind},
+                    {{.shape = {9, 301, 5}, .low = 0.5, .high = 2, .permuted = {2, 1, 0}},
+                     {.shape = {9, 5, 301}, .low = 0.5, .high = 2, .permuted = {1, 2, 0}}},
+                    dtype);
       check<Binary>("long", {kind}, {of({70003}), of({70003})}, dtype);
     }
 }
 
 TEST(CpuShapes, Reductions) {
-  for (const ReduceKind kind : {ReduceKind::sum, ReduceKind::mean, ReduceKind::max, ReduceKind::sum_squares})
+  for (const ReduceKind kind :
+       {ReduceKind::sum, ReduceKind::mean, ReduceKind::max, ReduceKind::sum_squares})
     for (const DType dtype : {DType::f32, DType::bf16}) {
       SCOPED_TRACE(to_string(kind));
       const SampleInput x{.shape = {3, 5, 67, 129}}, volume{.shape = {2, 9, 40, 50, 14}};
-      const auto reduce = [&](const std::string& what, std::vector<int> axes, const SampleInput& in) {
+      const auto reduce = [&](const std::string& what, std::vector<int> axes,
+                              const SampleInput& in) {
         check<Reduce>(what, {kind, std::move(axes)}, {in}, dtype, dtype == DType::f32 ? 2e-6 : 0);
       };
       reduce("all", {}, x);
@@ -157,12 +181,14 @@ TEST(CpuShapes, Reductions) {
   check<Argmax>("ties", {}, {{.shape = {5003, 14}, .low = -1, .high = 1.01}}, DType::bf16);
 }
 
-// A million values far from zero: means good to 1e-7, deviations to 1e-5 although mean / deviation is 1000.
+// A million values far from zero: means good to 1e-7, deviations to 1e-5 although mean / deviation
+// is 1000.
 TEST(CpuShapes, NormStatisticsOfAMillionValues) {
   for (const cpu::Isa isa : cpu::available_isas()) {
     SCOPED_TRACE(cpu::name(isa));
     const cpu::IsaScope scope(isa);
-    const Sample s = sample<GroupNorm>("", {{1, 1e-5}}, {{.shape = {1, 1 << 19, 2}, .low = 999, .high = 1001}});
+    const Sample s =
+        sample<GroupNorm>("", {{1, 1e-5}}, {{.shape = {1, 1 << 19, 2}, .low = 999, .high = 1001}});
     const Tensors in = draw(s, DType::f32, Device::cpu, 3);
     const Tensors got = call(record_of<GroupNorm>(), s.attrs, in);
     const Tensors expected = call(record_of<GroupNorm>(), s.attrs, {as_reference(in[0])});
@@ -176,31 +202,39 @@ TEST(CpuShapes, Norms) {
   const auto near_one = [](Shape s) { return SampleInput{.shape = s, .low = 0.5, .high = 2}; };
   for (const int64_t channels : {1, 3, 16, 30, 66, 144}) {
     SCOPED_TRACE(std::to_string(channels) + " channels");
-    const SampleInput x{.shape = {2, 7, 21, 13, channels}, .low = -1, .high = 3}, c{.shape = {channels}};
+    const SampleInput x{.shape = {2, 7, 21, 13, channels}, .low = -1, .high = 3},
+        c{.shape = {channels}};
     for (const int64_t groups : {int64_t{1}, channels, channels % 3 == 0 ? channels / 3 : 1}) {
       check<GroupNorm>("group", {{groups}}, {x, c, c}, DType::f32, 3e-6);
-      check<GroupNormGrad>("group grad", {{groups}}, {x, x, c, {.shape = {2, groups}}, near_one({2, groups})});
+      check<GroupNormGrad>("group grad", {{groups}},
+                           {x, x, c, {.shape = {2, groups}}, near_one({2, groups})});
     }
     check<BatchNorm>("batch", {}, {x, c, c}, DType::f32, 3e-6);
     check<BatchNormGrad>("batch grad", {}, {x, x, c, c, near_one({channels})});
-    check<BatchNormInference>("batch inference", {}, {x, c, c, c, near_one({channels})}, DType::f32, 3e-6);
+    check<BatchNormInference>("batch inference", {}, {x, c, c, c, near_one({channels})}, DType::f32,
+                              3e-6);
     if (channels > 1) check<LayerNorm>("layer", {}, {x, c, c}, DType::f32, 3e-6);
-    check<LayerNormGrad>("layer grad", {}, {x, x, c, {.shape = {2, 7, 21, 13}}, near_one({2, 7, 21, 13})});
+    check<LayerNormGrad>("layer grad", {},
+                         {x, x, c, {.shape = {2, 7, 21, 13}}, near_one({2, 7, 21, 13})});
   }
   check<LayerNorm>("long rows", {}, {{.shape = {3, 20011}, .low = 5, .high = 6}}, DType::f32, 1e-5);
 }
 
 TEST(CpuShapes, AlongAnAxis) {
-  const auto probabilities = [](Shape s) { return SampleInput{.shape = s, .low = 0.01, .high = 1}; };
+  const auto probabilities = [](Shape s) {
+    return SampleInput{.shape = s, .low = 0.01, .high = 1};
+  };
   const auto all = [&](const std::string& what, Shape shape, int axis) {
     SCOPED_TRACE(what);
-    const SampleInput x{.shape = shape, .low = -5, .high = 5}, dy{.shape = shape}, y = probabilities(shape);
+    const SampleInput x{.shape = shape, .low = -5, .high = 5}, dy{.shape = shape},
+        y = probabilities(shape);
     Shape norm = shape;
     norm.set(axis, 1);
     check<Softmax>("softmax", {{axis}}, {x}, DType::f32, 3e-6);
     check<SoftmaxGrad>("softmax grad", {{axis}}, {y, dy});
     check<LogSoftmax>("log softmax", {{axis}}, {x}, DType::f32, 3e-6);
-    check<LogSoftmaxGrad>("log softmax grad", {{axis}}, {{.shape = shape, .low = -5, .high = 0}, dy});
+    check<LogSoftmaxGrad>("log softmax grad", {{axis}},
+                          {{.shape = shape, .low = -5, .high = 0}, dy});
     check<L2Normalise>("l2", {{axis}}, {x}, DType::f32, 3e-6);
     check<L2NormaliseGrad>("l2 grad", {{axis}}, {{.shape = shape}, probabilities(norm), dy});
   };
@@ -218,7 +252,8 @@ TEST(CpuShapes, Resizing) {
   for (const DType dtype : {DType::f32, DType::bf16})
     for (const ResizeMode mode : {ResizeMode::nearest, ResizeMode::linear})
       for (const int64_t channels : {1, 14, 33}) {
-        const auto both = [&](const std::string& what, std::vector<int64_t> from, std::vector<int64_t> to, bool corners) {
+        const auto both = [&](const std::string& what, std::vector<int64_t> from,
+                              std::vector<int64_t> to, bool corners) {
           Shape coarse{2}, fine{2};
           for (int64_t s : from) coarse.push_back(s);
           for (int64_t s : to) fine.push_back(s);
@@ -239,7 +274,8 @@ TEST(CpuShapes, LossesAndUpdates) {
   };
   const SampleInput scalar{.shape = {}, .low = 0.5, .high = 2};
   for (const int64_t k : {2, 14, 37}) {
-    const SampleInput x{.shape = {2, 5003, k}, .low = -6, .high = 6}, p{.shape = {2, 5003, k}, .low = 0, .high = 1};
+    const SampleInput x{.shape = {2, 5003, k}, .low = -6, .high = 6},
+        p{.shape = {2, 5003, k}, .low = 0, .high = 1};
     const SampleInput y = labels({2, 5003}, static_cast<double>(k)), z = labels({2, 5003, k}, 2);
     const SampleInput w{.shape = {k}, .low = 0.5, .high = 2}, d{.shape = {2, k}};
     for (const int64_t ignored : {-100, 1}) {
@@ -256,11 +292,17 @@ TEST(CpuShapes, LossesAndUpdates) {
     check<BinaryCrossEntropyGrad>("binary grad", {}, {scalar, x, z});
   }
   const SampleInput q{.shape = {70003}}, positive{.shape = {70003}, .low = 0.01, .high = 1};
-  check<SgdStep>("nesterov", {.lr = 0.1, .momentum = 0.9, .nesterov = true, .weight_decay = 0.1, .grad_scale = 0.5}, {q, q, q});
-  check<AdamStep>("amsgrad", {.weight_decay = 0.1, .amsgrad = true, .step = 3}, {q, q, q, positive, positive});
-  check<AdamStep>("decoupled", {.weight_decay = 0.1, .decoupled = true, .step = 30}, {q, q, q, positive});
+  check<SgdStep>(
+      "nesterov",
+      {.lr = 0.1, .momentum = 0.9, .nesterov = true, .weight_decay = 0.1, .grad_scale = 0.5},
+      {q, q, q});
+  check<AdamStep>("amsgrad", {.weight_decay = 0.1, .amsgrad = true, .step = 3},
+                  {q, q, q, positive, positive});
+  check<AdamStep>("decoupled", {.weight_decay = 0.1, .decoupled = true, .step = 30},
+                  {q, q, q, positive});
   check<SquaredNorm>("squared norm", {}, {q}, DType::f32, 1e-12);
-  check<SquaredNorm>("squared norm", {}, {{.shape = {70003}, .low = 1e25, .high = 3e25}}, DType::f32, 1e-12);
+  check<SquaredNorm>("squared norm", {}, {{.shape = {70003}, .low = 1e25, .high = 3e25}},
+                     DType::f32, 1e-12);
   check<Dropout>("elements", {.p = 0.3, .seed = 5}, {q}, DType::bf16);
 }
 
@@ -275,19 +317,27 @@ TEST(CpuShapes, LabelsOutsideTheClassesAreRefused) {
   }
 }
 
-// The same bits for the same number of threads, and values that do not depend on it beyond rounding.
+// The same bits for the same number of threads, and values that do not depend on it beyond
+// rounding.
 TEST(CpuShapes, ThreadCounts) {
   const int before = thread_count();
   const auto on = [](int threads, const OpRecord& op, const Sample& s) {
     set_thread_count(threads);
     return call(op, s.attrs, draw(s, DType::f32, Device::cpu, 9));
   };
-  const SampleInput x{.shape = {1, 40, 50, 60, 3}}, c{.shape = {3}}, stat{.shape = {1, 3}, .low = 0.5};
+  const SampleInput x{.shape = {1, 40, 50, 60, 3}}, c{.shape = {3}},
+      stat{.shape = {1, 3}, .low = 0.5};
   const SampleInput labels{.shape = {1, 40, 50, 60}, .low = 0, .high = 3, .integer = true};
   const std::vector<std::pair<const OpRecord*, Sample>> cases = {
       {&record_of<GroupNorm>(), sample<GroupNorm>("norm", {{3}}, {x, c, c})},
-      {&record_of<GroupNormGrad>(), sample<GroupNormGrad>("norm grad", {{3}}, {x, x, c, stat, stat})},
-      {&record_of<LayerNormGrad>(), sample<LayerNormGrad>("layer grad", {}, {{.shape = {5000, 30}}, {.shape = {5000, 30}}, {.shape = {30}}, {.shape = {5000}}, {.shape = {5000}}})},
+      {&record_of<GroupNormGrad>(),
+       sample<GroupNormGrad>("norm grad", {{3}}, {x, x, c, stat, stat})},
+      {&record_of<LayerNormGrad>(), sample<LayerNormGrad>("layer grad", {},
+                                                          {{.shape = {5000, 30}},
+                                                           {.shape = {5000, 30}},
+                                                           {.shape = {30}},
+                                                           {.shape = {5000}},
+                                                           {.shape = {5000}}})},
       {&record_of<Reduce>(), sample<Reduce>("columns", {ReduceKind::sum, {0, 1, 2, 3}}, {x})},
       {&record_of<Reduce>(), sample<Reduce>("all", {ReduceKind::sum_squares, {}}, {x})},
       {&record_of<Softmax>(), sample<Softmax>("tokens", {{0}}, {{.shape = {20000, 7}}})},
@@ -300,7 +350,8 @@ TEST(CpuShapes, ThreadCounts) {
     for (const int threads : {2, 3, 5}) {
       const Tensors first = on(threads, *op, s), second = on(threads, *op, s);
       for (size_t i = 0; i < one.size(); ++i) {
-        EXPECT_EQ(first[i].to_vector(), second[i].to_vector()) << threads << " threads, output " << i;
+        EXPECT_EQ(first[i].to_vector(), second[i].to_vector())
+            << threads << " threads, output " << i;
         expect_near(first[i], one[i], 1e-6, std::to_string(threads) + " threads");
       }
     }
@@ -317,7 +368,8 @@ TEST(CpuShapes, InfinitiesInSoftmax) {
     for (const int axis : {0, 1}) {
       const auto p = softmax(masked, axis).to_vector();
       const auto expected = softmax(as_reference(masked), axis).to_vector();
-      for (size_t i = 0; i < p.size(); ++i) EXPECT_NEAR(p[i], expected[i], 1e-6) << axis << " at " << i;
+      for (size_t i = 0; i < p.size(); ++i)
+        EXPECT_NEAR(p[i], expected[i], 1e-6) << axis << " at " << i;
     }
   }
 }

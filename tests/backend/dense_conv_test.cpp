@@ -14,7 +14,8 @@
 namespace voxlab::cpu {
 namespace {
 
-// f32 rounds each of up to a few thousand products; errors grow like the square root of their number.
+// f32 rounds each of up to a few thousand products; errors grow like the square root of their
+// number.
 constexpr double f32_limit = 2e-6;
 constexpr float untouched = 12345.0F;
 
@@ -58,27 +59,83 @@ TEST(DenseConv, ShapesOfTheNetworks) {
   const A three = {3, 3, 3};
   const A one = {1, 1, 1};
   // 3x3x3 same-size, wide and narrow, with odd widths
-  check_all_passes({.in = {4, 6, 16}, .in_channels = 16, .out_channels = 16, .kernel = three, .pad = one});
-  check_all_passes({.batch = 2, .in = {3, 5, 7}, .in_channels = 32, .out_channels = 48, .kernel = three, .pad = one});
-  check_all_passes({.in = {4, 4, 4}, .in_channels = 64, .out_channels = 96, .kernel = three, .pad = one});
+  check_all_passes(
+      {.in = {4, 6, 16}, .in_channels = 16, .out_channels = 16, .kernel = three, .pad = one});
+  check_all_passes({.batch = 2,
+                    .in = {3, 5, 7},
+                    .in_channels = 32,
+                    .out_channels = 48,
+                    .kernel = three,
+                    .pad = one});
+  check_all_passes(
+      {.in = {4, 4, 4}, .in_channels = 64, .out_channels = 96, .kernel = three, .pad = one});
   // stem of few channels, head of 14
-  check_all_passes({.in = {4, 9, 13}, .in_channels = 1, .out_channels = 16, .kernel = three, .pad = one});
-  check_all_passes({.in = {4, 8, 8}, .in_channels = 4, .out_channels = 32, .kernel = three, .pad = one});
+  check_all_passes(
+      {.in = {4, 9, 13}, .in_channels = 1, .out_channels = 16, .kernel = three, .pad = one});
+  check_all_passes(
+      {.in = {4, 8, 8}, .in_channels = 4, .out_channels = 32, .kernel = three, .pad = one});
   check_all_passes({.batch = 2, .in = {3, 5, 7}, .in_channels = 16, .out_channels = 14});
   // downsampling, patch embedding, large-kernel stem
-  check_all_passes({.in = {6, 8, 10}, .in_channels = 16, .out_channels = 24, .kernel = {2, 2, 2}, .stride = {2, 2, 2}});
-  check_all_passes({.in = {4, 8, 12}, .in_channels = 1, .out_channels = 32, .kernel = {2, 4, 4}, .stride = {2, 4, 4}});
-  check_all_passes({.in = {8, 9, 10}, .in_channels = 3, .out_channels = 20, .kernel = {7, 7, 7}, .stride = {2, 2, 2}, .pad = {3, 3, 3}});
-  check_all_passes({.in = {5, 8, 9}, .in_channels = 16, .out_channels = 16, .kernel = three, .stride = {2, 2, 2}, .pad = one});
-  check_all_passes({.in = {4, 7, 9}, .in_channels = 8, .out_channels = 16, .kernel = three, .stride = {1, 2, 2}, .pad = one});
+  check_all_passes({.in = {6, 8, 10},
+                    .in_channels = 16,
+                    .out_channels = 24,
+                    .kernel = {2, 2, 2},
+                    .stride = {2, 2, 2}});
+  check_all_passes({.in = {4, 8, 12},
+                    .in_channels = 1,
+                    .out_channels = 32,
+                    .kernel = {2, 4, 4},
+                    .stride = {2, 4, 4}});
+  check_all_passes({.in = {8, 9, 10},
+                    .in_channels = 3,
+                    .out_channels = 20,
+                    .kernel = {7, 7, 7},
+                    .stride = {2, 2, 2},
+                    .pad = {3, 3, 3}});
+  check_all_passes({.in = {5, 8, 9},
+                    .in_channels = 16,
+                    .out_channels = 16,
+                    .kernel = three,
+                    .stride = {2, 2, 2},
+                    .pad = one});
+  check_all_passes({.in = {4, 7, 9},
+                    .in_channels = 8,
+                    .out_channels = 16,
+                    .kernel = three,
+                    .stride = {1, 2, 2},
+                    .pad = one});
   // two-dimensional
-  check_all_passes({.batch = 2, .in = {1, 14, 15}, .in_channels = 12, .out_channels = 20, .kernel = {1, 3, 3}, .stride = {1, 2, 2}, .pad = {0, 1, 1}});
+  check_all_passes({.batch = 2,
+                    .in = {1, 14, 15},
+                    .in_channels = 12,
+                    .out_channels = 20,
+                    .kernel = {1, 3, 3},
+                    .stride = {1, 2, 2},
+                    .pad = {0, 1, 1}});
   // depthwise and narrow groups
-  check_all_passes({.in = {6, 6, 6}, .in_channels = 24, .out_channels = 24, .kernel = {7, 7, 7}, .pad = {3, 3, 3}, .groups = 24});
-  check_all_passes({.batch = 2, .in = {1, 9, 17}, .in_channels = 40, .out_channels = 40, .kernel = {1, 3, 3}, .pad = {0, 1, 1}, .groups = 40});
-  check_all_passes({.batch = 2, .in = {3, 4, 5}, .in_channels = 6, .out_channels = 24, .groups = 6});
-  check_all_passes({.batch = 2, .in = {3, 4, 5}, .in_channels = 24, .out_channels = 6, .groups = 6});
-  check_all_passes({.in = {1, 8, 8}, .in_channels = 8, .out_channels = 12, .kernel = {1, 3, 3}, .pad = {0, 1, 1}, .groups = 4});
+  check_all_passes({.in = {6, 6, 6},
+                    .in_channels = 24,
+                    .out_channels = 24,
+                    .kernel = {7, 7, 7},
+                    .pad = {3, 3, 3},
+                    .groups = 24});
+  check_all_passes({.batch = 2,
+                    .in = {1, 9, 17},
+                    .in_channels = 40,
+                    .out_channels = 40,
+                    .kernel = {1, 3, 3},
+                    .pad = {0, 1, 1},
+                    .groups = 40});
+  check_all_passes(
+      {.batch = 2, .in = {3, 4, 5}, .in_channels = 6, .out_channels = 24, .groups = 6});
+  check_all_passes(
+      {.batch = 2, .in = {3, 4, 5}, .in_channels = 24, .out_channels = 6, .groups = 6});
+  check_all_passes({.in = {1, 8, 8},
+                    .in_channels = 8,
+                    .out_channels = 12,
+                    .kernel = {1, 3, 3},
+                    .pad = {0, 1, 1},
+                    .groups = 4});
 }
 
 ConvGeometry random_geometry(std::mt19937& rng) {
@@ -110,8 +167,8 @@ ConvGeometry random_geometry(std::mt19937& rng) {
     }
     const auto out = g.out();
     if (out[0] < 1 || out[1] < 1 || out[2] < 1) continue;
-    const int64_t products = g.batch * volume(out) * volume(g.kernel) *
-                             (g.in_channels / g.groups) * g.out_channels;
+    const int64_t products =
+        g.batch * volume(out) * volume(g.kernel) * (g.in_channels / g.groups) * g.out_channels;
     if (products < 4'000'000) return g;
   }
 }
@@ -124,7 +181,8 @@ TEST(DenseConv, RandomGeometries) {
   }
 }
 
-// bf16 inputs have exact products; only the f32 sums and, for bf16 outputs, the last rounding differ.
+// bf16 inputs have exact products; only the f32 sums and, for bf16 outputs, the last rounding
+// differ.
 Values rounded(const Values& v) {
   Values r;
   for (const float x : v) r.push_back(static_cast<float>(bfloat16(x)));
@@ -153,7 +211,9 @@ void check_bf16(const ConvGeometry& g) {
   const auto xh = halves(x);
   const auto wh = halves(w);
   const auto dyh = halves(dy);
-  const auto in16 = [](const std::vector<uint16_t>& v) { return ConstBuffer{v.data(), DType::bf16}; };
+  const auto in16 = [](const std::vector<uint16_t>& v) {
+    return ConstBuffer{v.data(), DType::bf16};
+  };
   constexpr double half_step = 1.0 / 256;  // of a bf16 output
   for (const Isa isa : available_isas()) {
     const IsaScope scope(isa);
@@ -210,11 +270,13 @@ TEST(DenseConv, SplitBf16RandomGeometries) {
 
 TEST(DenseConv, ImplementationNames) {
   const ConvGeometry dense = {.in = {2, 4, 4}, .in_channels = 16, .out_channels = 16};
-  const ConvGeometry depthwise = {.in = {2, 4, 4}, .in_channels = 16, .out_channels = 16, .groups = 16};
+  const ConvGeometry depthwise = {
+      .in = {2, 4, 4}, .in_channels = 16, .out_channels = 16, .groups = 16};
   const Values v(4096);
   Values out(4096);
   const auto run = [&](const ConvGeometry& g, DType type, Precision precision) {
-    return std::string(conv_forward(g, {v.data(), type}, {v.data(), type}, {out.data(), type}, {}, precision));
+    return std::string(
+        conv_forward(g, {v.data(), type}, {v.data(), type}, {out.data(), type}, {}, precision));
   };
   for (const Isa isa : available_isas()) {
     const IsaScope scope(isa);
@@ -230,17 +292,22 @@ TEST(DenseConv, ImplementationNames) {
 }
 
 TEST(DenseConv, EpilogueAddsBiasAndActivates) {
-  const ConvGeometry g = {.in = {3, 4, 9}, .in_channels = 5, .out_channels = 19, .kernel = {3, 3, 3}, .pad = {1, 1, 1}};
+  const ConvGeometry g = {
+      .in = {3, 4, 9}, .in_channels = 5, .out_channels = 19, .kernel = {3, 3, 3}, .pad = {1, 1, 1}};
   const Values x = random_values(size_x(g), 1);
   const Values w = random_values(size_w(g), 2);
   const Values bias = random_values(g.out_channels, 3);
   const Sums sums = reference_forward(g, x, w);
   const auto activate = [](double v, Activation a) {
     switch (a) {
-      case Activation::none: return v;
-      case Activation::relu: return v > 0 ? v : 0.0;
-      case Activation::leaky_relu: return v > 0 ? v : 0.1 * v;
-      case Activation::gelu: return 0.5 * v * (1.0 + std::erf(v / std::sqrt(2.0)));
+      case Activation::none:
+        return v;
+      case Activation::relu:
+        return v > 0 ? v : 0.0;
+      case Activation::leaky_relu:
+        return v > 0 ? v : 0.1 * v;
+      case Activation::gelu:
+        return 0.5 * v * (1.0 + std::erf(v / std::sqrt(2.0)));
     }
     return v;
   };
@@ -260,7 +327,11 @@ TEST(DenseConv, EpilogueAddsBiasAndActivates) {
 }
 
 TEST(DenseConv, TransposedConvolutionTakesABias) {
-  const ConvGeometry g = {.in = {4, 8, 8}, .in_channels = 6, .out_channels = 10, .kernel = {2, 4, 4}, .stride = {2, 4, 4}};
+  const ConvGeometry g = {.in = {4, 8, 8},
+                          .in_channels = 6,
+                          .out_channels = 10,
+                          .kernel = {2, 4, 4},
+                          .stride = {2, 4, 4}};
   const Values dy = random_values(size_y(g), 1);
   const Values w = random_values(size_w(g), 2);
   const Values bias = random_values(g.in_channels, 3);
@@ -281,7 +352,12 @@ TEST(DenseConv, InfinityAndNanStayInTheirWindow) {
     modes.push_back({isa, Precision::bf16x3});
   }
   for (const int64_t groups : {int64_t{1}, int64_t{8}}) {
-    const ConvGeometry g = {.in = {1, 9, 9}, .in_channels = 8, .out_channels = 8, .kernel = {1, 3, 3}, .pad = {0, 1, 1}, .groups = groups};
+    const ConvGeometry g = {.in = {1, 9, 9},
+                            .in_channels = 8,
+                            .out_channels = 8,
+                            .kernel = {1, 3, 3},
+                            .pad = {0, 1, 1},
+                            .groups = groups};
     for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf("")}) {
       Values x = random_values(size_x(g), 1);
       const Values w = random_values(size_w(g), 2);
@@ -293,7 +369,8 @@ TEST(DenseConv, InfinityAndNanStayInTheirWindow) {
         for (int64_t h = 0; h < 9; ++h) {
           for (int64_t v = 0; v < 9; ++v) {
             for (int64_t c = 0; c < 8; ++c) {
-              const bool hit = std::abs(h - 4) <= 1 && std::abs(v - 4) <= 1 && (groups == 1 || c == 3);
+              const bool hit =
+                  std::abs(h - 4) <= 1 && std::abs(v - 4) <= 1 && (groups == 1 || c == 3);
               EXPECT_EQ(std::isfinite(y[static_cast<size_t>((h * 9 + v) * 8 + c)]), !hit)
                   << name(isa) << " at " << h << " " << v << " channel " << c;
             }
@@ -305,7 +382,11 @@ TEST(DenseConv, InfinityAndNanStayInTheirWindow) {
 }
 
 TEST(DenseConv, SameThreadsSameBits) {
-  const ConvGeometry g = {.in = {9, 16, 16}, .in_channels = 16, .out_channels = 16, .kernel = {3, 3, 3}, .pad = {1, 1, 1}};
+  const ConvGeometry g = {.in = {9, 16, 16},
+                          .in_channels = 16,
+                          .out_channels = 16,
+                          .kernel = {3, 3, 3},
+                          .pad = {1, 1, 1}};
   const Values x = random_values(size_x(g), 1);
   const Values dy = random_values(size_y(g), 2);
   Values first(static_cast<size_t>(size_w(g)));

@@ -1,4 +1,5 @@
-// Matrix products of the CPU dense core against naive f64 sums, over strides, batches and epilogues.
+// Matrix products of the CPU dense core against naive f64 sums, over strides, batches and
+// epilogues.
 #include <cmath>
 
 #include "runtime/backend/cpu/dense/dense.h"
@@ -125,14 +126,16 @@ TEST(DenseMatmul, HeadsOfAttention) {
   constexpr int64_t heads = 4;
   constexpr int64_t size = 8;
   constexpr int64_t row = heads * size;
-  MatmulShape channel = {.m = size, .n = size, .k = tokens, .a = {1, row}, .b = {row, 1}, .c = {size, 1}};
+  MatmulShape channel = {
+      .m = size, .n = size, .k = tokens, .a = {1, row}, .b = {row, 1}, .c = {size, 1}};
   channel.batch[0] = {heads, size, size, size * size};
   check_matmul(channel, "q^T k");
   MatmulShape one_head = channel;
   one_head.batch[0] = {};
   one_head.k = 20001;
   check_matmul(one_head, "one long sum");
-  MatmulShape projection = {.m = size, .n = 64, .k = tokens, .a = {1, row}, .b = {64, 1}, .c = {64, 1}};
+  MatmulShape projection = {
+      .m = size, .n = 64, .k = tokens, .a = {1, row}, .b = {64, 1}, .c = {64, 1}};
   projection.batch[0] = {heads, size, 0, size * 64};
   check_matmul(projection, "k^T E");
   MatmulShape spatial = {.m = 300, .n = 64, .k = size, .a = {row, 1}, .b = {64, 1}, .c = {64, 1}};
@@ -219,10 +222,12 @@ TEST(DenseMatmul, EpilogueWithLongSumsAndStridedOutput) {
           for (int64_t n = 0; n < 21; ++n) {
             double sum = bias[static_cast<size_t>(n)];
             for (int64_t i = 0; i < k; ++i) {
-              sum += double{a[static_cast<size_t>(m * k + i)]} * double{b[static_cast<size_t>(i * 21 + n)]};
+              sum += double{a[static_cast<size_t>(m * k + i)]} *
+                     double{b[static_cast<size_t>(i * 21 + n)]};
             }
             const double want = 0.5 * sum * (1.0 + std::erf(sum / std::sqrt(2.0)));
-            ASSERT_NEAR(c[static_cast<size_t>(m * s.c.row + n * s.c.col)], want, 1e-5 * std::sqrt(k))
+            ASSERT_NEAR(c[static_cast<size_t>(m * s.c.row + n * s.c.col)], want,
+                        1e-5 * std::sqrt(k))
                 << name(isa) << " k " << k;
           }
         }

@@ -63,7 +63,8 @@ void for_each_product(const ConvGeometry& g, const Visit& visit) {
   }
 }
 
-// Sums in f64 beside the sum of magnitudes, which bounds the rounding error of any order of summation.
+// Sums in f64 beside the sum of magnitudes, which bounds the rounding error of any order of
+// summation.
 struct Sums {
   std::vector<double> value;
   std::vector<double> magnitude;
@@ -99,7 +100,8 @@ inline Sums reference_wgrad(const ConvGeometry& g, const Values& x, const Values
 }
 
 // Fails at the first element further from the f64 sum than `relative` times its magnitude.
-inline void expect_close(const Values& got, const Sums& want, double relative, const std::string& what) {
+inline void expect_close(const Values& got, const Sums& want, double relative,
+                         const std::string& what) {
   ASSERT_EQ(got.size(), want.value.size()) << what;
   for (size_t i = 0; i < got.size(); ++i) {
     const double limit = relative * want.magnitude[i] + 1e-30;

@@ -1,5 +1,5 @@
-// The vector functions behind activations and softmax, on values of every magnitude, against <cmath> in
-// f64; and their limits.
+// The vector functions behind activations and softmax, on values of every magnitude, against
+// <cmath> in f64; and their limits.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -13,7 +13,8 @@
 namespace voxlab {
 namespace {
 
-// About a million floats that walk through all bit patterns, so through all exponents and both signs.
+// About a million floats that walk through all bit patterns, so through all exponents and both
+// signs.
 std::vector<float> every_magnitude() {
   std::vector<float> values;
   for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += 4099) {
@@ -46,7 +47,8 @@ const Function functions[] = {
 
 TEST(VecMath, CloseToExactOnEveryMagnitude) {
   const std::vector<float> x = every_magnitude();
-  const Tensor input = Tensor::from_span({static_cast<int64_t>(x.size())}, std::span<const float>(x));
+  const Tensor input =
+      Tensor::from_span({static_cast<int64_t>(x.size())}, std::span<const float>(x));
   for (const cpu::Isa isa : cpu::available_isas())
     for (const Function& f : functions) {
       SCOPED_TRACE(std::string(cpu::name(isa)) + " " + std::string(to_string(f.kind)));
@@ -79,10 +81,10 @@ TEST(VecMath, LimitsAndNan) {
   const struct {
     UnaryKind kind;
     std::vector<double> y;
-  } cases[] = {{UnaryKind::exp, {inf, 0, nan, 1}},     {UnaryKind::log, {inf, nan, nan, -inf}},
-               {UnaryKind::tanh, {1, -1, nan, 0}},     {UnaryKind::sigmoid, {1, 0, nan, 0.5}},
-               {UnaryKind::erf, {1, -1, nan, 0}},      {UnaryKind::sqrt, {inf, nan, nan, 0}},
-               {UnaryKind::relu, {inf, 0, 0, 0}},      {UnaryKind::abs, {inf, inf, nan, 0}}};
+  } cases[] = {{UnaryKind::exp, {inf, 0, nan, 1}}, {UnaryKind::log, {inf, nan, nan, -inf}},
+               {UnaryKind::tanh, {1, -1, nan, 0}}, {UnaryKind::sigmoid, {1, 0, nan, 0.5}},
+               {UnaryKind::erf, {1, -1, nan, 0}},  {UnaryKind::sqrt, {inf, nan, nan, 0}},
+               {UnaryKind::relu, {inf, 0, 0, 0}},  {UnaryKind::abs, {inf, inf, nan, 0}}};
   for (const cpu::Isa isa : cpu::available_isas())
     for (const auto& c : cases) {
       SCOPED_TRACE(std::string(cpu::name(isa)) + " " + std::string(to_string(c.kind)));

@@ -1,10 +1,12 @@
-// The 16-bit floats, exhaustively: every value, and the rounding around every midpoint of neighbours.
+// The 16-bit floats, exhaustively: every value, and the rounding around every midpoint of
+// neighbours.
+#include "runtime/core/dtype.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
 
-#include "runtime/core/dtype.h"
 #include "runtime/core/error.h"
 
 namespace voxlab {
@@ -12,12 +14,14 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-// The value of a binary format by its definition: fraction bits below an exponent of the given bias.
+// The value of a binary format by its definition: fraction bits below an exponent of the given
+// bias.
 double value_by_definition(uint16_t bits, int fraction_bits, int bias) {
   const int fraction = bits & ((1 << fraction_bits) - 1);
   const int exponent = (bits & 0x7fff) >> fraction_bits;
-  const double magnitude = exponent == 0 ? std::ldexp(fraction, 1 - bias - fraction_bits)
-                                         : std::ldexp((1 << fraction_bits) + fraction, exponent - bias - fraction_bits);
+  const double magnitude =
+      exponent == 0 ? std::ldexp(fraction, 1 - bias - fraction_bits)
+                    : std::ldexp((1 << fraction_bits) + fraction, exponent - bias - fraction_bits);
   return bits & 0x8000 ? -magnitude : magnitude;
 }
 
@@ -47,8 +51,8 @@ void check_every_value(uint16_t infinite, int fraction_bits, int bias) {
   }
 }
 
-// Round to nearest, ties to even, of the f32 values at and next to each midpoint. Beyond the largest
-// value the next one would be 2^(emax + 1): from half-way on it is infinity.
+// Round to nearest, ties to even, of the f32 values at and next to each midpoint. Beyond the
+// largest value the next one would be 2^(emax + 1): from half-way on it is infinity.
 template <class Half>
 void check_every_midpoint(uint16_t infinite, int fraction_bits, int bias) {
   for (uint32_t bits = 0; bits < infinite; ++bits) {
@@ -79,8 +83,9 @@ TEST(Float16, LargeAndTiny) {
 }
 
 TEST(DTypes, NamesAndSizes) {
-  const std::pair<DType, int64_t> sizes[] = {{DType::f64, 8}, {DType::f32, 4}, {DType::bf16, 2}, {DType::f16, 2},
-                                             {DType::i64, 8}, {DType::i32, 4}, {DType::u8, 1},   {DType::boolean, 1}};
+  const std::pair<DType, int64_t> sizes[] = {{DType::f64, 8}, {DType::f32, 4},    {DType::bf16, 2},
+                                             {DType::f16, 2}, {DType::i64, 8},    {DType::i32, 4},
+                                             {DType::u8, 1},  {DType::boolean, 1}};
   for (const auto& [dtype, size] : sizes) {
     EXPECT_EQ(size_of(dtype), size);
     EXPECT_EQ(parse_dtype(name(dtype)), dtype);

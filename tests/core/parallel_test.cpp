@@ -56,7 +56,9 @@ TEST_P(Parallel, NothingToDo) {
 
 TEST_P(Parallel, ExceptionsReachTheCallerAndThePoolLives) {
   for (int round = 0; round < 3; ++round) {
-    EXPECT_THROW(parallel_for(100, 1, [](int64_t begin, int64_t) { fail("piece", std::to_string(begin)); }), Error);
+    EXPECT_THROW(
+        parallel_for(100, 1, [](int64_t begin, int64_t) { fail("piece", std::to_string(begin)); }),
+        Error);
     std::atomic<int64_t> sum = 0;
     parallel_for(100, 1, [&](int64_t begin, int64_t end) { sum += end - begin; });
     EXPECT_EQ(sum, 100);

@@ -1,10 +1,11 @@
-// Philox against the known answers of Random123 (kat_vectors, philox4x32 10), and what is drawn from it.
+// Philox against the known answers of Random123 (kat_vectors, philox4x32 10), and what is drawn
+// from it.
+#include "runtime/core/rng.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <vector>
-
-#include "runtime/core/rng.h"
 
 namespace voxlab {
 namespace {
@@ -12,16 +13,19 @@ namespace {
 using Block = std::array<uint32_t, 4>;
 
 TEST(Philox, KnownAnswers) {
-  EXPECT_EQ(philox4x32_10({0, 0, 0, 0}, {0, 0}), (Block{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox4x32_10({0, 0, 0, 0}, {0, 0}),
+            (Block{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
   EXPECT_EQ(philox4x32_10({~0U, ~0U, ~0U, ~0U}, {~0U, ~0U}),
             (Block{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
-  EXPECT_EQ(philox4x32_10({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
-            (Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  EXPECT_EQ(
+      philox4x32_10({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+      (Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
 TEST(Philox, CounterHoldsIndexStreamAndStep) {
   const Philox random(0x299f31d0a4093822, 0x13198a2e, 0x03707344);
-  EXPECT_EQ(random.block(0x85a308d3243f6a88), (Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  EXPECT_EQ(random.block(0x85a308d3243f6a88),
+            (Block{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
   const Philox zero(0);
   EXPECT_EQ(zero.bits(2), 0xbc57ac4cU);
   EXPECT_EQ(zero.bits(4), zero.block(1)[0]);

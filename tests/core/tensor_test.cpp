@@ -64,7 +64,8 @@ TEST(Tensors, CloneAndCopyOfStridedTensors) {
   const Tensor target = Tensor::zeros({3, 2}, DType::f64);
   transposed(target).copy_from(counted({2, 3}));  // strided target
   EXPECT_EQ(target.to_vector(), (Values{0, 3, 1, 4, 2, 5}));
-  transposed(target).copy_from(transposed(counted({3, 2}, DType::i32)));  // both strided, converting
+  transposed(target).copy_from(
+      transposed(counted({3, 2}, DType::i32)));  // both strided, converting
   EXPECT_EQ(target.to_vector(), (Values{0, 1, 2, 3, 4, 5}));
   EXPECT_EQ(message_of([&] { target.copy_from(t); }), "tensor: copy of f32 (2, 3) into f64 (3, 2)");
 }
@@ -92,7 +93,8 @@ TEST(Tensors, OtherDeviceGetsACopy) {
 
 TEST(Tensors, FactoriesFill) {
   EXPECT_EQ(Tensor::zeros({2, 2}, DType::bf16).to_vector(), Values(4));
-  for (const DType dtype : {DType::f64, DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8})
+  for (const DType dtype :
+       {DType::f64, DType::f32, DType::bf16, DType::f16, DType::i64, DType::i32, DType::u8})
     EXPECT_EQ(Tensor::full({3}, 5, dtype).to_vector(), Values(3, 5)) << name(dtype);
   EXPECT_EQ(Tensor::full({}, 2.5, DType::f32).item(), 2.5);
   EXPECT_THROW(Tensor::from_span({3}, std::span<const double>(Values{1, 2})), Error);
@@ -100,7 +102,8 @@ TEST(Tensors, FactoriesFill) {
 
 TEST(Tensors, IdentityIsOfTheValueNotTheHandle) {
   const Tensor t = counted({2});
-  const Tensor same = t;  // NOLINT(performance-unnecessary-copy-initialization): the copy is the point
+  const Tensor same =
+      t;  // NOLINT(performance-unnecessary-copy-initialization): the copy is the point
   EXPECT_EQ(same.id(), t.id());
   EXPECT_NE(counted({2}).id(), t.id());
   const Tensor renewed = t.renewed();

@@ -39,7 +39,8 @@ std::vector<Case> two_cases() {
 
 bool same(const Batch& a, const Batch& b) {
   const auto equal = [](const Tensor& p, const Tensor& q) {
-    return p.meta() == q.meta() && std::memcmp(p.raw(), q.raw(), static_cast<size_t>(p.bytes())) == 0;
+    return p.meta() == q.meta() &&
+           std::memcmp(p.raw(), q.raw(), static_cast<size_t>(p.bytes())) == 0;
   };
   return a.step == b.step && equal(a.image, b.image) && equal(a.label, b.label);
 }
@@ -47,8 +48,10 @@ bool same(const Batch& a, const Batch& b) {
 TEST(Loader, BatchesDependOnSeedAndStepAlone) {
   const PatchSampler sampler(two_cases(), {.patch = {8, 8, 8}, .batch = 3, .seed = 7});
   for (const int workers : {0, 1, 4}) {
-    Loader loader([&](int64_t step) { return sampler.batch(step); }, {.first = 5, .end = 25, .workers = workers});
-    for (int64_t step = 5; step < 25; ++step) EXPECT_TRUE(same(loader.next(), sampler.batch(step))) << step;
+    Loader loader([&](int64_t step) { return sampler.batch(step); },
+                  {.first = 5, .end = 25, .workers = workers});
+    for (int64_t step = 5; step < 25; ++step)
+      EXPECT_TRUE(same(loader.next(), sampler.batch(step))) << step;
   }
   const PatchSampler other(two_cases(), {.patch = {8, 8, 8}, .batch = 3, .seed = 8});
   EXPECT_FALSE(same(sampler.batch(5), other.batch(5)));
@@ -106,7 +109,8 @@ TEST(Sampler, EveryThirdSampleIsCentredOnAClassChosenUniformly) {
     }
   }
   EXPECT_EQ(centred[0], 2000);
-  // Case a has classes 1 (one voxel) and 3 (ninety), case b class 2: 1/4, 1/4 and 1/2 of 1000; sd under 16.
+  // Case a has classes 1 (one voxel) and 3 (ninety), case b class 2: 1/4, 1/4 and 1/2 of 1000; sd
+  // under 16.
   EXPECT_NEAR(centred[1], 250, 70);
   EXPECT_NEAR(centred[3], 250, 70);
   EXPECT_NEAR(centred[2], 500, 80);
@@ -115,7 +119,8 @@ TEST(Sampler, EveryThirdSampleIsCentredOnAClassChosenUniformly) {
 TEST(Sampler, AVolumeSmallerThanThePatchIsCentredAndPadded) {
   Case small = make_case("small", {3, 5, 4}, 1, 2);
   set_label(small, 0, 0, 0, 1);
-  const PatchSampler sampler({small}, {.patch = {6, 4, 8}, .batch = 1, .foreground = 1, .augment = AugmentConfig::none()});
+  const PatchSampler sampler(
+      {small}, {.patch = {6, 4, 8}, .batch = 1, .foreground = 1, .augment = AugmentConfig::none()});
   const Batch batch = sampler.batch(0);
   // Begins: z -(6-3)/2 = -1, y 0 (voxel 0 minus 2, kept inside), x -(8-4)/2 = -2.
   for (int64_t z = 0, i = 0; z < 6; ++z)
@@ -153,9 +158,15 @@ struct Ramp {
   }
   std::vector<float> values = std::vector<float>(5 * 5 * 5);
   std::vector<int32_t> labels = std::vector<int32_t>(5 * 5 * 5);
-  void read(const PatchMap& map) { read_patch(image, label, {2, 2, 2}, {5, 5, 5}, map, values, labels); }
-  float at(int64_t z, int64_t y, int64_t x) const { return values[static_cast<size_t>((z * 5 + y) * 5 + x)]; }
-  int32_t label_at(int64_t z, int64_t y, int64_t x) const { return labels[static_cast<size_t>((z * 5 + y) * 5 + x)]; }
+  void read(const PatchMap& map) {
+    read_patch(image, label, {2, 2, 2}, {5, 5, 5}, map, values, labels);
+  }
+  float at(int64_t z, int64_t y, int64_t x) const {
+    return values[static_cast<size_t>((z * 5 + y) * 5 + x)];
+  }
+  int32_t label_at(int64_t z, int64_t y, int64_t x) const {
+    return labels[static_cast<size_t>((z * 5 + y) * 5 + x)];
+  }
 };
 
 TEST(Augment, FlipsAreExact) {
@@ -180,7 +191,8 @@ TEST(Augment, ALinearMapOfALinearImageIsExact) {
     for (int64_t y = 0; y < 5; ++y)
       for (int64_t x = 0; x < 5; ++x) {
         std::array<double, 3> p{};  // about the centre (4, 4, 4) of the volume
-        const std::array<double, 3> o{static_cast<double>(z - 2), static_cast<double>(y - 2), static_cast<double>(x - 2)};
+        const std::array<double, 3> o{static_cast<double>(z - 2), static_cast<double>(y - 2),
+                                      static_cast<double>(x - 2)};
         for (size_t r = 0; r < 3; ++r) p[r] = 4 + m[r][0] * o[0] + m[r][1] * o[1] + m[r][2] * o[2];
         EXPECT_NEAR(ramp.at(z, y, x), p[0] + 10 * p[1] + 100 * p[2], 1e-3);
         EXPECT_EQ(ramp.label_at(z, y, x), std::lround(p[2]));
@@ -189,7 +201,8 @@ TEST(Augment, ALinearMapOfALinearImageIsExact) {
 
 TEST(Augment, OutsideIsZeroAndBackground) {
   Ramp ramp;
-  ramp.read({.matrix = {{{1, 0, 0}, {0, 1, 0}, {0, 0, 3}}}, .resampled = true});  // x from 4 - 6 to 4 + 6
+  ramp.read(
+      {.matrix = {{{1, 0, 0}, {0, 1, 0}, {0, 0, 3}}}, .resampled = true});  // x from 4 - 6 to 4 + 6
   EXPECT_EQ(ramp.at(1, 1, 0), 0);
   EXPECT_EQ(ramp.label_at(1, 1, 4), 0);
   EXPECT_EQ(ramp.at(1, 1, 3), 3 + 10 * 3 + 100 * 7);
@@ -203,9 +216,11 @@ TEST(Augment, RotationKeepsLengthsInMillimetres) {
   const PatchMap map = draw_map(config, spacing, draws);
   ASSERT_TRUE(map.resampled);
   for (size_t c = 0; c < 3; ++c)
-    for (size_t d = 0; d < 3; ++d) {  // columns in millimetres are orthogonal, of the voxel's own length
+    for (size_t d = 0; d < 3;
+         ++d) {  // columns in millimetres are orthogonal, of the voxel's own length
       double dot = 0;
-      for (size_t r = 0; r < 3; ++r) dot += map.matrix[r][c] * map.matrix[r][d] * spacing[r] * spacing[r];
+      for (size_t r = 0; r < 3; ++r)
+        dot += map.matrix[r][c] * map.matrix[r][d] * spacing[r] * spacing[r];
       EXPECT_NEAR(dot, c == d ? spacing[c] * spacing[c] : 0, 1e-12);
     }
 }
@@ -216,7 +231,8 @@ struct Figures {
 Figures figures_of(const std::vector<float>& values) {
   Figures f;
   for (float v : values) f.mean += v / static_cast<double>(values.size());
-  for (float v : values) f.variance += (v - f.mean) * (v - f.mean) / static_cast<double>(values.size());
+  for (float v : values)
+    f.variance += (v - f.mean) * (v - f.mean) / static_cast<double>(values.size());
   return f;
 }
 
@@ -233,7 +249,8 @@ TEST(Augment, NoiseIsNormalOfTheWantedVariance) {
 
 TEST(Augment, GammaKeepsMeanAndDeviationOfItsChannelAlone) {
   std::vector<float> values;
-  for (int i = 0; i < 4000; ++i) values.push_back(std::sin(static_cast<float>(i)) + static_cast<float>(i % 2));
+  for (int i = 0; i < 4000; ++i)
+    values.push_back(std::sin(static_cast<float>(i)) + static_cast<float>(i % 2));
   std::vector<float> before[2], after[2];
   for (size_t i = 0; i < values.size(); ++i) before[i % 2].push_back(values[i]);
   apply_gamma(values, 1, 2, 0.7, false);
@@ -256,17 +273,20 @@ TEST(Augment, RefusesSettingsThatMakeNoSense) {
   EXPECT_THROW(validate(config), Error);
 }
 
-// A training step of a small network takes 100 to 300 ms; measured here: 25 ms a batch on a free core.
+// A training step of a small network takes 100 to 300 ms; measured here: 25 ms a batch on a free
+// core.
 TEST(Augment, IsFastEnoughToHideBehindAStep) {
   Case large = make_case("large", {80, 96, 64}, 1, 0);
   set_label(large, 40, 40, 40, 1);
   AugmentConfig all;
-  all.rotate_probability = all.scale_probability = all.noise_probability = all.brightness_probability = 1;
+  all.rotate_probability = all.scale_probability = all.noise_probability =
+      all.brightness_probability = 1;
   all.contrast_probability = all.gamma_probability = 1;
   const PatchSampler sampler({large}, {.patch = {32, 64, 64}, .batch = 2, .augment = all});
   const auto start = std::chrono::steady_clock::now();
   for (int64_t step = 0; step < 4; ++step) sampler.batch(step);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / 4;
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / 4;
   RecordProperty("milliseconds_a_batch", std::to_string(seconds * 1e3));
   EXPECT_LT(seconds, 2.0);  // a generous bound for sanitizers and busy machines
 }

@@ -138,8 +138,7 @@ TEST(Config, WrongTypesSayWhatWasExpected) {
   EXPECT_EQ(error_of("weights = 3"), "a.toml:1:11: weights: expected an array, got the integer 3");
   EXPECT_EQ(error_of("weights = [1,\n  true]"),
             "a.toml:2:3: weights[1]: expected a real number, got true");
-  EXPECT_EQ(error_of("[net]\npatch = [1, 2]"),
-            "a.toml:2:9: net.patch: expected 3 values, got 2");
+  EXPECT_EQ(error_of("[net]\npatch = [1, 2]"), "a.toml:2:9: net.patch: expected 3 values, got 2");
   EXPECT_EQ(error_of("[net]\nattention = \"encodr\""),
             "a.toml:2:13: net.attention: 'encodr' is none of none, encoder, decoder, both; "
             "nearest 'encoder'");
@@ -151,7 +150,8 @@ TEST(Config, WrongTypesSayWhatWasExpected) {
 }
 
 TEST(Config, SyntaxErrorsHaveAPlaceToo) {
-  EXPECT_EQ(error_of("rate = 1\nrate = 2\n").rfind("a.toml:2:", 0), 0u) << error_of("rate = 1\nrate = 2\n");
+  EXPECT_EQ(error_of("rate = 1\nrate = 2\n").rfind("a.toml:2:", 0), 0u)
+      << error_of("rate = 1\nrate = 2\n");
   EXPECT_EQ(error_of("rate = \n").rfind("a.toml:1:", 0), 0u);
   EXPECT_EQ(error_of("food = \"\xff\"").rfind("a.toml:1:", 0), 0u);
   EXPECT_EQ(error_of(std::string(100000, '[')), "a.toml: the text is not TOML");
@@ -278,7 +278,8 @@ TEST(Config, OverridesComeFromTheCommandLine) {
   EXPECT_EQ(error("rate"), "--set rate: expected KEY=VALUE, for instance train.steps=100");
   EXPECT_EQ(error("rate.x=1"),
             "--set rate.x=1: 'rate.x' leads through 'rate', which is an integer and has no keys");
-  EXPECT_EQ(error("net..x=1"), "--set net..x=1: 'net..x' is not a path of keys such as 'train.rate'");
+  EXPECT_EQ(error("net..x=1"),
+            "--set net..x=1: 'net..x' is not a path of keys such as 'train.rate'");
 }
 
 }  // namespace

@@ -34,7 +34,8 @@ TEST_F(Record, ARunFolderTellsWhereANumberCameFrom) {
   EXPECT_EQ(error([&] { folder.results(); }), "runs/" + folder.id() + ": the run is partial");
 
   Results results;
-  results["params"] = {.value = 42952850, .unit = "", .kind = FigureKind::computed, .source = "meta"};
+  results["params"] = {
+      .value = 42952850, .unit = "", .kind = FigureKind::computed, .source = "meta"};
   results["dice"] = {.value = 0.75, .source = "strict-mm", .spread = 0.125, .n = 6};
   results["hd95"] = {.value = std::numeric_limits<double>::infinity(), .unit = "mm"};
   folder.finish(results);
@@ -58,8 +59,9 @@ TEST_F(Record, DamagedFilesAreNamed) {
   EXPECT_EQ(error([&] { folder.results(); }),
             folder.id() + "/result.json: dice.value: expected a number");
   write(folder.id() + "/result.json", R"({"dice": {"value": 1, "kind": "guessed"}})");
-  EXPECT_EQ(error([&] { folder.results(); }),
-            folder.id() + "/result.json: dice.kind: 'guessed' is none of published, computed, measured");
+  EXPECT_EQ(
+      error([&] { folder.results(); }),
+      folder.id() + "/result.json: dice.kind: 'guessed' is none of published, computed, measured");
   write(folder.id() + "/record.json", "{\"state\": ");
   EXPECT_EQ(error([&] { folder.state(); }).rfind(folder.id() + "/record.json: not JSON: ", 0), 0u);
 }
@@ -68,7 +70,8 @@ TEST_F(Record, AStepLogLosesAtMostTheLineThatWasCut) {
   const auto path = folder_ / "steps.jsonl";
   {
     StepLog log(path);
-    for (int64_t step = 0; step < 5; ++step) log.write({{"step", step}, {"loss", 1.0 / (step + 1)}});
+    for (int64_t step = 0; step < 5; ++step)
+      log.write({{"step", step}, {"loss", 1.0 / (step + 1)}});
     log.sync();
   }
   std::ofstream(path, std::ios::app) << "{\"step\": 5, \"lo";  // a kill in the middle of a write

@@ -18,11 +18,14 @@ namespace {
 using Report = TemporaryFolder;
 
 Table small_table() {
-  Table table("Title", {{"net", "network", false}, {"dice", "Dice (%)", true}, {"p", "published", true}});
-  table.add_row({Cell::of("a|b, \"c\""),
-                 Cell::of({.value = 81.256, .unit = "percent", .source = "rule r", .spread = 0.5, .n = 3}, 2),
-                 Cell::of({.value = 87.2, .kind = FigureKind::published, .source = "paper, table 1"}, 1)});
-  table.add_row({Cell::of("größer"), Cell::of({.value = 42.9, .kind = FigureKind::computed}, 2), Cell::of("")});
+  Table table("Title",
+              {{"net", "network", false}, {"dice", "Dice (%)", true}, {"p", "published", true}});
+  table.add_row(
+      {Cell::of("a|b, \"c\""),
+       Cell::of({.value = 81.256, .unit = "percent", .source = "rule r", .spread = 0.5, .n = 3}, 2),
+       Cell::of({.value = 87.2, .kind = FigureKind::published, .source = "paper, table 1"}, 1)});
+  table.add_row({Cell::of("größer"), Cell::of({.value = 42.9, .kind = FigureKind::computed}, 2),
+                 Cell::of("")});
   table.add_row({Cell::of("x"), Cell::of({.value = std::nan("")}, 2),
                  Cell::of({.value = 3, .kind = FigureKind::published, .source = "other"}, 0)});
   table.add_note("Dice: rule r");
@@ -86,18 +89,24 @@ TEST_F(Report, PublishedNumbersComeWithTheirSource) {
   EXPECT_EQ(params->value, 42.96);  // Synapse table of the paper
   EXPECT_EQ(params->kind, FigureKind::published);
   EXPECT_EQ(params->source,
-            "UNETR++, synapse_main: Amshaker/unetr_plus_plus gh-pages:images/Synapse_quantitative_results.png "
+            "UNETR++, synapse_main: Amshaker/unetr_plus_plus "
+            "gh-pages:images/Synapse_quantitative_results.png "
             "(two-sources)");
   EXPECT_EQ(table.find("UNETR", "dice.Spl")->value, 85.0);
   EXPECT_FALSE(table.find("U-Net", "params_M").has_value());  // blank in the source
-  EXPECT_EQ(error([&] { table.find("UNETR+", "params_M"); }).substr(0, 20), published_root.string().substr(0, 20));
-  EXPECT_NE(error([&] { table.find("UNETR+", "params_M"); }).find("unknown method 'UNETR+'; nearest known method 'UNETR"),
+  EXPECT_EQ(error([&] { table.find("UNETR+", "params_M"); }).substr(0, 20),
+            published_root.string().substr(0, 20));
+  EXPECT_NE(error([&] {
+              table.find("UNETR+", "params_M");
+            }).find("unknown method 'UNETR+'; nearest known method 'UNETR"),
             std::string::npos);
-  EXPECT_NE(error([&] { table.find("UNETR++", "parms_M"); })
-                .find("unknown key 'parms_M'; nearest known key 'params_M'"),
+  EXPECT_NE(error([&] {
+              table.find("UNETR++", "parms_M");
+            }).find("unknown key 'parms_M'; nearest known key 'params_M'"),
             std::string::npos);
-  EXPECT_NE(error([&] { load_published(published_root, "unetr_pp/synapse_mian"); })
-                .find("unknown table 'synapse_mian'; nearest known table 'synapse_main'"),
+  EXPECT_NE(error([&] {
+              load_published(published_root, "unetr_pp/synapse_mian");
+            }).find("unknown table 'synapse_mian'; nearest known table 'synapse_main'"),
             std::string::npos);
 }
 
@@ -132,14 +141,16 @@ TEST_F(Report, EveryPublishedFileReads) {
 }
 
 TEST_F(Report, SeveralRunsBecomeMeanAndSampleDeviation) {
-  const std::vector<Figure> runs = {{.value = 1, .source = "r", .n = 6}, {.value = 2, .source = "r", .n = 6},
+  const std::vector<Figure> runs = {{.value = 1, .source = "r", .n = 6},
+                                    {.value = 2, .source = "r", .n = 6},
                                     {.value = 6, .source = "r", .n = 6}};
   const Figure all = over_runs(runs);
   EXPECT_DOUBLE_EQ(all.value, 3);
   EXPECT_DOUBLE_EQ(*all.spread, std::sqrt(7.0));  // (4 + 1 + 9) / 2
   EXPECT_EQ(all.n, 3);
   EXPECT_EQ(all.source, "r; mean ± standard deviation over n runs");
-  const std::vector<Figure> computed(2, {.value = 5, .kind = FigureKind::computed, .source = "meta"});
+  const std::vector<Figure> computed(2,
+                                     {.value = 5, .kind = FigureKind::computed, .source = "meta"});
   EXPECT_EQ(over_runs(computed).source, "meta");
   EXPECT_FALSE(over_runs(computed).spread.has_value());
 }
@@ -156,13 +167,15 @@ struct Tiny {
 
 TEST_F(Report, ASuiteTableStandsBesidePublishedNumbers) {
   write("published/p.toml",
-        "[paper]\nname = \"P\"\n[[table]]\nid = \"t\"\nsource = \"S\"\nmetric_columns = [\"dice_mean\"]\n"
+        "[paper]\nname = \"P\"\n[[table]]\nid = \"t\"\nsource = \"S\"\nmetric_columns = "
+        "[\"dice_mean\"]\n"
         "[[table.row]]\nmethod = \"A\"\ndice_mean = 87.2\n[[table.row]]\nmethod = \"B\"\n");
-  const Suite suite = load_suite(write(
-      "s.toml",
-      "[axes]\nnet = [\"a\", \"b\", \"c\"]\nseed = [0, 1]\n[labels]\n\"net.a\" = \"net A\"\n"
-      "[table]\ntitle = \"T\"\ncolumns = [\"params\", \"dice\"]\n"
-      "[table.published]\ntable = \"p/t\"\nrows = { a = \"A\", b = \"B\" }\ncolumns = { params = \"\" }\n"));
+  const Suite suite = load_suite(
+      write("s.toml",
+            "[axes]\nnet = [\"a\", \"b\", \"c\"]\nseed = [0, 1]\n[labels]\n\"net.a\" = \"net A\"\n"
+            "[table]\ntitle = \"T\"\ncolumns = [\"params\", \"dice\"]\n"
+            "[table.published]\ntable = \"p/t\"\nrows = { a = \"A\", b = \"B\" }\ncolumns = { "
+            "params = \"\" }\n"));
   const auto cells = expand(suite, resolve<Tiny>);
   const auto runs = folder_ / "runs";
   const auto finish = [&](size_t i, double dice) {
@@ -194,16 +207,20 @@ x ±s n=k measured here, k values with spread s; =x computed from shapes; x [k] 
 )text");
   Suite wrong = suite;
   wrong.table.columns = {"dcie"};
-  EXPECT_EQ(error([&] { suite_table(wrong, cells, {runs, folder_ / "published"}); }),
+  EXPECT_EQ(error([&] {
+              suite_table(wrong, cells, {runs, folder_ / "published"});
+            }),
             "s.toml: table.columns: unknown column 'dcie'; nearest known column 'dice'");
   wrong = suite;
   wrong.table.published.rows["d"] = "A";
-  EXPECT_NE(error([&] { suite_table(wrong, cells, {runs, folder_ / "published"}); })
-                .find("table.published.rows: unknown row 'd'"),
+  EXPECT_NE(error([&] {
+              suite_table(wrong, cells, {runs, folder_ / "published"});
+            }).find("table.published.rows: unknown row 'd'"),
             std::string::npos);
 }
 
-// Steps of one second with two samples each; every step takes exactly as long, so the averages are exact.
+// Steps of one second with two samples each; every step takes exactly as long, so the averages are
+// exact.
 std::string progress_text(ProgressMode mode, int64_t first, int64_t last, double seconds = 1) {
   std::ostringstream out;
   double time = 100;
@@ -212,7 +229,9 @@ std::string progress_text(ProgressMode mode, int64_t first, int64_t last, double
                       {.mode = mode, .out = &out, .now = [&] { return time; }, .columns = 60});
     for (int64_t step = first + 1; step <= last; ++step) {
       time += seconds;
-      progress.step({.step = step, .loss = 0.5, .dice = step == 4 ? std::optional(0.75) : std::nullopt,
+      progress.step({.step = step,
+                     .loss = 0.5,
+                     .dice = step == 4 ? std::optional(0.75) : std::nullopt,
                      .samples = 2});
     }
   }
@@ -269,7 +288,8 @@ TEST_F(Report, PngFilesHaveThePixelsOfTheImage) {
   EXPECT_EQ(back.width, 3);
   EXPECT_EQ(back.height, 2);
   EXPECT_EQ(back.pixels, image.pixels);
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);  // no temporary file
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}),
+            1);  // no temporary file
 }
 
 TEST_F(Report, PanelsShowImageTruthAndPrediction) {
@@ -285,14 +305,16 @@ TEST_F(Report, PanelsShowImageTruthAndPrediction) {
   EXPECT_EQ(panels.height, height + 16 + 8);
   EXPECT_EQ(panels.at(0, 0), (Rgb{0, 0, 0}));
   EXPECT_EQ(panels.at(1, 0), (Rgb{255, 255, 255}));
-  EXPECT_EQ(panels.at(256 + 8, 0), (Rgb{115, 80, 0}));        // half of label 1's 230, 159, 0
+  EXPECT_EQ(panels.at(256 + 8, 0), (Rgb{115, 80, 0}));  // half of label 1's 230, 159, 0
   EXPECT_EQ(panels.at(256 + 8 + 1, 0), (Rgb{255, 255, 255}));
   EXPECT_EQ(panels.at(2 * 264 + 1, 0), (Rgb{128, 207, 185}));  // white with label 3's 0, 158, 115
   EXPECT_EQ(panels.at(256 + 3, 0), (Rgb{255, 255, 255}));      // the gap
   EXPECT_EQ(panels.at(0, height + 8), label_colour(1));
   EXPECT_EQ(panels.at(24, height + 8), label_colour(3));
   EXPECT_EQ(slice_panels({16, 8, std::span(values).first(128), {}, {}}).width, 256);
-  EXPECT_EQ(error([&] { slice_panels({16, 8, values, {}, {}}); }),
+  EXPECT_EQ(error([&] {
+              slice_panels({16, 8, values, {}, {}});
+            }),
             "slice_panels: a 16x8 slice has 512 values, 0 true labels and 0 predicted ones");
 }
 

@@ -77,7 +77,8 @@ TEST_F(Sweep, TheFirstAxisVariesSlowest) {
 
 TEST_F(Sweep, IdsDoNotDependOnHowTheFileIsWritten) {
   const auto a = cells(two_by_two);
-  const auto b = cells("[axes]\nnet.attention = [\"none\", \"both\"]\nseed = [7, 8]\n", {"rate=0.25"});
+  const auto b =
+      cells("[axes]\nnet.attention = [\"none\", \"both\"]\nseed = [7, 8]\n", {"rate=0.25"});
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(a[i].id, b[i].id);
 }
 

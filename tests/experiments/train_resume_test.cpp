@@ -91,12 +91,14 @@ TEST(TrainResume, AKilledRunGivesTheSameBits) {
     EXPECT_EQ(file_text(root / "whole" / name), file_text(root / "killed" / name)) << name;
 
   // The logs say the same too, but for the clock.
-  const auto a = read_step_log(root / "whole/steps.jsonl"), b = read_step_log(root / "killed/steps.jsonl");
+  const auto a = read_step_log(root / "whole/steps.jsonl"),
+             b = read_step_log(root / "killed/steps.jsonl");
   ASSERT_EQ(a.size(), 12U);
   ASSERT_EQ(b.size(), 12U);
   for (size_t i = 0; i < a.size(); ++i) {
     EXPECT_EQ(a[i]["step"], static_cast<int64_t>(i));
-    for (const char* key : {"step", "loss", "dice", "gradient_norm", "lr"}) EXPECT_EQ(a[i][key], b[i][key]) << i << key;
+    for (const char* key : {"step", "loss", "dice", "gradient_norm", "lr"})
+      EXPECT_EQ(a[i][key], b[i][key]) << i << key;
     EXPECT_EQ(a[i].contains("validation_dice"), (i + 1) % 4 == 0);
   }
 }
@@ -104,7 +106,8 @@ TEST(TrainResume, AKilledRunGivesTheSameBits) {
 TEST(TrainResume, AnotherConfigurationsCheckpointIsRefused) {
   const TemporaryFolder folder;
   write_ball_dataset(folder.path() / "balls");
-  const ConfigNode resolved = ball_config(folder.path() / "balls", "[train]\nsteps = 1\n");
+  const ConfigNode resolved =
+      ball_config(folder.path() / "balls", "[train]\nsteps = 1\n[train.schedule]\nwarmup = 0\n");
   const auto config = read_config<ExperimentConfig>(resolved);
   const TrainingData data = load_training_data(config, folder.path(), [](std::string_view) {});
   Network network = make_network(config.net, {});
@@ -113,7 +116,9 @@ TEST(TrainResume, AnotherConfigurationsCheckpointIsRefused) {
     train_network(config, data, network, folder.path(), "another", {});
     FAIL() << "was taken";
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("configuration one, not of another"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("configuration one, not of another"),
+              std::string::npos)
+        << error.what();
   }
 }
 
@@ -122,21 +127,25 @@ TEST(TrainCheckpoint, HoldsEverythingOnceAndRefusesAnotherNetwork) {
   const auto config = read_config<ExperimentConfig>(ball_config("x"));
   const auto optimizer_config = config.train.optimizer;
   const fs::path file = folder.path() / "a.safetensors";
-  const Network one = make_network(config.net, {.seed = 1}), two = make_network(config.net, {.seed = 2});
+  const Network one = make_network(config.net, {.seed = 1}),
+                two = make_network(config.net, {.seed = 2});
   train::Optimizer of_one = train::make_optimizer(optimizer_config, one.parameters);
   train::Optimizer of_two = train::make_optimizer(optimizer_config, two.parameters);
   Tensors gradients;
-  for (const Tensor& each : one.parameters.values()) gradients.push_back(Tensor::full(each.shape(), 0.25, DType::f32));
+  for (const Tensor& each : one.parameters.values())
+    gradients.push_back(Tensor::full(each.shape(), 0.25, DType::f32));
   of_one.step(gradients, 0.01);
   train::save_checkpoint(file, one.parameters, of_one, {{"step", 1}});
   EXPECT_EQ(train::read_checkpoint_state(file)["step"], 1);
   EXPECT_EQ(train::load_checkpoint(file, two.parameters, &of_two)["step"], 1);
   for (size_t i = 0; i < one.parameters.all().size(); ++i)
-    EXPECT_EQ(one.parameters.all()[i]->value.to_vector(), two.parameters.all()[i]->value.to_vector());
+    EXPECT_EQ(one.parameters.all()[i]->value.to_vector(),
+              two.parameters.all()[i]->value.to_vector());
   of_one.step(gradients, 0.01);
   of_two.step(gradients, 0.01);
   const auto a = of_one.state(), b = of_two.state();
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(a[i].value.to_vector(), b[i].value.to_vector()) << a[i].name;
+  for (size_t i = 0; i < a.size(); ++i)
+    EXPECT_EQ(a[i].value.to_vector(), b[i].value.to_vector()) << a[i].name;
 
   NetConfig other = config.net;
   other.unetr_pp.classes = 4;

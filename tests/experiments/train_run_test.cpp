@@ -38,8 +38,8 @@ TEST(TrainRun, LearnsBallsAndWritesWhatItFound) {
   run.begin(resolved, config.seed, "balls");
   run.finish(run_experiment(config, run, {.quiet = true}));
 
-  // Two balls that differ from their surroundings by ten deviations of the noise: a network that learned
-  // anything finds most of them; one that did not scores about 0.
+  // Two balls that differ from their surroundings by ten deviations of the noise: a network that
+  // learned anything finds most of them; one that did not scores about 0.
   const Results results = run.results();
   EXPECT_GT(results.at("dice").value, 0.6);
   EXPECT_EQ(results.at("dice").n, 2);
@@ -57,7 +57,8 @@ TEST(TrainRun, LearnsBallsAndWritesWhatItFound) {
     const NiftiImage found = read_nifti(run.file("predictions") / (std::string(id) + ".nii.gz"));
     EXPECT_EQ(found.volume.affine, image.volume.affine);
     EXPECT_EQ(found.volume.size(), image.volume.size());
-    for (double value : found.volume.voxels.to_vector()) EXPECT_TRUE(value == 0 || value == 1 || value == 5) << value;
+    for (double value : found.volume.voxels.to_vector())
+      EXPECT_TRUE(value == 0 || value == 1 || value == 5) << value;
   }
 
   // Scoring those files by themselves gives the figures of the run.
@@ -75,10 +76,12 @@ TEST(TrainRun, LearnsBallsAndWritesWhatItFound) {
   const auto inputs = prediction_inputs({data / "imagesTs"}, 1);
   ASSERT_EQ(inputs.size(), 2U);
   EXPECT_EQ(inputs[0].id, "ball_4");
-  const PredictedFile alone = predict_file(model, inputs[0], folder.path() / "out", window_options(model.config));
+  const PredictedFile alone =
+      predict_file(model, inputs[0], folder.path() / "out", window_options(model.config));
   EXPECT_EQ(read_nifti(alone.file).volume.voxels.to_vector(),
             read_nifti(run.file("predictions") / "ball_4.nii.gz").volume.voxels.to_vector());
-  EXPECT_NE(error_of([&] { load_model(run.path(), "best"); }).find("has no best.safetensors"), std::string::npos);
+  EXPECT_NE(error_of([&] { load_model(run.path(), "best"); }).find("has no best.safetensors"),
+            std::string::npos);
 }
 
 TEST(TrainRun, Bf16LearnsToo) {
@@ -87,18 +90,20 @@ TEST(TrainRun, Bf16LearnsToo) {
   std::vector<double> first, last;
   for (const char* precision : {"f32", "bf16"}) {
     const ConfigNode resolved =
-        ball_config(data, std::string("[train]\nsteps = 8\ncheckpoint_every = 0\nprecision = \"") + precision + "\"\n");
+        ball_config(data, std::string("[train]\nsteps = 8\ncheckpoint_every = 0\nprecision = \"") +
+                              precision + "\"\n");
     const auto config = read_config<ExperimentConfig>(resolved);
     const TrainingData loaded = load_training_data(config, folder.path(), [](std::string_view) {});
     Network network = make_network(config.net, {.seed = 3});
     fs::create_directories(folder.path() / precision);
     train_network(config, loaded, network, folder.path() / precision, content_id(resolved), {});
-    for (const auto& p : network.parameters.all()) EXPECT_EQ(p->value.dtype(), DType::f32) << p->name;
+    for (const auto& p : network.parameters.all())
+      EXPECT_EQ(p->value.dtype(), DType::f32) << p->name;
     const auto log = read_step_log(folder.path() / precision / "steps.jsonl");
     first.push_back(log.front()["loss"]);
     last.push_back(log.back()["loss"]);
   }
-  EXPECT_NE(first[0], first[1]);  // it was bf16
+  EXPECT_NE(first[0], first[1]);                               // it was bf16
   EXPECT_NEAR(first[0], first[1], 0.02 * std::abs(first[0]));  // 8 bits of mantissa
   EXPECT_NEAR(last[0], last[1], 0.2 * std::abs(last[0]));
 }
@@ -107,24 +112,34 @@ TEST(TrainRun, SaysWhatDoesNotFit) {
   const TemporaryFolder folder;
   const fs::path data = write_ball_dataset(folder.path() / "balls");
   const auto load = [&](const std::string& more) {
-    load_training_data(read_config<ExperimentConfig>(ball_config(data, more)), folder.path(), [](std::string_view) {});
+    load_training_data(read_config<ExperimentConfig>(ball_config(data, more)), folder.path(),
+                       [](std::string_view) {});
   };
-  EXPECT_NE(error_of([&] { load("[unetr_pp]\nclasses = 4\n"); }).find("unetr_pp.classes: is 4, but"), std::string::npos);
-  EXPECT_NE(error_of([&] { load("[unetr_pp]\nin_channels = 2\n"); }).find("has 1 channel"), std::string::npos);
-  EXPECT_NE(error_of([&] { load("[train]\nvalidation_cases = 4\n"); }).find("there are 4 training cases"), std::string::npos);
-  EXPECT_NE(error_of([&] { load("[train]\nstep = 4\n"); }).find("unknown key 'train.step'"), std::string::npos);
-  EXPECT_NE(error_of([&] { load("[train]\nprecision = \"f64\"\n"); }).find("f32 or bf16"), std::string::npos);
+  EXPECT_NE(
+      error_of([&] { load("[unetr_pp]\nclasses = 4\n"); }).find("unetr_pp.classes: is 4, but"),
+      std::string::npos);
+  EXPECT_NE(error_of([&] { load("[unetr_pp]\nin_channels = 2\n"); }).find("has 1 channel"),
+            std::string::npos);
+  EXPECT_NE(
+      error_of([&] { load("[train]\nvalidation_cases = 4\n"); }).find("there are 4 training cases"),
+      std::string::npos);
+  EXPECT_NE(error_of([&] { load("[train]\nstep = 4\n"); }).find("unknown key 'train.step'"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] { load("[train]\nprecision = \"f64\"\n"); }).find("f32 or bf16"),
+            std::string::npos);
   std::ofstream(folder.path() / "list.txt") << "ball_0\nball_9\n";
-  EXPECT_NE(error_of([&] { load("[data]\ntrain_list = \"" + (folder.path() / "list.txt").string() + "\"\n"); })
-                .find("case ball_9 is not in"), std::string::npos);
+  EXPECT_NE(error_of([&] {
+              load("[data]\ntrain_list = \"" + (folder.path() / "list.txt").string() + "\"\n");
+            }).find("case ball_9 is not in"),
+            std::string::npos);
 }
 
 TEST(TrainRun, ListsChooseCases) {
   const TemporaryFolder folder;
   const fs::path data = write_ball_dataset(folder.path() / "balls");
   std::ofstream(folder.path() / "train.txt") << "ball_4\nball_1\n";
-  const auto config = read_config<ExperimentConfig>(
-      ball_config(data, "[data]\ntrain_list = \"" + (folder.path() / "train.txt").string() + "\"\n"));
+  const auto config = read_config<ExperimentConfig>(ball_config(
+      data, "[data]\ntrain_list = \"" + (folder.path() / "train.txt").string() + "\"\n"));
   const TrainingData loaded = load_training_data(config, folder.path(), [](std::string_view) {});
   ASSERT_EQ(loaded.train.size(), 2U);
   EXPECT_EQ(loaded.train[0].id, "ball_4");
@@ -133,7 +148,8 @@ TEST(TrainRun, ListsChooseCases) {
 }
 
 TEST(TrainRun, AVariantIsTheBaseOfItsTable) {
-  const ConfigNode node = parse_config("variant = \"acdc\"\n[unetr_pp]\nheads = 2\n[data]\nsource = \"x\"\n", "t");
+  const ConfigNode node =
+      parse_config("variant = \"acdc\"\n[unetr_pp]\nheads = 2\n[data]\nsource = \"x\"\n", "t");
   const auto config = read_config<ExperimentConfig>(resolve_experiment(node));
   EXPECT_EQ(config.net.unetr_pp.image, (std::vector<int64_t>{16, 160, 160}));
   EXPECT_EQ(config.net.unetr_pp.heads, 2);
@@ -143,17 +159,26 @@ TEST(PredictInputs, ChannelsOfOneVolumeBelongTogether) {
   const TemporaryFolder folder;
   for (const char* name : {"a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "notes.txt"})
     std::ofstream(folder.path() / name) << "";
-  EXPECT_NE(error_of([&] { prediction_inputs({folder.path()}, 2); }).find("expected 2 channel files b_0000"), std::string::npos);
+  EXPECT_NE(error_of([&] {
+              prediction_inputs({folder.path()}, 2);
+            }).find("expected 2 channel files b_0000"),
+            std::string::npos);
   fs::remove(folder.path() / "b_0000.nii.gz");
   const auto inputs = prediction_inputs({folder.path()}, 2);
   ASSERT_EQ(inputs.size(), 1U);
   EXPECT_EQ(inputs[0].id, "a");
   EXPECT_EQ(inputs[0].images.size(), 2U);
+  // With one channel, 0001 is part of a name.
+  const auto single = prediction_inputs({folder.path()}, 1);
+  ASSERT_EQ(single.size(), 2U);
+  EXPECT_EQ(single[0].id, "a");
+  EXPECT_EQ(single[1].id, "a_0001");
 }
 
 TEST(DemoData, PhantomsAreADatasetAndAlwaysTheSame) {
   const TemporaryFolder folder;
-  const fs::path one = make_demo_data("phantom", folder.path() / "1"), two = make_demo_data("phantom", folder.path() / "2");
+  const fs::path one = make_demo_data("phantom", folder.path() / "1"),
+                 two = make_demo_data("phantom", folder.path() / "2");
   const Dataset dataset = read_dataset(one);
   EXPECT_EQ(dataset.train.size(), 8U);
   EXPECT_EQ(dataset.test.size(), 2U);
@@ -163,7 +188,8 @@ TEST(DemoData, PhantomsAreADatasetAndAlwaysTheSame) {
   for (const DatasetCase& each : dataset.train) {
     const RawCase raw = read_case(dataset, each);
     std::array<int64_t, 4> count{};
-    for (int64_t v = 0; v < raw.labels.numel(); ++v) ++count[static_cast<size_t>(raw.labels.data<int32_t>()[v])];
+    for (int64_t v = 0; v < raw.labels.numel(); ++v)
+      ++count[static_cast<size_t>(raw.labels.data<int32_t>()[v])];
     for (int64_t n : count) EXPECT_GT(n, 100) << each.id;
   }
 }
@@ -185,18 +211,22 @@ TEST(DemoData, HalvesOfColin27KeepTheirPlaceInTheHead) {
         for (int64_t x = 0; x < size[2]; x += 3) {
           std::array<double, 3> mm{};  // the whole head's affine is the identity with an offset
           for (size_t r = 0; r < 3; ++r)
-            mm[r] = a[r][0] * static_cast<double>(x) + a[r][1] * static_cast<double>(y) + a[r][2] * static_cast<double>(z) + a[r][3] - whole.affine[r][3];
-          const auto i = static_cast<int64_t>(mm[0]), j = static_cast<int64_t>(mm[1]), k = static_cast<int64_t>(mm[2]);
+            mm[r] = a[r][0] * static_cast<double>(x) + a[r][1] * static_cast<double>(y) +
+                    a[r][2] * static_cast<double>(z) + a[r][3] - whole.affine[r][3];
+          const auto i = static_cast<int64_t>(mm[0]), j = static_cast<int64_t>(mm[1]),
+                     k = static_cast<int64_t>(mm[2]);
           ASSERT_EQ(raw.volume.voxels.data<float>()[(z * size[1] + y) * size[2] + x],
                     whole.voxels.data<uint8_t>()[(k * 217 + j) * 181 + i]);
         }
     // Voxels of AAL's pairs in that half: no structure is cut off by the box.
     std::array<int64_t, 4> count{};
-    for (int64_t v = 0; v < raw.labels.numel(); ++v) ++count[static_cast<size_t>(raw.labels.data<int32_t>()[v])];
+    for (int64_t v = 0; v < raw.labels.numel(); ++v)
+      ++count[static_cast<size_t>(raw.labels.data<int32_t>()[v])];
     const bool left = each.id == "colin27_left";
     EXPECT_EQ(count[1], left ? 7469 + 1733 : 7606 + 1965);
     EXPECT_EQ(count[2], left ? 7682 + 7942 + 2285 : 7941 + 8510 + 2188);
-    EXPECT_NEAR(static_cast<double>(count[3]), left ? 8700 : 8399, 30);  // a few voxels cross the midline
+    EXPECT_NEAR(static_cast<double>(count[3]), left ? 8700 : 8399,
+                30);  // a few voxels cross the midline
   }
 }
 

@@ -40,15 +40,17 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-// A bright ball (label 1) and a dark one (label 5) in noise; 20 x 18 x 22 voxels of 2 x 1 x 1 mm with an
-// oblique place in space.
-inline void write_ball_case(const std::filesystem::path& root, const std::string& part, const std::string& id,
-                            uint32_t stream) {
+// A bright ball (label 1) and a dark one (label 5) in noise; 20 x 18 x 22 voxels of 2 x 1 x 1 mm
+// with an oblique place in space.
+inline void write_ball_case(const std::filesystem::path& root, const std::string& part,
+                            const std::string& id, uint32_t stream) {
   constexpr Size3 size{20, 18, 22};
   const Philox random(11, stream);
-  Volume image{.voxels = Tensor::empty({size[0], size[1], size[2], 1}, DType::f32), .spacing = {2, 1, 1}};
+  Volume image{.voxels = Tensor::empty({size[0], size[1], size[2], 1}, DType::f32),
+               .spacing = {2, 1, 1}};
   image.affine = {{{0, -1, 0, 5}, {1, 0, 0, -7}, {0, 0, 2, 11}, {0, 0, 0, 1}}};
-  Volume label{.voxels = Tensor::empty({size[0], size[1], size[2], 1}, DType::u8), .spacing = image.spacing,
+  Volume label{.voxels = Tensor::empty({size[0], size[1], size[2], 1}, DType::u8),
+               .spacing = image.spacing,
                .affine = image.affine};
   std::array<double, 6> centre;
   for (size_t a = 0; a < 6; ++a) centre[a] = 5 + (a < 3 ? 0.0 : 7.0) + 2 * random.uniform(a);
@@ -57,14 +59,18 @@ inline void write_ball_case(const std::filesystem::path& root, const std::string
     for (int64_t y = 0; y < size[1]; ++y)
       for (int64_t x = 0; x < size[2]; ++x, ++v) {
         const auto inside = [&](size_t first) {
-          const double dz = static_cast<double>(z) - centre[first], dy = static_cast<double>(y) - centre[first + 1];
+          const double dz = static_cast<double>(z) - centre[first],
+                       dy = static_cast<double>(y) - centre[first + 1];
           const double dx = static_cast<double>(x) - centre[first + 2];
           return dz * dz + dy * dy + dx * dx < 16;
         };
         const int value = inside(0) ? 1 : inside(3) ? 5 : 0;
         label.voxels.data<uint8_t>()[v] = static_cast<uint8_t>(value);
         image.voxels.data<float>()[v] =
-            static_cast<float>((value == 1 ? 3 : value == 5 ? -3 : 0) + 0.3 * random.normal(100 + static_cast<uint64_t>(v)));
+            static_cast<float>((value == 1   ? 3
+                                : value == 5 ? -3
+                                             : 0) +
+                               0.3 * random.normal(100 + static_cast<uint64_t>(v)));
       }
   write_nifti(root / ("images" + part) / (id + "_0000.nii.gz"), image, NiftiType::float32);
   write_nifti(root / ("labels" + part) / (id + ".nii.gz"), label, NiftiType::uint8);
@@ -106,7 +112,8 @@ lr = 3e-3
 [train.schedule]
 kind = "cosine"
 warmup = 2
-)", "ball");
+)",
+                                 "ball");
   node.find("data")->set("source", ConfigNode::of(data.string()));
   merge(node, parse_config(more, "more"));
   return resolve_experiment(node);

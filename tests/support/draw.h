@@ -10,8 +10,9 @@
 
 namespace voxlab::test {
 
-// Values are drawn in f64 and rounded once to `floating`, so draws of one dtype agree on all devices.
-// An absent input is an undefined tensor; a permuted one is a view, `shape` being its storage order.
+// Values are drawn in f64 and rounded once to `floating`, so draws of one dtype agree on all
+// devices. An absent input is an undefined tensor; a permuted one is a view, `shape` being its
+// storage order.
 inline Tensor draw(const SampleInput& input, DType floating, Device device, uint64_t seed) {
   if (input.absent) return {};
   const DType dtype = input.integer ? DType::i32 : floating;

@@ -1,5 +1,5 @@
-// Softmax, log-softmax, L2 normalisation and their gradients along any axis of a contiguous tensor, seen
-// as (outer, size, inner).
+// Softmax, log-softmax, L2 normalisation and their gradients along any axis of a contiguous tensor,
+// seen as (outer, size, inner).
 #include <cmath>
 
 #include "runtime/backend/cpu/driver.h"
@@ -56,27 +56,33 @@ void finish_column(const AxisCall& call, const std::vector<Totals>& pieces, size
   float largest = -__builtin_inff();
   for (const Totals& p : pieces) largest = std::max(largest, p.largest[c]);
   for (const Totals& p : pieces)
-    if (p.total[c] != 0) total += p.total[c] * std::exp(static_cast<double>(p.largest[c]) - largest);
+    if (p.total[c] != 0)
+      total += p.total[c] * std::exp(static_cast<double>(p.largest[c]) - largest);
   shift = largest;
   factor = static_cast<float>(call.function == axis_softmax ? 1 / total : std::log(total));
 }
 
 // One block of columns; its rows are shared out in `most_pieces` at most.
-void run_columns(const AxisCall& call, const AxisData& data, int64_t outer, int64_t first, int64_t width,
-                 bool share) {
+void run_columns(const AxisCall& call, const AxisData& data, int64_t outer, int64_t first,
+                 int64_t width, bool share) {
   const AxisSplit& s = call.split;
   const int64_t at = outer * s.size * s.inner + first;
   const auto rows = [&](int64_t begin, int64_t end) {
     const int64_t row = at + begin * s.inner;
-    AxisArgs args{.x = data.x + row, .y = data.y + row, .rows = end - begin, .columns = width,
+    AxisArgs args{.x = data.x + row,
+                  .y = data.y + row,
+                  .rows = end - begin,
+                  .columns = width,
                   .pitch = s.inner};
     if (call.backward) args.dy = data.dy + row;
     return args;
   };
   const int64_t grain = share ? grain_rows(width) : s.size;
   const Loops& loops = active_loops();
-  const auto sum = (call.backward ? loops.axis_columns_grad_total : loops.axis_columns_total)[call.function];
-  const auto apply = (call.backward ? loops.axis_columns_grad_apply : loops.axis_columns_apply)[call.function];
+  const auto sum =
+      (call.backward ? loops.axis_columns_grad_total : loops.axis_columns_total)[call.function];
+  const auto apply =
+      (call.backward ? loops.axis_columns_grad_apply : loops.axis_columns_apply)[call.function];
 
   std::vector<Totals> pieces(share ? static_cast<size_t>(thread_count()) : 1,
                              Totals(static_cast<size_t>(width)));
@@ -109,9 +115,14 @@ void run_axis(const AxisCall& call, const AxisData& data) {
     const auto loop = (call.backward ? loops.axis_rows_grad : loops.axis_rows)[call.function];
     parallel_for(s.outer, grain_rows(s.size), [&](int64_t begin, int64_t end) {
       const int64_t at = begin * s.size;
-      loop({.x = data.x + at, .dy = data.dy == nullptr ? nullptr : data.dy + at, .y = data.y + at,
-            .rows = end - begin, .columns = s.size, .norm = data.norm == nullptr ? nullptr : data.norm + begin,
-            .epsilon = call.epsilon, .clamp_limit = call.clamp_limit});
+      loop({.x = data.x + at,
+            .dy = data.dy == nullptr ? nullptr : data.dy + at,
+            .y = data.y + at,
+            .rows = end - begin,
+            .columns = s.size,
+            .norm = data.norm == nullptr ? nullptr : data.norm + begin,
+            .epsilon = call.epsilon,
+            .clamp_limit = call.clamp_limit});
     });
     return;
   }
@@ -150,11 +161,15 @@ Kernel forward(AxisFunction function, const Shape& shape, int axis, double epsil
 
 Kernel backward(AxisFunction function, const Shape& shape, int axis, double clamp_limit, Descs in) {
   if (!all_f32(in)) return {};
-  const AxisCall call{.function = function, .split = split_at(shape, axis), .clamp_limit = clamp_limit,
+  const AxisCall call{.function = function,
+                      .split = split_at(shape, axis),
+                      .clamp_limit = clamp_limit,
                       .backward = true};
   return {.name = axis_name(call), .run = [call](Pointers in_data, Pointers out, std::byte*) {
             const bool l2 = call.function == axis_l2;
-            run_axis(call, {.x = floats(in_data[0]), .dy = floats(in_data[l2 ? 2 : 1]), .y = floats(out[0]),
+            run_axis(call, {.x = floats(in_data[0]),
+                            .dy = floats(in_data[l2 ? 2 : 1]),
+                            .y = floats(out[0]),
                             .norm = l2 ? floats(in_data[1]) : nullptr});
           }};
 }

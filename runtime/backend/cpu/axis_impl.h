@@ -1,6 +1,6 @@
-// Softmax, log-softmax, L2 normalisation and their gradients along an axis: along rows when it is the
-// last one, else along the rows of a block of columns, in two steps (totals, then values) so that rows
-// can be shared out among threads. Included once per instruction set.
+// Softmax, log-softmax, L2 normalisation and their gradients along an axis: along rows when it is
+// the last one, else along the rows of a block of columns, in two steps (totals, then values) so
+// that rows can be shared out among threads. Included once per instruction set.
 #pragma once
 
 #include "runtime/backend/cpu/norm_impl.h"
@@ -8,7 +8,10 @@
 namespace voxlab::cpu {
 namespace {
 
-// A short row held in registers: reading back what was just written would wait for the store.
+// A short row held in registers. Loops load the next row before they store this one: a store whose
+// end shares an address pattern with the next load (rows that are no multiple of a cache line,
+// arrays at equal offsets in their huge pages) holds that load up, which makes them four times
+// slower.
 template <int vectors>
 struct HeldRow {
   static_assert(vectors > 0);
@@ -44,8 +47,12 @@ struct HeldRow {
 
 template <int function, int vectors>
 void softmax_held_rows(const AxisArgs& args) {
-  for (int64_t r = 0; r < args.rows; ++r) {
-    auto row = HeldRow<vectors>::of(args.x + r * args.columns, args.columns);
+  const int64_t n = args.columns, rows = args.rows;
+  if (rows == 0) return;
+  auto next = HeldRow<vectors>::of(args.x, n);
+  for (int64_t r = 0; r < rows; ++r) {
+    auto row = next;
+    if (r + 1 < rows) next = HeldRow<vectors>::of(args.x + (r + 1) * n, n);
     const float largest = row.largest();
     if constexpr (function == axis_softmax) {
       const Vec factor = splat(1.0F / row.to_powers(largest));
@@ -55,7 +62,7 @@ void softmax_held_rows(const AxisArgs& args) {
       const Vec total = logarithm(splat(powers.to_powers(largest)));
       for (Vec& v : row.v) v = (v - splat(largest)) - total;
     }
-    row.write(args.y + r * args.columns);
+    row.write(args.y + r * n);
   }
 }
 
@@ -131,9 +138,31 @@ VOXLAB_INLINE Vec grad_value(Vec y, Vec dy, Vec total, Vec factor) {
   return (dy - y * total) * factor;
 }
 
+// Rows of one vector.
+template <int function>
+void axis_held_rows_grad(const AxisArgs& args) {
+  const int64_t n = args.columns, rows = args.rows;
+  if (rows == 0) return;
+  Vec next_y = get_first(args.x, n), next_dy = get_first(args.dy, n);
+  for (int64_t r = 0; r < rows; ++r) {
+    const Vec y = next_y, dy = next_dy;
+    if (r + 1 < rows) {
+      next_y = get_first(args.x + (r + 1) * n, n);
+      next_dy = get_first(args.dy + (r + 1) * n, n);
+    }
+    Vec total = splat(sum_of(grad_term<function>(y, dy))), factor = splat(1.0F);
+    if constexpr (function == axis_l2) {
+      if (args.norm[r] <= args.clamp_limit) total = zero();  // a clamped norm does not move with x
+      factor = splat(1.0F / args.norm[r]);
+    }
+    put_first(args.y + r * n, grad_value<function>(y, dy, total, factor), n);
+  }
+}
+
 template <int function>
 void axis_rows_grad_loop(const AxisArgs& args) {
   const int64_t n = args.columns;
+  if (n <= vec_width) return axis_held_rows_grad<function>(args);
   for (int64_t r = 0; r < args.rows; ++r) {
     const float* y = args.x + r * n;
     const float* dy = args.dy + r * n;
@@ -148,7 +177,8 @@ void axis_rows_grad_loop(const AxisArgs& args) {
     }
     const Vec total = splat(static_cast<float>(sum));
     for_vectors(n, [&](int64_t i, auto count) {
-      put(dx + i, grad_value<function>(get(y + i, count), get(dy + i, count), total, factor), count);
+      put(dx + i, grad_value<function>(get(y + i, count), get(dy + i, count), total, factor),
+          count);
     });
   }
 }
@@ -158,7 +188,8 @@ void axis_rows_grad_loop(const AxisArgs& args) {
 template <int function>
 void axis_columns_total_loop(const AxisArgs& args) {
   if constexpr (function == axis_l2) {
-    reduce_columns_loop<rd_sum_squares, float>(args.x, args.rows, args.columns, args.pitch, args.total);
+    reduce_columns_loop<rd_sum_squares, float>(args.x, args.rows, args.columns, args.pitch,
+                                               args.total);
     return;
   }
   constexpr int64_t stretch = 64;

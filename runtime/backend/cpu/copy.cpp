@@ -1,4 +1,5 @@
-// Ops that move values: strided copies with blocked transposition, bf16 conversion, joining, padding.
+// Ops that move values: strided copies with blocked transposition, bf16 conversion, joining,
+// padding.
 #include <cstring>
 
 #include "runtime/backend/cpu/dense/scratch.h"
@@ -25,7 +26,8 @@ int64_t items(const std::vector<LoopAxis>& axes) {
 }
 
 // Rows dense on both sides.
-void copy_rows(int64_t bytes, const std::vector<LoopAxis>& axes, const std::byte* from, std::byte* to) {
+void copy_rows(int64_t bytes, const std::vector<LoopAxis>& axes, const std::byte* from,
+               std::byte* to) {
   const LoopAxis inner = axes.back();
   if (axes.size() == 1) {
     parallel_for(inner.size * bytes, grain_elements * 4, [&](int64_t begin, int64_t end) {
@@ -59,25 +61,28 @@ void transpose_any(const T* from, int64_t rows, int64_t columns, int64_t from_pi
           to[c * to_pitch + r] = from[r * from_pitch + c];
 }
 
-void transpose(int64_t bytes, const std::byte* from, int64_t rows, int64_t columns, int64_t from_pitch,
-               std::byte* to, int64_t to_pitch) {
+void transpose(int64_t bytes, const std::byte* from, int64_t rows, int64_t columns,
+               int64_t from_pitch, std::byte* to, int64_t to_pitch) {
   const auto as = [&]<class T>(T) {
-    transpose_any(reinterpret_cast<const T*>(from), rows, columns, from_pitch, reinterpret_cast<T*>(to),
-                  to_pitch);
+    transpose_any(reinterpret_cast<const T*>(from), rows, columns, from_pitch,
+                  reinterpret_cast<T*>(to), to_pitch);
   };
   switch (bytes) {
-    case 1: return as(uint8_t{});
-    case 2: return as(uint16_t{});
+    case 1:
+      return as(uint8_t{});
+    case 2:
+      return as(uint16_t{});
     case 4:
-      return active_kernels().transpose(reinterpret_cast<const float*>(from), rows, columns, from_pitch,
-                                        reinterpret_cast<float*>(to), to_pitch);
-    default: return as(uint64_t{});
+      return active_kernels().transpose(reinterpret_cast<const float*>(from), rows, columns,
+                                        from_pitch, reinterpret_cast<float*>(to), to_pitch);
+    default:
+      return as(uint64_t{});
   }
 }
 
 // The last axis is dense in `to`, axis `k` in `from`: squares of the two, the other axes outside.
-void copy_transposed(int64_t bytes, const std::vector<LoopAxis>& axes, size_t k, const std::byte* from,
-                     std::byte* to) {
+void copy_transposed(int64_t bytes, const std::vector<LoopAxis>& axes, size_t k,
+                     const std::byte* from, std::byte* to) {
   constexpr int64_t block = 256;
   const LoopAxis inner = axes.back(), dense = axes[k];
   std::vector<LoopAxis> outer(axes.begin(), axes.end() - 1);
@@ -133,8 +138,8 @@ void fill(std::byte* to, int64_t rows, int64_t elements, int64_t pitch, int64_t 
   });
 }
 
-// Dense pieces whose rows lie side by side in `to`: a block of rows from all of them at a time, so that
-// output lines are written while they are in cache.
+// Dense pieces whose rows lie side by side in `to`: a block of rows from all of them at a time, so
+// that output lines are written while they are in cache.
 void join_rows(const std::vector<int64_t>& row_bytes, int64_t rows, Pointers from, std::byte* to) {
   int64_t pitch = 0;
   for (int64_t bytes : row_bytes) pitch += bytes;
@@ -144,7 +149,8 @@ void join_rows(const std::vector<int64_t>& row_bytes, int64_t rows, Pointers fro
     for (int64_t r = begin; r < end; r += block) {
       std::byte* target = to + r * pitch;
       for (size_t i = 0; i < row_bytes.size(); ++i) {
-        copy(from[i] + r * row_bytes[i], target, std::min(block, end - r), row_bytes[i], row_bytes[i], pitch);
+        copy(from[i] + r * row_bytes[i], target, std::min(block, end - r), row_bytes[i],
+             row_bytes[i], pitch);
         target += row_bytes[i];
       }
     }
@@ -178,10 +184,14 @@ void copy_strided(int64_t bytes, const std::vector<LoopAxis>& axes, const std::b
     copy_elements(axes, reinterpret_cast<const T*>(from), reinterpret_cast<T*>(to));
   };
   switch (bytes) {
-    case 1: return as(uint8_t{});
-    case 2: return as(uint16_t{});
-    case 4: return as(uint32_t{});
-    default: return as(uint64_t{});
+    case 1:
+      return as(uint8_t{});
+    case 2:
+      return as(uint16_t{});
+    case 4:
+      return as(uint32_t{});
+    default:
+      return as(uint64_t{});
   }
 }
 
@@ -190,7 +200,9 @@ Kernel prepare(const Contiguous::Attrs&, Descs in, Descs out) {
   return {.name = loop_name("contiguous"),
           .run = [bytes = size_of(in[0].dtype()),
                   axes = merge_axes(in[0].shape(), {dense, in[0].strides, dense})](
-                     Pointers from, Pointers to, std::byte*) { copy_strided(bytes, axes, from[0], to[0]); }};
+                     Pointers from, Pointers to, std::byte*) {
+            copy_strided(bytes, axes, from[0], to[0]);
+          }};
 }
 
 Kernel prepare(const Cast::Attrs& a, Descs in, Descs) {
@@ -219,15 +231,17 @@ Kernel prepare(const Concat::Attrs& a, Descs in, Descs out) {
     int64_t offset;
   };
   const int64_t bytes = size_of(out[0].dtype());
-  const int64_t inner = inner_elements(out[0].shape(), a.axis), joined = out[0].shape()[a.axis] * inner;
+  const int64_t inner = inner_elements(out[0].shape(), a.axis),
+                joined = out[0].shape()[a.axis] * inner;
   const int64_t rows = joined == 0 ? 0 : out[0].numel() / joined;
   if (rows > 1 && std::all_of(in.begin(), in.end(), dense)) {
     std::vector<int64_t> row_bytes;
     for (const TensorDesc& piece : in) row_bytes.push_back(piece.shape()[a.axis] * inner * bytes);
-    return {.name = loop_name("concat", "rows"),
-            .run = [rows, row_bytes = std::move(row_bytes)](Pointers from, Pointers to, std::byte*) {
-              join_rows(row_bytes, rows, from, to[0]);
-            }};
+    return {
+        .name = loop_name("concat", "rows"),
+        .run = [rows, row_bytes = std::move(row_bytes)](Pointers from, Pointers to, std::byte*) {
+          join_rows(row_bytes, rows, from, to[0]);
+        }};
   }
   const Strides strides = contiguous_strides(out[0].shape());
   const auto axis = static_cast<size_t>(out[0].shape().index(a.axis));
@@ -255,7 +269,8 @@ Kernel prepare(const Pad::Attrs& a, Descs in, Descs out) {
   const int64_t rows = row == 0 ? 0 : out[0].numel() / row;
   const Strides from{run, 1}, to{row, 1};
   return {.name = loop_name("pad"),
-          .run = [=, axes = merge_axes(Shape{rows, run}, {to, from, to})](Pointers x, Pointers y, std::byte*) {
+          .run = [=, axes = merge_axes(Shape{rows, run}, {to, from, to})](Pointers x, Pointers y,
+                                                                          std::byte*) {
             fill(y[0], rows, before, row, bytes, bits);
             fill(y[0] + (before + run) * bytes, rows, after, row, bytes, bits);
             if (rows * run > 0) copy_strided(bytes, axes, x[0], y[0] + before * bytes);

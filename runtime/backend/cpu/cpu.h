@@ -33,6 +33,8 @@ Kernel prepare(const L2NormaliseGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const Dropout::Attrs&, Descs in, Descs out);
 Kernel prepare(const Resize::Attrs&, Descs in, Descs out);
 Kernel prepare(const ResizeGrad::Attrs&, Descs in, Descs out);
+Kernel prepare(const AvgPool::Attrs&, Descs in, Descs out);
+Kernel prepare(const AvgPoolGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const Gather::Attrs&, Descs in, Descs out);
 Kernel prepare(const GatherGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const Membership::Attrs&, Descs in, Descs out);

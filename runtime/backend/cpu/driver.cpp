@@ -47,7 +47,8 @@ Strides broadcast_strides(const TensorDesc& operand, const Shape& shape) {
   return strides;
 }
 
-void add_columns(int kind, int storage, const void* x, int64_t rows, int64_t columns, double* total) {
+void add_columns(int kind, int storage, const void* x, int64_t rows, int64_t columns,
+                 double* total) {
   const auto add = active_loops().reduce_columns[kind][storage];
   const WideRows wide(rows, columns);
   if (wide.repeat == 1) return add(x, rows, columns, columns, total);
@@ -57,7 +58,8 @@ void add_columns(int kind, int storage, const void* x, int64_t rows, int64_t col
   const auto* bytes = static_cast<const std::byte*>(x);
   add(bytes, wide.rows, wide.width, wide.width, sums.data());
   if (wide.rest > 0)
-    add(bytes + wide.rows * wide.width * (storage == 0 ? 4 : 2), 1, wide.rest, wide.rest, sums.data());
+    add(bytes + wide.rows * wide.width * (storage == 0 ? 4 : 2), 1, wide.rest, wide.rest,
+        sums.data());
   for (int64_t i = 0; i < wide.width; ++i) {
     double& to = total[i % columns];
     const double part = sums[static_cast<size_t>(i)];

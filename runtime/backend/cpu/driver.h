@@ -1,5 +1,5 @@
-// What the drivers of this folder share: the active loops, names for profiles, grain sizes, and strided
-// loop nests brought to their fewest axes.
+// What the drivers of this folder share: the active loops, names for profiles, grain sizes, and
+// strided loop nests brought to their fewest axes.
 #pragma once
 
 #include <algorithm>
@@ -41,18 +41,20 @@ struct LoopAxis {
   std::array<int64_t, 3> step{};
 };
 
-// Axes of `shape`, outermost first: those of size 1 dropped, neighbours joined where every array allows.
-// At least one axis comes back.
+// Axes of `shape`, outermost first: those of size 1 dropped, neighbours joined where every array
+// allows. At least one axis comes back.
 std::vector<LoopAxis> merge_axes(const Shape& shape, const std::array<Strides, 3>& strides);
 
 // Strides with which `operand` is read under the broadcast `shape`.
 Strides broadcast_strides(const TensorDesc& operand, const Shape& shape);
 
-// Copies elements of `bytes` each; step[0] of an axis belongs to `to`, step[1] to `from`. Runs parallel.
-void copy_strided(int64_t bytes, const std::vector<LoopAxis>& axes, const std::byte* from, std::byte* to);
+// Copies elements of `bytes` each; step[0] of an axis belongs to `to`, step[1] to `from`. Runs
+// parallel.
+void copy_strided(int64_t bytes, const std::vector<LoopAxis>& axes, const std::byte* from,
+                  std::byte* to);
 
-// Narrow rows waste vector lanes, so columns loops take several rows as one: `repeat` rows of `columns`
-// are a row of repeat * columns, and what is left over is a part of such a row.
+// Narrow rows waste vector lanes, so columns loops take several rows as one: `repeat` rows of
+// `columns` are a row of repeat * columns, and what is left over is a part of such a row.
 struct WideRows {
   WideRows(int64_t rows, int64_t columns)
       : repeat(columns >= 64 ? 1 : std::max<int64_t>(1, std::min(ceil_divide(64, columns), rows))),
@@ -63,6 +65,7 @@ struct WideRows {
 };
 
 // Adds rows * columns contiguous elements up by column, into `total`.
-void add_columns(int kind, int storage, const void* x, int64_t rows, int64_t columns, double* total);
+void add_columns(int kind, int storage, const void* x, int64_t rows, int64_t columns,
+                 double* total);
 
 }  // namespace voxlab::cpu

@@ -11,23 +11,29 @@ static_assert(static_cast<int>(UnaryKind::step) == unary_kinds - 1 &&
 static_assert(static_cast<int>(BinaryKind::equal) == binary_kinds - 1 &&
               static_cast<int>(BinaryKind::div) == 3);
 
-Kernel unary_kernel(std::string_view op, const UnaryAttrs& a, UnaryFn loop, int64_t n, int64_t bytes) {
+Kernel unary_kernel(std::string_view op, const UnaryAttrs& a, UnaryFn loop, int64_t n,
+                    int64_t bytes) {
   const auto alpha = static_cast<float>(a.alpha), beta = static_cast<float>(a.beta);
-  return {.name = loop_name(op, to_string(a.kind)), .run = [=](Pointers in, Pointers out, std::byte*) {
+  return {.name = loop_name(op, to_string(a.kind)),
+          .run = [=](Pointers in, Pointers out, std::byte*) {
             parallel_for(n, grain_elements, [&](int64_t begin, int64_t end) {
               const int64_t at = begin * bytes;
-              loop({.x = in[0] + at, .dy = in.size() > 1 ? in[1] + at : nullptr, .y = out[0] + at,
-                    .n = end - begin, .alpha = alpha, .beta = beta});
+              loop({.x = in[0] + at,
+                    .dy = in.size() > 1 ? in[1] + at : nullptr,
+                    .y = out[0] + at,
+                    .n = end - begin,
+                    .alpha = alpha,
+                    .beta = beta});
             });
           }};
 }
 
-// How one Binary call runs: a loop nest whose last axis the loops take, operands that need packing made
-// contiguous in the workspace first.
+// How one Binary call runs: a loop nest whose last axis the loops take, operands that need packing
+// made contiguous in the workspace first.
 struct BinaryPlan {
-  std::vector<LoopAxis> axes;        // steps of y, a, b
+  std::vector<LoopAxis> axes;  // steps of y, a, b
   std::array<bool, 2> packed{};
-  std::array<int64_t, 2> offset{};   // of the packed operand in the workspace, bytes
+  std::array<int64_t, 2> offset{};  // of the packed operand in the workspace, bytes
   std::array<std::vector<LoopAxis>, 2> packing;
   int64_t workspace = 0;
   int still = 0;  // see BinaryArgs
@@ -37,9 +43,9 @@ BinaryPlan plan_binary(Descs in, const TensorDesc& out) {
   BinaryPlan plan;
   std::array<TensorDesc, 2> operand{in[0], in[1]};
   const auto merge = [&] {
-    plan.axes = merge_axes(out.shape(), {contiguous_strides(out.shape()),
-                                         broadcast_strides(operand[0], out.shape()),
-                                         broadcast_strides(operand[1], out.shape())});
+    plan.axes = merge_axes(
+        out.shape(), {contiguous_strides(out.shape()), broadcast_strides(operand[0], out.shape()),
+                      broadcast_strides(operand[1], out.shape())});
   };
   merge();
   const auto inner = plan.axes.back().step;
@@ -65,8 +71,8 @@ struct BinaryRun {
   int64_t bytes;
 };
 
-// Rows that share one operand row and are narrow: that row is repeated once, and the rest is taken in
-// wide rows.
+// Rows that share one operand row and are narrow: that row is repeated once, and the rest is taken
+// in wide rows.
 bool run_repeated(const BinaryRun& run, const BinaryArgs& args) {
   const bool a_repeats = args.a_pitch == 0 && args.b_pitch == args.n;
   const bool b_repeats = args.b_pitch == 0 && args.a_pitch == args.n;
@@ -110,8 +116,13 @@ void run_rows(const BinaryRun& run, const BinaryPlan& plan, const std::byte* a, 
       for (size_t k = 0; k < 3; ++k) at[k] += rest % axes[i].size * axes[i].step[k];
       rest /= axes[i].size;
     }
-    const BinaryArgs args{.a = a + at[1] * run.bytes, .b = b + at[2] * run.bytes, .y = y + at[0] * run.bytes,
-                          .rows = count, .n = inner.size, .a_pitch = row.step[1], .b_pitch = row.step[2],
+    const BinaryArgs args{.a = a + at[1] * run.bytes,
+                          .b = b + at[2] * run.bytes,
+                          .y = y + at[0] * run.bytes,
+                          .rows = count,
+                          .n = inner.size,
+                          .a_pitch = row.step[1],
+                          .b_pitch = row.step[2],
                           .y_pitch = row.step[0]};
     if (plan.still != 0 || !run_repeated(run, args)) run.loops[plan.still][run.storage](args);
     r += count;
@@ -123,8 +134,8 @@ void run_rows(const BinaryRun& run, const BinaryPlan& plan, const std::byte* a, 
 Kernel prepare(const Unary::Attrs& a, Descs in, Descs) {
   const int storage = storage_of(in[0].dtype());
   if (storage < 0) return {};
-  return unary_kernel("unary", a, active_loops().unary[static_cast<int>(a.kind)][storage], in[0].numel(),
-                      size_of(in[0].dtype()));
+  return unary_kernel("unary", a, active_loops().unary[static_cast<int>(a.kind)][storage],
+                      in[0].numel(), size_of(in[0].dtype()));
 }
 
 Kernel prepare(const UnaryGrad::Attrs& a, Descs in, Descs) {
@@ -137,35 +148,41 @@ Kernel prepare(const UnaryGrad::Attrs& a, Descs in, Descs) {
 Kernel prepare(const Binary::Attrs& a, Descs in, Descs out) {
   const int storage = storage_of(out[0].dtype());
   if (storage < 0) return {};
-  const BinaryRun run{active_loops().binary[static_cast<int>(a.kind)], storage, size_of(out[0].dtype())};
+  const BinaryRun run{active_loops().binary[static_cast<int>(a.kind)], storage,
+                      size_of(out[0].dtype())};
   BinaryPlan plan = plan_binary(in, out[0]);
   const int64_t workspace = plan.workspace, numel = out[0].numel();
-  return {.name = loop_name("binary", to_string(a.kind)),
-          .workspace = workspace,
-          .run = [run, numel, plan = std::move(plan)](Pointers in_data, Pointers out_data,
-                                                      std::byte* scratch) {
-            if (numel == 0) return;
-            std::array<const std::byte*, 2> operand{in_data[0], in_data[1]};
-            for (size_t i = 0; i < 2; ++i) {
-              if (!plan.packed[i]) continue;
-              copy_strided(run.bytes, plan.packing[i], operand[i], scratch + plan.offset[i]);
-              operand[i] = scratch + plan.offset[i];
-            }
-            std::byte* y = out_data[0];
-            const LoopAxis inner = plan.axes.back();
-            if (plan.axes.size() > 1) {
-              parallel_for(numel / inner.size, grain_rows(inner.size), [&](int64_t begin, int64_t end) {
-                run_rows(run, plan, operand[0], operand[1], y, begin, end);
-              });
-              return;
-            }
-            parallel_for(inner.size, grain_elements, [&](int64_t begin, int64_t end) {
-              run.loops[plan.still][run.storage](
-                  {.a = operand[0] + begin * inner.step[1] * run.bytes,
-                   .b = operand[1] + begin * inner.step[2] * run.bytes, .y = y + begin * run.bytes,
-                   .rows = 1, .n = end - begin, .a_pitch = 0, .b_pitch = 0, .y_pitch = 0});
-            });
-          }};
+  return {
+      .name = loop_name("binary", to_string(a.kind)),
+      .workspace = workspace,
+      .run = [run, numel, plan = std::move(plan)](Pointers in_data, Pointers out_data,
+                                                  std::byte* scratch) {
+        if (numel == 0) return;
+        std::array<const std::byte*, 2> operand{in_data[0], in_data[1]};
+        for (size_t i = 0; i < 2; ++i) {
+          if (!plan.packed[i]) continue;
+          copy_strided(run.bytes, plan.packing[i], operand[i], scratch + plan.offset[i]);
+          operand[i] = scratch + plan.offset[i];
+        }
+        std::byte* y = out_data[0];
+        const LoopAxis inner = plan.axes.back();
+        if (plan.axes.size() > 1) {
+          parallel_for(numel / inner.size, grain_rows(inner.size), [&](int64_t begin, int64_t end) {
+            run_rows(run, plan, operand[0], operand[1], y, begin, end);
+          });
+          return;
+        }
+        parallel_for(inner.size, grain_elements, [&](int64_t begin, int64_t end) {
+          run.loops[plan.still][run.storage]({.a = operand[0] + begin * inner.step[1] * run.bytes,
+                                              .b = operand[1] + begin * inner.step[2] * run.bytes,
+                                              .y = y + begin * run.bytes,
+                                              .rows = 1,
+                                              .n = end - begin,
+                                              .a_pitch = 0,
+                                              .b_pitch = 0,
+                                              .y_pitch = 0});
+        });
+      }};
 }
 
 }  // namespace voxlab::cpu

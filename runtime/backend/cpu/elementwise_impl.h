@@ -10,8 +10,22 @@ namespace {
 
 // Numbered as UnaryKind and BinaryKind; the driver asserts that the two agree.
 enum Function {
-  fn_affine, fn_relu, fn_leaky_relu, fn_gelu, fn_hardswish, fn_sigmoid, fn_tanh, fn_exp, fn_log,
-  fn_sqrt, fn_rsqrt, fn_square, fn_abs, fn_erf, fn_reciprocal, fn_step
+  fn_affine,
+  fn_relu,
+  fn_leaky_relu,
+  fn_gelu,
+  fn_hardswish,
+  fn_sigmoid,
+  fn_tanh,
+  fn_exp,
+  fn_log,
+  fn_sqrt,
+  fn_rsqrt,
+  fn_square,
+  fn_abs,
+  fn_erf,
+  fn_reciprocal,
+  fn_step
 };
 enum Arithmetic { ar_add, ar_sub, ar_mul, ar_div, ar_equal };
 
@@ -115,7 +129,8 @@ void binary_loop(const BinaryArgs& args) {
   }
 }
 
-// Whole words go through vector registers: for short rows a call of memcpy costs more than the copy.
+// Whole words go through vector registers: for short rows a call of memcpy costs more than the
+// copy.
 void copy_rows_loop(const void* x, void* y, int64_t rows, int64_t row_bytes, int64_t x_pitch_bytes,
                     int64_t y_pitch_bytes) {
   const char* from = static_cast<const char*>(x);

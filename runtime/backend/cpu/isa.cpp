@@ -33,9 +33,9 @@ std::atomic<int> override_isa{no_override};
 
 #if defined(__x86_64__)
 
-constexpr uint64_t xcr0_ymm = 0x6;             // SSE and AVX state
-constexpr uint64_t xcr0_zmm = xcr0_ymm | 0xe0; // opmask and both ZMM halves
-constexpr uint64_t xcr0_tiles = 0x60000;       // XTILECFG and XTILEDATA
+constexpr uint64_t xcr0_ymm = 0x6;              // SSE and AVX state
+constexpr uint64_t xcr0_zmm = xcr0_ymm | 0xe0;  // opmask and both ZMM halves
+constexpr uint64_t xcr0_tiles = 0x60000;        // XTILECFG and XTILEDATA
 
 bool has_bit(unsigned value, int bit) { return ((value >> bit) & 1U) != 0; }
 
@@ -77,8 +77,7 @@ Isa detect() {
                       has_bit(features, 31);  // F, DQ, BW, VL
   if (!avx512 || (xcr0 & xcr0_zmm) != xcr0_zmm) return Isa::avx2;
   const bool amx = has_bit(features_d, 22) && has_bit(features_d, 24);  // AMX-BF16, AMX-TILE
-  const bool avx512_bf16 =
-      __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && has_bit(a, 5);
+  const bool avx512_bf16 = __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && has_bit(a, 5);
   if (!amx || !avx512_bf16 || (xcr0 & xcr0_tiles) != xcr0_tiles) return Isa::avx512;
   return amx_permitted() ? Isa::amx : Isa::avx512;
 }
@@ -96,7 +95,8 @@ Isa detected_isa() {
 
 void require(Isa isa) {
   if (isa > detected_isa()) {
-    fail("instruction set", std::string(name(isa)) + " was asked for, but this machine has at most " +
+    fail("instruction set", std::string(name(isa)) +
+                                " was asked for, but this machine has at most " +
                                 std::string(name(detected_isa())));
   }
 }

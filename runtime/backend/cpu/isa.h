@@ -1,5 +1,5 @@
-// Which vector instruction set the CPU kernels run on: found once from CPUID, XCR0 and the kernel's AMX
-// permission, lowered by VOXLAB_ISA=plain|avx2|avx512|amx or, in tests, by an IsaScope.
+// Which vector instruction set the CPU kernels run on: found once from CPUID, XCR0 and the kernel's
+// AMX permission, lowered by VOXLAB_ISA=plain|avx2|avx512|amx or, in tests, by an IsaScope.
 #pragma once
 
 #include <cstdint>

@@ -1,15 +1,15 @@
-// The seam between the drivers of this folder, compiled for the baseline, and the loops, compiled once
-// per instruction set. Plain structs and pointers only: no inline function that a linker could merge.
-// Element pointers are float* or, in a table's second entry, bf16 values as uint16_t*.
+// The seam between the drivers of this folder, compiled for the baseline, and the loops, compiled
+// once per instruction set. Plain structs and pointers only: no inline function that a linker could
+// merge. Element pointers are float* or, in a table's second entry, bf16 values as uint16_t*.
 #pragma once
 
 #include <cstdint>
 
 namespace voxlab::cpu {
 
-constexpr int unary_kinds = 16;   // UnaryKind
-constexpr int binary_kinds = 5;   // BinaryKind
-constexpr int reduce_kinds = 4;   // ReduceKind
+constexpr int unary_kinds = 16;  // UnaryKind
+constexpr int binary_kinds = 5;  // BinaryKind
+constexpr int reduce_kinds = 4;  // ReduceKind
 
 struct UnaryArgs {
   const void* x;
@@ -20,7 +20,8 @@ struct UnaryArgs {
 };
 using UnaryFn = void (*)(const UnaryArgs&);
 
-// y[r, i] = f(a[r, i], b[r, i]); pitches in elements. The function fixes whether a and b move with i.
+// y[r, i] = f(a[r, i], b[r, i]); pitches in elements. The function fixes whether a and b move with
+// i.
 struct BinaryArgs {
   const void* a;
   const void* b;
@@ -36,8 +37,8 @@ using ReduceColumnsFn = void (*)(const void* x, int64_t rows, int64_t columns, i
                                  double* total);
 
 // Running mean and sum of squared deviations of every column; `count` rows are in them already.
-using MomentsFn = void (*)(const void* x, int64_t rows, int64_t columns, int64_t count, double* mean,
-                           double* m2);
+using MomentsFn = void (*)(const void* x, int64_t rows, int64_t columns, int64_t count,
+                           double* mean, double* m2);
 
 // Per column, with pitch == columns; null members are not used.
 struct ColumnsArgs {
@@ -50,7 +51,8 @@ struct ColumnsArgs {
 };
 using ColumnsFn = void (*)(const ColumnsArgs&);
 
-// Layer norm of rows: forward writes y, mean, rstd; backward reads them and adds to dgamma and dbeta.
+// Layer norm of rows: forward writes y, mean, rstd; backward reads them and adds to dgamma and
+// dbeta.
 struct LayerNormArgs {
   const float* x;
   const float* dy;
@@ -73,8 +75,8 @@ struct AxisArgs {
   const float* dy;  // of a gradient
   float* y;         // or dx
   int64_t rows, columns, pitch;
-  float* largest;  // per column: running maximum of a softmax
-  double* total;   // per column: running sum of exponentials, squares, y dy or dy
+  float* largest;      // per column: running maximum of a softmax
+  double* total;       // per column: running sum of exponentials, squares, y dy or dy
   const float* shift;  // per column, see the apply loops
   const float* factor;
   float* norm;  // per row: written by the forward of L2 normalisation, read by its gradient
@@ -90,11 +92,11 @@ struct BlendRowsArgs {
   float* y;
 };
 struct BlendTapsArgs {
-  const float* x;         // (inputs, channels)
-  const int64_t* start;   // taps of output i: [start[i], start[i + 1])
+  const float* x;        // (inputs, channels)
+  const int64_t* start;  // taps of output i: [start[i], start[i + 1])
   const int64_t* index;
   const float* weight;
-  void* y;                // (outputs, channels)
+  void* y;  // (outputs, channels)
   int64_t outputs, channels;
 };
 
@@ -106,7 +108,7 @@ struct LossArgs {
   float* y;             // gradient
   int64_t rows, classes;
   int32_t ignore;
-  float scale;          // of a gradient
+  float scale;  // of a gradient
 };
 using LossFn = double (*)(const LossArgs&);
 
@@ -127,7 +129,19 @@ struct AdamArgs {
   float step_size, beta1, beta2, rest1, rest2, eps, weight_decay, grad_scale, keep, root_scale;
 };
 
+// Element dropout of blocks [begin, end) of four elements, at most up to element n.
+struct DropArgs {
+  const void* x;
+  void* y;
+  int64_t begin, end, n;
+  uint32_t key[2];
+  uint32_t stream, step;
+  uint64_t limit;  // bits below it are dropped; 2^32 drops all
+  float factor;
+};
+
 struct Loops {
+  void (*drop[2])(const DropArgs&);
   UnaryFn unary[unary_kinds][2];
   UnaryFn unary_grad[unary_kinds][2];
   BinaryFn binary[binary_kinds][3][2];  // [1]: b is one value a row; [2]: a is

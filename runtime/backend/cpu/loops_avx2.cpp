@@ -1,5 +1,6 @@
 // All loops of this folder built for avx2; flags come from dense/isa_flags.cmake.
 #include "runtime/backend/cpu/axis_impl.h"
+#include "runtime/backend/cpu/dropout_impl.h"
 #include "runtime/backend/cpu/elementwise_impl.h"
 #include "runtime/backend/cpu/loss_impl.h"
 #include "runtime/backend/cpu/resize_impl.h"
@@ -16,6 +17,7 @@ constexpr Loops loops_avx2 = [] {
   set_resize(table);
   set_losses(table);
   set_updates(table);
+  set_dropout(table);
   return table;
 }();
 

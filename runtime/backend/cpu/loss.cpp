@@ -1,4 +1,5 @@
-// Losses on labels, and the class sums of soft Dice. Labels are checked before any loop indexes by them.
+// Losses on labels, and the class sums of soft Dice. Labels are checked before any loop indexes by
+// them.
 #include <limits>
 
 #include "runtime/backend/cpu/driver.h"
@@ -15,7 +16,8 @@ bool is_f32_with_labels(const TensorDesc& values, const TensorDesc& labels) {
 
 // No label equals an index that i32 cannot hold; -1 does then, for total_weight has refused it.
 int32_t narrow_ignore(int64_t ignore) {
-  return ignore < std::numeric_limits<int32_t>::min() || ignore > std::numeric_limits<int32_t>::max()
+  return ignore < std::numeric_limits<int32_t>::min() ||
+                 ignore > std::numeric_limits<int32_t>::max()
              ? -1
              : static_cast<int32_t>(ignore);
 }
@@ -53,14 +55,19 @@ struct CrossEntropyCall {
 
 CrossEntropyCall cross_entropy_call(const IgnoreAttrs& a, const TensorDesc& logits,
                                     const TensorDesc& labels, Descs in, size_t weight) {
-  return {labels.numel(), logits.shape()[-1], a.ignore_index, in.size() > weight && in[weight].present};
+  return {labels.numel(), logits.shape()[-1], a.ignore_index,
+          in.size() > weight && in[weight].present};
 }
 
 // Rows [begin, end) of a call.
-LossArgs rows_of(const CrossEntropyCall& c, const float* x, const int32_t* labels, const float* weight,
-                 int64_t begin, int64_t end) {
-  return {.x = x + begin * c.classes, .labels = labels + begin, .weight = weight, .rows = end - begin,
-          .classes = c.classes, .ignore = narrow_ignore(c.ignore)};
+LossArgs rows_of(const CrossEntropyCall& c, const float* x, const int32_t* labels,
+                 const float* weight, int64_t begin, int64_t end) {
+  return {.x = x + begin * c.classes,
+          .labels = labels + begin,
+          .weight = weight,
+          .rows = end - begin,
+          .classes = c.classes,
+          .ignore = narrow_ignore(c.ignore)};
 }
 
 // p (N, positions, K) with class indices (N, positions) or 0/1 channels of the same shape.
@@ -69,10 +76,15 @@ struct ClassSumsCall {
   bool channels, squared;
 };
 
-ClassSumsCall class_sums_call(const ClassSumsAttrs& a, const TensorDesc& p, const TensorDesc& labels) {
+ClassSumsCall class_sums_call(const ClassSumsAttrs& a, const TensorDesc& p,
+                              const TensorDesc& labels) {
   const int64_t batch = p.shape()[0], classes = p.shape()[-1];
-  return {batch, p.numel() / std::max<int64_t>(1, batch * classes), classes, a.ignore_index,
-          labels.shape() == p.shape(), a.squared};
+  return {batch,
+          p.numel() / std::max<int64_t>(1, batch * classes),
+          classes,
+          a.ignore_index,
+          labels.shape() == p.shape(),
+          a.squared};
 }
 
 // Adds positions [begin, end) of one sample to `sums`: K true positives, K of p or p^2, K of t.
@@ -105,13 +117,14 @@ void add_class_sums(const ClassSumsCall& c, const float* p, const int32_t* label
 }
 
 void class_sums(const ClassSumsCall& c, const float* p, const int32_t* labels, Pointers out) {
-  const auto width = static_cast<size_t>(3 * c.classes), threads = static_cast<size_t>(thread_count());
+  const auto width = static_cast<size_t>(3 * c.classes),
+             threads = static_cast<size_t>(thread_count());
   const int64_t label_width = c.channels ? c.classes : 1;
   for (int64_t n = 0; n < c.batch; ++n) {
     std::vector<double> part(threads * width);
     parallel_pieces(c.positions, grain_rows(c.classes), [&](int piece, int64_t begin, int64_t end) {
-      add_class_sums(c, p + n * c.positions * c.classes, labels + n * c.positions * label_width, begin, end,
-                     &part[static_cast<size_t>(piece) * width]);
+      add_class_sums(c, p + n * c.positions * c.classes, labels + n * c.positions * label_width,
+                     begin, end, &part[static_cast<size_t>(piece) * width]);
     });
     for (size_t i = 0; i < width; ++i) {
       double total = 0;
@@ -124,8 +137,8 @@ void class_sums(const ClassSumsCall& c, const float* p, const int32_t* labels, P
 }
 
 // One position: dp = d_true t + d_all (1 or 2 p).
-void class_sums_grad_row(const ClassSumsCall& c, const float* d_true, const float* d_all, const float* p,
-                         const int32_t* labels, float* dp) {
+void class_sums_grad_row(const ClassSumsCall& c, const float* d_true, const float* d_all,
+                         const float* p, const int32_t* labels, float* dp) {
   const int64_t k = c.classes;
   if (!c.channels && labels[0] == c.ignore) {
     std::fill(dp, dp + k, 0.0F);
@@ -155,7 +168,8 @@ Kernel prepare(const Membership::Attrs& a, Descs in, Descs) {
               for (int64_t i = begin; i < end; ++i)
                 for (int64_t r = 0; r < width; ++r) {
                   const auto& listed = regions[static_cast<size_t>(r)];
-                  const auto found = std::find(listed.begin(), listed.end(), int64_t{ints(x[0])[i]});
+                  const auto found =
+                      std::find(listed.begin(), listed.end(), int64_t{ints(x[0])[i]});
                   ints(y[0])[i * width + r] = found != listed.end() ? 1 : 0;
                 }
             });
@@ -165,12 +179,15 @@ Kernel prepare(const Membership::Attrs& a, Descs in, Descs) {
 Kernel prepare(const CrossEntropy::Attrs& a, Descs in, Descs) {
   if (!is_f32_with_labels(in[0], in[1])) return {};
   const CrossEntropyCall c = cross_entropy_call(a, in[0], in[1], in, 2);
-  return {.name = loop_name(CrossEntropy::name), .run = [c](Pointers data, Pointers out, std::byte*) {
+  return {.name = loop_name(CrossEntropy::name),
+          .run = [c](Pointers data, Pointers out, std::byte*) {
             const float* weight = c.weighted ? floats(data[2]) : nullptr;
             const int32_t* labels = ints(data[1]);
-            const double total = total_weight(CrossEntropy::name, labels, c.rows, c.classes, c.ignore, weight);
+            const double total =
+                total_weight(CrossEntropy::name, labels, c.rows, c.classes, c.ignore, weight);
             const double loss = sum_pieces(c.rows, c.classes, [&](int64_t begin, int64_t end) {
-              return active_loops().cross_entropy(rows_of(c, floats(data[0]), labels, weight, begin, end));
+              return active_loops().cross_entropy(
+                  rows_of(c, floats(data[0]), labels, weight, begin, end));
             });
             *floats(out[0]) = static_cast<float>(loss / total);
           }};
@@ -179,7 +196,8 @@ Kernel prepare(const CrossEntropy::Attrs& a, Descs in, Descs) {
 Kernel prepare(const CrossEntropyGrad::Attrs& a, Descs in, Descs) {
   if (!is_f32_with_labels(in[1], in[2])) return {};
   const CrossEntropyCall c = cross_entropy_call(a, in[1], in[2], in, 3);
-  return {.name = loop_name(CrossEntropyGrad::name), .run = [c](Pointers data, Pointers out, std::byte*) {
+  return {.name = loop_name(CrossEntropyGrad::name),
+          .run = [c](Pointers data, Pointers out, std::byte*) {
             const float* weight = c.weighted ? floats(data[3]) : nullptr;
             const int32_t* labels = ints(data[2]);
             const double total =
@@ -195,14 +213,15 @@ Kernel prepare(const CrossEntropyGrad::Attrs& a, Descs in, Descs) {
 
 Kernel prepare(const BinaryCrossEntropy::Attrs&, Descs in, Descs) {
   if (!is_f32_with_labels(in[0], in[1])) return {};
-  return {.name = loop_name(BinaryCrossEntropy::name),
-          .run = [n = in[0].numel()](Pointers data, Pointers out, std::byte*) {
-            const double loss = sum_pieces(n, 1, [&](int64_t begin, int64_t end) {
-              return active_loops().binary_cross_entropy(
-                  {.x = floats(data[0]) + begin, .labels = ints(data[1]) + begin, .rows = end - begin});
-            });
-            *floats(out[0]) = static_cast<float>(loss / static_cast<double>(n));
-          }};
+  return {
+      .name = loop_name(BinaryCrossEntropy::name),
+      .run = [n = in[0].numel()](Pointers data, Pointers out, std::byte*) {
+        const double loss = sum_pieces(n, 1, [&](int64_t begin, int64_t end) {
+          return active_loops().binary_cross_entropy(
+              {.x = floats(data[0]) + begin, .labels = ints(data[1]) + begin, .rows = end - begin});
+        });
+        *floats(out[0]) = static_cast<float>(loss / static_cast<double>(n));
+      }};
 }
 
 Kernel prepare(const BinaryCrossEntropyGrad::Attrs&, Descs in, Descs) {
@@ -213,7 +232,8 @@ Kernel prepare(const BinaryCrossEntropyGrad::Attrs&, Descs in, Descs) {
             parallel_for(n, grain_elements, [&](int64_t begin, int64_t end) {
               active_loops().binary_cross_entropy_grad({.x = floats(data[1]) + begin,
                                                         .labels = ints(data[2]) + begin,
-                                                        .y = floats(out[0]) + begin, .rows = end - begin,
+                                                        .y = floats(out[0]) + begin,
+                                                        .rows = end - begin,
                                                         .scale = scale});
             });
           }};

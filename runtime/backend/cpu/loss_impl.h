@@ -1,4 +1,5 @@
-// Cross entropy on class labels and on 0/1 channels, with gradients. Included once per instruction set.
+// Cross entropy on class labels and on 0/1 channels, with gradients. Included once per instruction
+// set.
 #pragma once
 
 #include "runtime/backend/cpu/axis_impl.h"
@@ -10,7 +11,8 @@ VOXLAB_INLINE float weight_of(const LossArgs& args, int32_t label) {
   return args.weight == nullptr ? 1.0F : args.weight[label];
 }
 
-// -w log softmax(x)[label] of one row whose powers, relative to the largest value, add up to `total`.
+// -w log softmax(x)[label] of one row whose powers, relative to the largest value, add up to
+// `total`.
 VOXLAB_INLINE double row_loss(const LossArgs& args, const float* x, int32_t label, float largest,
                               float total) {
   const float spread = logarithm(splat(total))[0];
@@ -39,28 +41,38 @@ VOXLAB_INLINE void for_counted_rows(const LossArgs& args, F f, Skip skip) {
 template <int vectors>
 double cross_entropy_held(const LossArgs& args) {
   double loss = 0;
-  for_counted_rows(args, [&](int64_t r, int32_t label) {
-    const float* x = args.x + r * args.classes;
-    auto row = HeldRow<vectors>::of(x, args.classes);
-    const float largest = row.largest();
-    loss += row_loss(args, x, label, largest, row.to_powers(largest));
-  }, [](int64_t) {});
+  for_counted_rows(
+      args,
+      [&](int64_t r, int32_t label) {
+        const float* x = args.x + r * args.classes;
+        auto row = HeldRow<vectors>::of(x, args.classes);
+        const float largest = row.largest();
+        loss += row_loss(args, x, label, largest, row.to_powers(largest));
+      },
+      [](int64_t) {});
   return loss;
 }
 
 template <int vectors>
 void cross_entropy_grad_held(const LossArgs& args) {
-  for_counted_rows(args, [&](int64_t r, int32_t label) {
-    auto row = HeldRow<vectors>::of(args.x + r * args.classes, args.classes);
-    const float share = args.scale * weight_of(args, label);
-    const Vec factor = splat(share / row.to_powers(row.largest()));
-    const float* hit = one_hot.at + 4 * vec_width - label;  // 1 at the label, 0 around
-    for (int k = 0; k < vectors; ++k)
-      row.v[k] = row.v[k] * factor - get(hit + k * vec_width) * splat(share);
-    row.write(args.y + r * args.classes);
-  }, [&](int64_t r) {
-    for (int64_t i = 0; i < args.classes; ++i) args.y[r * args.classes + i] = 0;
-  });
+  const int64_t n = args.classes, rows = args.rows;
+  if (rows == 0) return;
+  auto next = HeldRow<vectors>::of(args.x, n);
+  for (int64_t r = 0; r < rows; ++r) {
+    auto row = next;
+    if (r + 1 < rows) next = HeldRow<vectors>::of(args.x + (r + 1) * n, n);
+    const int32_t label = args.labels[r];
+    if (label == args.ignore) {
+      for (Vec& v : row.v) v = zero();
+    } else {
+      const float share = args.scale * weight_of(args, label);
+      const Vec factor = splat(share / row.to_powers(row.largest()));
+      const float* hit = one_hot.at + 4 * vec_width - label;
+      for (int k = 0; k < vectors; ++k)
+        row.v[k] = row.v[k] * factor - get(hit + k * vec_width) * splat(share);
+    }
+    row.write(args.y + r * n);
+  }
 }
 
 struct RowPeak {
@@ -88,11 +100,14 @@ double cross_entropy_loop(const LossArgs& args) {
   if (args.classes <= vec_width) return cross_entropy_held<1>(args);
   if (args.classes <= 2 * vec_width) return cross_entropy_held<2>(args);
   double loss = 0;
-  for_counted_rows(args, [&](int64_t r, int32_t label) {
-    const float* x = args.x + r * args.classes;
-    const RowPeak peak = row_peak(x, args.classes, [](int64_t, Vec, auto) {});
-    loss += row_loss(args, x, label, peak.largest[0], static_cast<float>(peak.total));
-  }, [](int64_t) {});
+  for_counted_rows(
+      args,
+      [&](int64_t r, int32_t label) {
+        const float* x = args.x + r * args.classes;
+        const RowPeak peak = row_peak(x, args.classes, [](int64_t, Vec, auto) {});
+        loss += row_loss(args, x, label, peak.largest[0], static_cast<float>(peak.total));
+      },
+      [](int64_t) {});
   return loss;
 }
 
@@ -100,17 +115,21 @@ double cross_entropy_loop(const LossArgs& args) {
 double cross_entropy_grad_loop(const LossArgs& args) {
   if (args.classes <= vec_width) return cross_entropy_grad_held<1>(args), 0;
   if (args.classes <= 2 * vec_width) return cross_entropy_grad_held<2>(args), 0;
-  for_counted_rows(args, [&](int64_t r, int32_t label) {
-    float* y = args.y + r * args.classes;
-    const RowPeak peak = row_peak(args.x + r * args.classes, args.classes,
-                                  [&](int64_t i, Vec e, auto count) { put(y + i, e, count); });
-    const float share = args.scale * weight_of(args, label);
-    const Vec factor = splat(static_cast<float>(share / peak.total));
-    for_vectors(args.classes, [&](int64_t i, auto count) { put(y + i, get(y + i, count) * factor, count); });
-    y[label] -= share;
-  }, [&](int64_t r) {
-    for (int64_t i = 0; i < args.classes; ++i) args.y[r * args.classes + i] = 0;
-  });
+  for_counted_rows(
+      args,
+      [&](int64_t r, int32_t label) {
+        float* y = args.y + r * args.classes;
+        const RowPeak peak = row_peak(args.x + r * args.classes, args.classes,
+                                      [&](int64_t i, Vec e, auto count) { put(y + i, e, count); });
+        const float share = args.scale * weight_of(args, label);
+        const Vec factor = splat(static_cast<float>(share / peak.total));
+        for_vectors(args.classes,
+                    [&](int64_t i, auto count) { put(y + i, get(y + i, count) * factor, count); });
+        y[label] -= share;
+      },
+      [&](int64_t r) {
+        for (int64_t i = 0; i < args.classes; ++i) args.y[r * args.classes + i] = 0;
+      });
   return 0;
 }
 

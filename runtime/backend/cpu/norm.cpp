@@ -1,5 +1,6 @@
-// Group (and so instance), batch and layer normalisation with their gradients. Group and batch norm work
-// by column: moments of every column first, columns of a group joined in f64, then one pass that scales.
+// Group (and so instance), batch and layer normalisation with their gradients. Group and batch norm
+// work by column: moments of every column first, columns of a group joined in f64, then one pass
+// that scales.
 #include <cmath>
 
 #include "runtime/backend/cpu/driver.h"
@@ -28,8 +29,8 @@ void add_moments(const float* x, int64_t rows, int64_t columns, Moments* total) 
   std::vector<double> mean(static_cast<size_t>(wide.width)), m2(static_cast<size_t>(wide.width));
   const auto join = [&](int64_t width, int64_t count) {
     for (int64_t i = 0; i < width; ++i)
-      total[i % columns].join({static_cast<double>(count), mean[static_cast<size_t>(i)],
-                               m2[static_cast<size_t>(i)]});
+      total[i % columns].join(
+          {static_cast<double>(count), mean[static_cast<size_t>(i)], m2[static_cast<size_t>(i)]});
   };
   loop(x, wide.rows, wide.width, 0, mean.data(), m2.data());
   join(wide.width, wide.rows);
@@ -42,7 +43,8 @@ std::vector<Moments> column_moments(const float* x, int64_t rows, int64_t column
   const auto width = static_cast<size_t>(columns);
   std::vector<Moments> part(static_cast<size_t>(thread_count()) * width);
   parallel_pieces(rows, grain_rows(columns), [&](int piece, int64_t begin, int64_t end) {
-    add_moments(x + begin * columns, end - begin, columns, &part[static_cast<size_t>(piece) * width]);
+    add_moments(x + begin * columns, end - begin, columns,
+                &part[static_cast<size_t>(piece) * width]);
   });
   for (size_t i = width; i < part.size(); ++i) part[i % width].join(part[i]);
   part.resize(width);
@@ -83,18 +85,20 @@ struct Affine {
 };
 
 // y = (x - mean) * rstd * weight + bias, one sample. `spread` is stored as rstd or as the variance.
-void normalise(const NormGeometry& g, double eps, bool store_variance, const float* x, Affine affine,
-               float* y, float* mean, float* spread) {
+void normalise(const NormGeometry& g, double eps, bool store_variance, const float* x,
+               Affine affine, float* y, float* mean, float* spread) {
   const std::vector<Moments> columns = column_moments(x, g.positions, g.width());
   const WideRows wide(g.positions, g.width());
   ColumnValues centre(wide), scale(wide), shift(wide);
   for (int64_t group = 0; group < g.groups; ++group) {
     Moments all;
-    for (int64_t c = 0; c < g.channels; ++c) all.join(columns[static_cast<size_t>(group * g.channels + c)]);
+    for (int64_t c = 0; c < g.channels; ++c)
+      all.join(columns[static_cast<size_t>(group * g.channels + c)]);
     const double variance = std::max(0.0, all.m2 / all.count), rstd = 1 / std::sqrt(variance + eps);
     mean[group] = static_cast<float>(all.mean);
     spread[group] = static_cast<float>(store_variance ? variance : rstd);
-    const double rounding = all.mean - static_cast<double>(mean[group]);  // made up for by the shift
+    const double rounding =
+        all.mean - static_cast<double>(mean[group]);  // made up for by the shift
     for (int64_t c = group * g.channels; c < (group + 1) * g.channels; ++c) {
       const double factor = rstd * affine.weight_at(c);
       centre.set(c, g.width(), mean[group]);
@@ -102,8 +106,9 @@ void normalise(const NormGeometry& g, double eps, bool store_variance, const flo
       shift.set(c, g.width(), affine.bias_at(c) - rounding * factor);
     }
   }
-  for_wide_rows(wide, {.x = x, .y = y, .mean = centre.v.data(), .scale = scale.v.data(), .a = shift.v.data()},
-                active_loops().affine_columns);
+  for_wide_rows(
+      wide, {.x = x, .y = y, .mean = centre.v.data(), .scale = scale.v.data(), .a = shift.v.data()},
+      active_loops().affine_columns);
 }
 
 // Per column: sum of dy and of dy (x - mean) rstd.
@@ -183,11 +188,12 @@ const float* optional(Descs descs, Pointers in, size_t i) {
   return i < descs.size() && descs[i].present ? floats(in[i]) : nullptr;
 }
 
-Kernel norm_kernel(std::string_view op, const NormGeometry& g, double eps, bool store_variance, Descs in) {
+Kernel norm_kernel(std::string_view op, const NormGeometry& g, double eps, bool store_variance,
+                   Descs in) {
   if (!all_f32(in)) return {};
   return {.name = loop_name(op),
-          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out,
-                                                                            std::byte*) {
+          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](
+                     Pointers data, Pointers out, std::byte*) {
             const Affine affine{optional(descs, data, 1), optional(descs, data, 2)};
             for (int64_t n = 0; n < g.batch; ++n) {
               const int64_t at = n * g.positions * g.width();
@@ -197,11 +203,12 @@ Kernel norm_kernel(std::string_view op, const NormGeometry& g, double eps, bool 
           }};
 }
 
-Kernel norm_grad_kernel(std::string_view op, const NormGeometry& g, double eps, bool from_variance, Descs in) {
+Kernel norm_grad_kernel(std::string_view op, const NormGeometry& g, double eps, bool from_variance,
+                        Descs in) {
   if (!all_f32(in)) return {};
   return {.name = loop_name(op),
-          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out,
-                                                                            std::byte*) {
+          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](
+                     Pointers data, Pointers out, std::byte*) {
             const Affine affine{optional(descs, data, 2), nullptr};
             std::vector<double> dweight(static_cast<size_t>(g.width())), dbias(dweight.size());
             std::vector<double> rstd(static_cast<size_t>(g.groups));
@@ -209,10 +216,11 @@ Kernel norm_grad_kernel(std::string_view op, const NormGeometry& g, double eps, 
               const int64_t at = n * g.positions * g.width();
               const float* spread = floats(data[4]) + n * g.groups;
               for (size_t k = 0; k < rstd.size(); ++k)
-                rstd[k] = from_variance ? 1 / std::sqrt(static_cast<double>(spread[k]) + eps) : spread[k];
+                rstd[k] =
+                    from_variance ? 1 / std::sqrt(static_cast<double>(spread[k]) + eps) : spread[k];
               normalise_grad(g, floats(data[0]) + at, floats(data[1]) + at, affine,
-                             floats(data[3]) + n * g.groups, rstd, floats(out[0]) + at, dweight.data(),
-                             dbias.data());
+                             floats(data[3]) + n * g.groups, rstd, floats(out[0]) + at,
+                             dweight.data(), dbias.data());
             }
             store(dweight, out[1]);
             store(dbias, out[2]);
@@ -227,13 +235,15 @@ Kernel prepare(const GroupNorm::Attrs& a, Descs in, Descs) {
 }
 Kernel prepare(const GroupNormGrad::Attrs& a, Descs in, Descs) {
   const NormGeometry g = GroupNorm::geometry(a, in[1].shape());
-  return norm_grad_kernel(g.channels == 1 ? "instance_norm_grad" : GroupNormGrad::name, g, a.eps, false, in);
+  return norm_grad_kernel(g.channels == 1 ? "instance_norm_grad" : GroupNormGrad::name, g, a.eps,
+                          false, in);
 }
 Kernel prepare(const BatchNorm::Attrs& a, Descs in, Descs) {
   return norm_kernel(BatchNorm::name, BatchNorm::geometry(a, in[0].shape()), a.eps, true, in);
 }
 Kernel prepare(const BatchNormGrad::Attrs& a, Descs in, Descs) {
-  return norm_grad_kernel(BatchNormGrad::name, BatchNorm::geometry(a, in[1].shape()), a.eps, true, in);
+  return norm_grad_kernel(BatchNormGrad::name, BatchNorm::geometry(a, in[1].shape()), a.eps, true,
+                          in);
 }
 
 Kernel prepare(const BatchNormInference::Attrs& a, Descs in, Descs) {
@@ -251,8 +261,12 @@ Kernel prepare(const BatchNormInference::Attrs& a, Descs in, Descs) {
               scale.set(c, g.width(), rstd * affine.weight_at(c));
               shift.set(c, g.width(), affine.bias_at(c));
             }
-            for_wide_rows(wide, {.x = floats(data[0]), .y = floats(out[0]), .mean = centre.v.data(),
-                                 .scale = scale.v.data(), .a = shift.v.data()},
+            for_wide_rows(wide,
+                          {.x = floats(data[0]),
+                           .y = floats(out[0]),
+                           .mean = centre.v.data(),
+                           .scale = scale.v.data(),
+                           .a = shift.v.data()},
                           active_loops().affine_columns);
           }};
 }
@@ -265,10 +279,14 @@ Kernel prepare(const LayerNorm::Attrs& a, Descs in, Descs) {
                      Pointers data, Pointers out, std::byte*) {
             parallel_for(g.batch, grain_rows(g.channels), [&](int64_t begin, int64_t end) {
               active_loops().layer_norm({.x = floats(data[0]) + begin * g.channels,
-                                         .y = floats(out[0]) + begin * g.channels, .rows = end - begin,
-                                         .columns = g.channels, .gamma = optional(descs, data, 1),
-                                         .beta = optional(descs, data, 2), .mean = floats(out[1]) + begin,
-                                         .rstd = floats(out[2]) + begin, .epsilon = eps});
+                                         .y = floats(out[0]) + begin * g.channels,
+                                         .rows = end - begin,
+                                         .columns = g.channels,
+                                         .gamma = optional(descs, data, 1),
+                                         .beta = optional(descs, data, 2),
+                                         .mean = floats(out[1]) + begin,
+                                         .rstd = floats(out[2]) + begin,
+                                         .epsilon = eps});
             });
           }};
 }
@@ -277,20 +295,28 @@ Kernel prepare(const LayerNormGrad::Attrs& a, Descs in, Descs) {
   if (!all_f32(in)) return {};
   const NormGeometry g = LayerNorm::geometry(a, in[1].shape());
   return {.name = loop_name(LayerNormGrad::name),
-          .run = [g, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out,
-                                                                            std::byte*) {
-            const auto width = static_cast<size_t>(g.channels), threads = static_cast<size_t>(thread_count());
+          .run = [g, descs = std::vector<TensorDesc>(in.begin(), in.end())](
+                     Pointers data, Pointers out, std::byte*) {
+            const auto width = static_cast<size_t>(g.channels),
+                       threads = static_cast<size_t>(thread_count());
             std::vector<double> dgamma(threads * width), dbeta(threads * width);
             std::vector<float> partial(threads * 2 * width);
-            parallel_pieces(g.batch, grain_rows(g.channels), [&](int piece, int64_t begin, int64_t end) {
-              const auto t = static_cast<size_t>(piece) * width;
-              const int64_t at = begin * g.channels;
-              active_loops().layer_norm_grad(
-                  {.x = floats(data[1]) + at, .dy = floats(data[0]) + at, .y = floats(out[0]) + at,
-                   .rows = end - begin, .columns = g.channels, .gamma = optional(descs, data, 2),
-                   .mean = floats(data[3]) + begin, .rstd = floats(data[4]) + begin, .dgamma = &dgamma[t],
-                   .dbeta = &dbeta[t], .partial = &partial[2 * t]});
-            });
+            parallel_pieces(g.batch, grain_rows(g.channels),
+                            [&](int piece, int64_t begin, int64_t end) {
+                              const auto t = static_cast<size_t>(piece) * width;
+                              const int64_t at = begin * g.channels;
+                              active_loops().layer_norm_grad({.x = floats(data[1]) + at,
+                                                              .dy = floats(data[0]) + at,
+                                                              .y = floats(out[0]) + at,
+                                                              .rows = end - begin,
+                                                              .columns = g.channels,
+                                                              .gamma = optional(descs, data, 2),
+                                                              .mean = floats(data[3]) + begin,
+                                                              .rstd = floats(data[4]) + begin,
+                                                              .dgamma = &dgamma[t],
+                                                              .dbeta = &dbeta[t],
+                                                              .partial = &partial[2 * t]});
+                            });
             for (size_t i = width; i < dgamma.size(); ++i) {
               dgamma[i % width] += dgamma[i];
               dbeta[i % width] += dbeta[i];

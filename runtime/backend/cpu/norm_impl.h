@@ -1,5 +1,5 @@
-// Normalisation loops: scaling and gradients of columns (group, instance, batch norm) and layer norm of
-// rows. Included once per instruction set.
+// Normalisation loops: scaling and gradients of columns (group, instance, batch norm) and layer
+// norm of rows. Included once per instruction set.
 #pragma once
 
 #include "runtime/backend/cpu/reduce_impl.h"
@@ -63,8 +63,8 @@ void grad_apply_columns_loop(const ColumnsArgs& args) {
   }
 }
 
-// Sum of f(offset, count) over a row: f32 lanes over short stretches, f64 across them. Lanes past the
-// end must come out as zero.
+// Sum of f(offset, count) over a row: f32 lanes over short stretches, f64 across them. Lanes past
+// the end must come out as zero.
 template <class F>
 VOXLAB_INLINE double row_total(int64_t n, F f) {
   constexpr int64_t stretch = 64 * vec_width;
@@ -78,7 +78,8 @@ VOXLAB_INLINE double row_total(int64_t n, F f) {
   return total;
 }
 
-// Clears the lanes that `count` leaves out, for values whose spare lanes are not zero by themselves.
+// Clears the lanes that `count` leaves out, for values whose spare lanes are not zero by
+// themselves.
 VOXLAB_INLINE Vec keep(Vec v, All) { return v; }
 VOXLAB_INLINE Vec keep_or(Vec v, float other, First count) {
   VecInts lane = {};

@@ -1,5 +1,6 @@
-// Reduction loops: sums, sums of squares and maxima of rows and columns, running moments of columns.
-// f32 vectors add short stretches, f64 adds the stretches up. Included once per instruction set.
+// Reduction loops: sums, sums of squares and maxima of rows and columns, running moments of
+// columns. f32 vectors add short stretches, f64 adds the stretches up. Included once per
+// instruction set.
 #pragma once
 
 #include "runtime/backend/cpu/loops.h"
@@ -11,12 +12,13 @@ namespace {
 // Numbered as ReduceKind; a mean is a sum that the driver divides.
 enum Reduction { rd_sum, rd_mean, rd_max, rd_sum_squares };
 
-constexpr int strip = 16;                       // columns handled together: one cache line of f32
+constexpr int strip = 16;  // columns handled together: one cache line of f32
 constexpr int strip_vectors = strip / vec_width;
 
 template <int kind>
 VOXLAB_INLINE Vec take(Vec total, Vec x) {
-  if constexpr (kind == rd_max) return max(x, total);  // an x that is NaN is passed over, as by fmax
+  if constexpr (kind == rd_max)
+    return max(x, total);  // an x that is NaN is passed over, as by fmax
   if constexpr (kind == rd_sum_squares) return mul_add(x, x, total);
   return total + x;
 }
@@ -80,7 +82,8 @@ VOXLAB_INLINE Strip get_strip(const T* p, int64_t columns) {
   for (int k = 0; k < strip_vectors; ++k) {
     const int64_t left = columns - k * vec_width;
     s.v[k] = left >= vec_width ? get(p + k * vec_width)
-                               : left > 0 ? get_first(p + k * vec_width, left) : zero();
+             : left > 0        ? get_first(p + k * vec_width, left)
+                               : zero();
   }
   return s;
 }
@@ -125,8 +128,8 @@ void reduce_columns_loop(const void* data, int64_t rows, int64_t columns, int64_
   }
 }
 
-// Mean and squared deviations of a block in two passes (the second from cache, corrected by the first's
-// rounding), then joined to the running ones in f64 (Chan, Golub & LeVeque 1983, eq. 2.1).
+// Mean and squared deviations of a block in two passes (the second from cache, corrected by the
+// first's rounding), then joined to the running ones in f64 (Chan, Golub & LeVeque 1983, eq. 2.1).
 void moments_loop(const void* data, int64_t rows, int64_t columns, int64_t count, double* mean,
                   double* m2) {
   const float* x = static_cast<const float*>(data);

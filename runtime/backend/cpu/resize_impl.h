@@ -12,7 +12,8 @@ void blend_rows_loop(const BlendRowsArgs& args) {
   for_vectors(args.n, [&](int64_t i, auto count) {
     Vec sum = zero();
     for (int64_t k = 0; k < args.count; ++k)
-      sum = mul_add(splat(args.weights[k]), get(static_cast<const T*>(args.rows[k]) + i, count), sum);
+      sum =
+          mul_add(splat(args.weights[k]), get(static_cast<const T*>(args.rows[k]) + i, count), sum);
     put(args.y + i, sum, count);
   });
 }
@@ -25,7 +26,8 @@ void blend_taps_loop(const BlendTapsArgs& args) {
     for_vectors(channels, [&](int64_t i, auto count) {
       Vec sum = zero();
       for (int64_t k = args.start[o]; k < args.start[o + 1]; ++k)
-        sum = mul_add(splat(args.weight[k]), get(args.x + args.index[k] * channels + i, count), sum);
+        sum =
+            mul_add(splat(args.weight[k]), get(args.x + args.index[k] * channels + i, count), sum);
       put(y + o * channels + i, sum, count);
     });
   }

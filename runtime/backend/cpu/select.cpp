@@ -15,16 +15,6 @@ T kept(T x, float factor) {
   return T(static_cast<float>(x) * factor);
 }
 
-template <class T>
-void drop_elements(const Philox& random, uint64_t limit, float factor, const T* x, T* y, int64_t begin,
-                   int64_t end) {
-  for (int64_t i = begin; i < end;) {  // four numbers a block
-    const auto bits = random.block(static_cast<uint64_t>(i / 4));
-    for (int64_t lane = i % 4; lane < 4 && i < end; ++lane, ++i)
-      y[i] = bits[static_cast<size_t>(lane)] < limit ? T{} : kept(x[i], factor);
-  }
-}
-
 // Rows of `channels` values whose factors repeat; one factor for all when there is one.
 template <class T>
 void drop_rows(const std::vector<float>& factors, const T* x, T* y, int64_t n) {
@@ -43,9 +33,19 @@ void run_dropout(const Dropout::Attrs& a, const Shape& shape, const T* x, T* y) 
   const auto factor = static_cast<float>(a.p < 1 ? 1 / (1 - a.p) : 0);
   const int64_t n = shape.numel();
   if (a.unit == DropUnit::element) {
+    const auto loop = active_loops().drop[std::is_same_v<T, bfloat16> ? 1 : 0];
     // Whole blocks of four to every thread.
     parallel_for(ceil_divide(n, 4), grain_elements / 16, [&](int64_t begin, int64_t end) {
-      drop_elements(random, limit, factor, x, y, 4 * begin, std::min(n, 4 * end));
+      loop({.x = x,
+            .y = y,
+            .begin = begin,
+            .end = end,
+            .n = n,
+            .key = {static_cast<uint32_t>(a.seed), static_cast<uint32_t>(a.seed >> 32)},
+            .stream = a.stream,
+            .step = a.step,
+            .limit = limit,
+            .factor = factor});
     });
     return;
   }
@@ -64,7 +64,8 @@ void run_dropout(const Dropout::Attrs& a, const Shape& shape, const T* x, T* y) 
 }
 
 template <class T>
-void add_rows(const T* dy, const int32_t* index, int64_t count, int64_t rows, int64_t width, T* out) {
+void add_rows(const T* dy, const int32_t* index, int64_t count, int64_t rows, int64_t width,
+              T* out) {
   std::vector<double> sum(static_cast<size_t>(rows * width));
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = checked_row(GatherGrad::name, index[i], rows);
@@ -79,10 +80,11 @@ void add_rows(const T* dy, const int32_t* index, int64_t count, int64_t rows, in
 Kernel prepare(const Dropout::Attrs& a, Descs in, Descs) {
   const int storage = storage_of(in[0].dtype());
   if (storage < 0) return {};
-  return {.name = "cpu.dropout." + std::string(to_string(a.unit)),
+  return {.name = loop_name("dropout", to_string(a.unit)),
           .run = [a, storage, shape = in[0].shape()](Pointers x, Pointers y, std::byte*) {
             if (storage == 0) {
-              run_dropout(a, shape, reinterpret_cast<const float*>(x[0]), reinterpret_cast<float*>(y[0]));
+              run_dropout(a, shape, reinterpret_cast<const float*>(x[0]),
+                          reinterpret_cast<float*>(y[0]));
             } else {
               run_dropout(a, shape, reinterpret_cast<const bfloat16*>(x[0]),
                           reinterpret_cast<bfloat16*>(y[0]));

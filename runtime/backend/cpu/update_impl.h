@@ -10,12 +10,14 @@ namespace {
 void sgd_loop(const SgdArgs& args) {
   for_vectors(args.n, [&](int64_t i, auto count) {
     const Vec p = get(args.param + i, count);
-    const Vec g = mul_add(splat(args.weight_decay), p, get(args.grad + i, count) * splat(args.grad_scale));
+    const Vec g =
+        mul_add(splat(args.weight_decay), p, get(args.grad + i, count) * splat(args.grad_scale));
     Vec step = g;
     if (args.buffer != nullptr) {
       Vec buffer = g;
       if (!args.first)
-        buffer = mul_add(splat(args.momentum), get(args.buffer + i, count), splat(args.undamped) * g);
+        buffer =
+            mul_add(splat(args.momentum), get(args.buffer + i, count), splat(args.undamped) * g);
       put(args.buffer + i, buffer, count);
       step = args.nesterov ? mul_add(splat(args.momentum), buffer, g) : buffer;
     }
@@ -28,8 +30,8 @@ void sgd_loop(const SgdArgs& args) {
 void adam_loop(const AdamArgs& args) {
   for_vectors(args.n, [&](int64_t i, auto count) {
     const Vec before = get(args.param + i, count), p = before * splat(args.keep);
-    const Vec g =
-        mul_add(splat(args.weight_decay), before, get(args.grad + i, count) * splat(args.grad_scale));
+    const Vec g = mul_add(splat(args.weight_decay), before,
+                          get(args.grad + i, count) * splat(args.grad_scale));
     const Vec m = mul_add(splat(args.beta1), get(args.m + i, count), splat(args.rest1) * g);
     Vec v = mul_add(splat(args.beta2), get(args.v + i, count), splat(args.rest2) * (g * g));
     put(args.m + i, m, count);

@@ -1,6 +1,7 @@
-// Elementary functions on vectors and element access for f32 and bf16 storage, on top of dense/vec.h.
-// For the files that are compiled once per instruction set: everything is static, and bf16 values are
-// plain uint16_t, because an inline function shared with other files could be merged by the linker.
+// Elementary functions on vectors and element access for f32 and bf16 storage, on top of
+// dense/vec.h. For the files that are compiled once per instruction set: everything is static, and
+// bf16 values are plain uint16_t, because an inline function shared with other files could be
+// merged by the linker.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,8 @@ namespace voxlab::cpu {
 using VecBits = uint32_t __attribute__((vector_size(4 * vec_width)));
 using VecInts = int32_t __attribute__((vector_size(4 * vec_width)));
 using VecHalfBits = uint16_t __attribute__((vector_size(2 * vec_width)));
-using UnalignedHalfBits = uint16_t __attribute__((vector_size(2 * vec_width), aligned(2), may_alias));
+using UnalignedHalfBits =
+    uint16_t __attribute__((vector_size(2 * vec_width), aligned(2), may_alias));
 
 VOXLAB_INLINE VecBits bits_of(Vec x) { return reinterpret_cast<VecBits>(x); }
 VOXLAB_INLINE Vec from_bits(VecBits x) { return reinterpret_cast<Vec>(x); }
@@ -33,7 +35,9 @@ VOXLAB_INLINE Vec get(const float* p) { return load(p); }
 VOXLAB_INLINE Vec get(const uint16_t* p) {
   return widen(*reinterpret_cast<const UnalignedHalfBits*>(p));
 }
-VOXLAB_INLINE Vec get_first(const float* p, int64_t n) { return load_first(p, static_cast<int>(n)); }
+VOXLAB_INLINE Vec get_first(const float* p, int64_t n) {
+  return load_first(p, static_cast<int>(n));
+}
 VOXLAB_INLINE Vec get_first(const uint16_t* p, int64_t n) {
   VecHalfBits half = {};
   __builtin_memcpy(&half, p, static_cast<size_t>(2 * n));
@@ -57,13 +61,21 @@ struct First {
   int64_t n;
 };
 template <class T>
-VOXLAB_INLINE Vec get(const T* p, All) { return get(p); }
+VOXLAB_INLINE Vec get(const T* p, All) {
+  return get(p);
+}
 template <class T>
-VOXLAB_INLINE Vec get(const T* p, First count) { return get_first(p, count.n); }
+VOXLAB_INLINE Vec get(const T* p, First count) {
+  return get_first(p, count.n);
+}
 template <class T>
-VOXLAB_INLINE void put(T* p, Vec v, All) { put(p, v); }
+VOXLAB_INLINE void put(T* p, Vec v, All) {
+  put(p, v);
+}
 template <class T>
-VOXLAB_INLINE void put(T* p, Vec v, First count) { put_first(p, v, count.n); }
+VOXLAB_INLINE void put(T* p, Vec v, First count) {
+  put_first(p, v, count.n);
+}
 
 template <class F>
 VOXLAB_INLINE void for_vectors(int64_t n, F f) {
@@ -117,12 +129,10 @@ VOXLAB_INLINE Vec square_root(Vec x) {
 }
 
 // 2^n for integer n in [-126, 127].
-VOXLAB_INLINE Vec power_of_two(VecInts n) {
-  return reinterpret_cast<Vec>((n + 127) << 23);
-}
+VOXLAB_INLINE Vec power_of_two(VecInts n) { return reinterpret_cast<Vec>((n + 127) << 23); }
 
-// exp(x) = 2^n exp(r), r = x - n ln 2 in two parts (Cody & Waite), exp(r) by the polynomial of Cephes'
-// expf; 2^n in two factors, so that overflow and subnormal results come out right.
+// exp(x) = 2^n exp(r), r = x - n ln 2 in two parts (Cody & Waite), exp(r) by the polynomial of
+// Cephes' expf; 2^n in two factors, so that overflow and subnormal results come out right.
 VOXLAB_INLINE Vec exponential(Vec value) {
   const Vec x = max(splat(-105.0F), min(splat(89.0F), value));  // keeps a NaN
   const Vec shifter = splat(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer

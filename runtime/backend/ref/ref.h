@@ -54,6 +54,8 @@ void reference(const L2NormaliseGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const Dropout::Attrs&, RefInputs in, RefOutputs out);
 void reference(const Resize::Attrs&, RefInputs in, RefOutputs out);
 void reference(const ResizeGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const AvgPool::Attrs&, RefInputs in, RefOutputs out);
+void reference(const AvgPoolGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const Gather::Attrs&, RefInputs in, RefOutputs out);
 void reference(const GatherGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const Membership::Attrs&, RefInputs in, RefOutputs out);

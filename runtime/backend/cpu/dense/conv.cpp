@@ -1,5 +1,5 @@
-// Forward convolution and data gradient as gathers. The data gradient of a strided convolution splits
-// into one stride-1 gather for each residue of the input position modulo the stride.
+// Forward convolution and data gradient as gathers. The data gradient of a strided convolution
+// splits into one stride-1 gather for each residue of the input position modulo the stride.
 #include <utility>
 #include <vector>
 
@@ -18,7 +18,8 @@ const float* offset_bias(const Epilogue& epilogue, int64_t channels) {
   return epilogue.bias == nullptr ? nullptr : epilogue.bias + channels;
 }
 
-// Non-overlapping patches along W: the positions of a patch and its channels are one run of columns.
+// Non-overlapping patches along W: the positions of a patch and its channels are one run of
+// columns.
 bool patches_along_width(const ConvGeometry& g, const Triple& out) {
   return g.groups == 1 && g.kernel[2] == g.stride[2] && g.pad[2] == 0 && g.dilation[2] == 1 &&
          g.in[2] == out[2] * g.kernel[2];
@@ -88,7 +89,8 @@ bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffe
   for (int64_t group = 0; group < g.groups; ++group) {
     GatherConv c;
     c.batch = g.batch;
-    c.weights = {w + group * group_out, g.out_channels, group_in * g.out_channels, false, g.kernel, {}};
+    c.weights = {
+        w + group * group_out, g.out_channels, group_in * g.out_channels, false, g.kernel, {}};
     for (int i = 0; i < 3; ++i) {
       KernelTaps taps = forward_taps(g, i);
       c.axis[i] = std::move(taps.axis);

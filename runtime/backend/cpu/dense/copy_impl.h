@@ -87,8 +87,8 @@ void widen_bf16(const uint16_t* in, int64_t n, float* out) {
 void narrow_bf16(const float* in, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; ++i) {
     const uint32_t bits = __builtin_bit_cast(uint32_t, in[i]);
-    // Adding just under half of the dropped part, plus the last kept bit, rounds to nearest even. A NaN
-    // is quieted instead, for the addition could carry it into infinity or change its sign.
+    // Adding just under half of the dropped part, plus the last kept bit, rounds to nearest even. A
+    // NaN is quieted instead, for the addition could carry it into infinity or change its sign.
     const uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
     const uint32_t quiet = (bits >> 16) | 0x40U;
     const bool is_nan = (bits & 0x7fffffffU) > 0x7f800000U;
@@ -98,19 +98,6 @@ void narrow_bf16(const float* in, int64_t n, uint16_t* out) {
 
 void add_arrays(const float* in, int64_t n, float* inout) {
   for (int64_t i = 0; i < n; ++i) inout[i] += in[i];
-}
-
-constexpr KernelTable make_table() {
-  KernelTable table = {};
-  table.width = vec_width;
-  set_tiles(table);
-  set_depthwise(table);
-  table.pick_lanes = pick_lanes;
-  table.transpose = transpose_block;
-  table.widen = widen_bf16;
-  table.narrow = narrow_bf16;
-  table.add = add_arrays;
-  return table;
 }
 
 }  // namespace

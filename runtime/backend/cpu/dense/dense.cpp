@@ -29,10 +29,10 @@ void check(std::string_view where, const ConvGeometry& g) {
   const auto out = g.out();
   for (int i = 0; i < 3; ++i) {
     if (g.kernel[i] < 1 || g.stride[i] < 1 || g.dilation[i] < 1 || g.pad[i] < 0 || out[i] < 1) {
-      fail(where, "kernel " + std::to_string(g.kernel[i]) + ", stride " + std::to_string(g.stride[i]) +
-                      ", pad " + std::to_string(g.pad[i]) + ", dilation " +
-                      std::to_string(g.dilation[i]) + " give no output for input size " +
-                      std::to_string(g.in[i]));
+      fail(where, "kernel " + std::to_string(g.kernel[i]) + ", stride " +
+                      std::to_string(g.stride[i]) + ", pad " + std::to_string(g.pad[i]) +
+                      ", dilation " + std::to_string(g.dilation[i]) +
+                      " give no output for input size " + std::to_string(g.in[i]));
     }
   }
 }
@@ -71,8 +71,8 @@ ConvSizes sizes_of(const ConvGeometry& g) {
           product(g.kernel) * (g.in_channels / g.groups) * g.out_channels};
 }
 
-// AMX where it is there and a run of K, `run` values long, fills at least a quarter of a tile: below
-// that the f32 kernels are faster.
+// AMX where it is there and a run of K, `run` values long, fills at least a quarter of a tile:
+// below that the f32 kernels are faster.
 GatherMode gather_mode(DType input, Precision precision, int64_t run) {
   constexpr int64_t shortest_run = 8;
   if (active_isa() != Isa::amx || run < shortest_run) return GatherMode::f32;
@@ -130,7 +130,8 @@ void narrow_matrix(const KernelTable& kernels, const MatmulShape& s, const float
         kernels.narrow(from + at, s.n, bits + at);
         continue;
       }
-      for (int64_t n = 0; n < s.n; ++n) kernels.narrow(from + at + n * s.c.col, 1, bits + at + n * s.c.col);
+      for (int64_t n = 0; n < s.n; ++n)
+        kernels.narrow(from + at + n * s.c.col, 1, bits + at + n * s.c.col);
     }
   });
 }
@@ -155,7 +156,8 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   const bool depthwise = is_depthwise(g, kernels.width);
   const KernelKind kind = depthwise ? KernelKind::depthwise : KernelKind::conv;
   const GatherMode mode =
-      depthwise ? GatherMode::f32 : gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups);
+      depthwise ? GatherMode::f32
+                : gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups);
   const std::string_view name = implementation(kind, mode, x.dtype);
   if (x.data == nullptr) return name;
   const float* wf = widened(kernels, w, n.w, Purpose::input_b);
@@ -203,8 +205,8 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const bool depthwise = is_depthwise(g, kernels.width);
-  const std::string_view name = implementation(
-      depthwise ? KernelKind::depthwise : KernelKind::conv, GatherMode::f32, x.dtype);
+  const std::string_view name = implementation(depthwise ? KernelKind::depthwise : KernelKind::conv,
+                                               GatherMode::f32, x.dtype);
   if (x.data == nullptr) return name;
   const float* xf = widened(kernels, x, n.x, Purpose::input_a);
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);

@@ -14,8 +14,9 @@
 
 namespace voxlab::cpu {
 
-// How f32 products are formed: `strict` multiplies in f32; `bf16x3` splits each factor into two bf16
-// parts and sums three products on AMX (relative error about 5e-6), strict where AMX is absent.
+// How f32 products are formed: `strict` multiplies in f32; `bf16x3` splits each factor into two
+// bf16 parts and sums three products on AMX (relative error about 5e-6), strict where AMX is
+// absent.
 enum class Precision : uint8_t { strict, bf16x3 };
 
 enum class Activation : uint8_t { none, relu, leaky_relu, gelu };
@@ -52,8 +53,8 @@ struct ConvGeometry {
   std::array<int64_t, 3> out() const;
 };
 
-// All return the name of the implementation that ran, e.g. "cpu.conv.avx512.fma", for profiles; called
-// with null data they only name the one that would run.
+// All return the name of the implementation that ran, e.g. "cpu.conv.avx512.fma", for profiles;
+// called with null data they only name the one that would run.
 
 // y = epilogue(x * w)
 std::string_view conv_forward(const ConvGeometry& geometry, ConstBuffer x, ConstBuffer w, Buffer y,
@@ -62,8 +63,7 @@ std::string_view conv_forward(const ConvGeometry& geometry, ConstBuffer x, Const
 
 // dx of conv_forward: also the transposed convolution, whose input is dy and output dx.
 std::string_view conv_dgrad(const ConvGeometry& geometry, ConstBuffer dy, ConstBuffer w, Buffer dx,
-                            const Epilogue& epilogue = {},
-                            Precision precision = Precision::strict);
+                            const Epilogue& epilogue = {}, Precision precision = Precision::strict);
 
 // dw of conv_forward
 std::string_view conv_wgrad(const ConvGeometry& geometry, ConstBuffer x, ConstBuffer dy, Buffer dw,
@@ -83,7 +83,8 @@ struct BatchAxis {
   int64_t c = 0;
 };
 
-// C (m x n) = epilogue(A (m x k) B (k x n)) for every batch index; a transpose is a choice of strides.
+// C (m x n) = epilogue(A (m x k) B (k x n)) for every batch index; a transpose is a choice of
+// strides.
 struct MatmulShape {
   int64_t m = 0;
   int64_t n = 0;

@@ -1,6 +1,6 @@
 // Depthwise and narrow grouped convolution: vectors run across channels of all groups. A group of I
-// input and J output channels is I depthwise sums over inputs spread J-fold, so no lane is wasted and
-// no channel ever multiplies another group's values.
+// input and J output channels is I depthwise sums over inputs spread J-fold, so no lane is wasted
+// and no channel ever multiplies another group's values.
 #include <algorithm>
 #include <array>
 #include <vector>
@@ -38,15 +38,16 @@ constexpr int least_row_outputs = 6;
 
 class DepthwiseRunner {
  public:
-  DepthwiseRunner(const KernelTable& kernels, const DepthwiseGather& call) : k_(kernels), c_(call) {}
+  DepthwiseRunner(const KernelTable& kernels, const DepthwiseGather& call)
+      : k_(kernels), c_(call) {}
 
   void run(int64_t sample, const Panel& panel, const std::array<int64_t, 2>& begin,
            const std::array<int64_t, 2>& size) {
     const int64_t group = panel.vectors * k_.width;
     rows_ = scratch_rows(c_.taps, begin, size, group);
     const Triple extent = {c_.taps[0].axis.in, c_.taps[1].axis.in, c_.taps[2].axis.in};
-    const DepthwiseSource source = {c_.in + sample * product(extent) * c_.map.source_channels, extent, c_.map,
-                           c_.channels};
+    const DepthwiseSource source = {c_.in + sample * product(extent) * c_.map.source_channels,
+                                    extent, c_.map, c_.channels};
     x_ = scratch(Purpose::tile, c_.map.source_group * rows_.plane());
     for (int64_t p = 0; p < c_.map.source_group; ++p) {
       fill_plane(k_, source, rows_, p, panel.column, x_ + p * rows_.plane());
@@ -81,7 +82,8 @@ class DepthwiseRunner {
     const int64_t planes = c_.map.source_group;
     const int64_t real = std::min(group, c_.channels - panel.column);
     const auto& [td, th, tw] = c_.taps;
-    const auto positions = static_cast<int64_t>(td.kernel.size() * th.kernel.size() * tw.kernel.size());
+    const auto positions =
+        static_cast<int64_t>(td.kernel.size() * th.kernel.size() * tw.kernel.size());
     w_ = scratch(Purpose::panel, planes * positions * group);
     bias_.assign(static_cast<size_t>(group), 0.0F);
     if (c_.epilogue.bias != nullptr) {
@@ -121,12 +123,13 @@ class DepthwiseRunner {
         for (size_t j = 0; j < ah.taps.size(); ++j) {
           const int64_t at_h = (begin[1] + h) * ah.stride + ah.taps[j];
           if (at_h < 0 || at_h >= ah.in) continue;
-          const int64_t x = p * rows_.plane() +
-                            ((ad.taps[i] - ad.taps[0]) * rows_.box.size[1] + ah.taps[j] - ah.taps[0]) *
-                                rows_.row();
-          const auto kernel_row = (p * static_cast<int64_t>(ad.taps.size()) + static_cast<int64_t>(i)) *
-                                      static_cast<int64_t>(ah.taps.size()) +
-                                  static_cast<int64_t>(j);
+          const int64_t x = p * rows_.plane() + ((ad.taps[i] - ad.taps[0]) * rows_.box.size[1] +
+                                                 ah.taps[j] - ah.taps[0]) *
+                                                    rows_.row();
+          const auto kernel_row =
+              (p * static_cast<int64_t>(ad.taps.size()) + static_cast<int64_t>(i)) *
+                  static_cast<int64_t>(ah.taps.size()) +
+              static_cast<int64_t>(j);
           runs_.push_back({x * float_bytes, kernel_row * width});
         }
       }
@@ -196,17 +199,24 @@ void depthwise_gather(const KernelTable& kernels, const DepthwiseGather& call) {
   const int64_t blocks_d = ceil_div(depth, size[0]);
   const int64_t blocks_h = ceil_div(height, size[1]);
   const int64_t blocks = call.batch * blocks_d * blocks_h;
-  parallel_for(panel_count * blocks, 1, [&](int64_t begin, int64_t end) {
-    DepthwiseRunner runner(kernels, call);
-    for (int64_t i = begin; i < end; ++i) {
-      // All panels of a block in turn: its cache lines are shared by neighbouring panels.
-      const int64_t block = i / panel_count;
-      const int64_t d = block / blocks_h % blocks_d * size[0];
-      const int64_t h = block % blocks_h * size[1];
-      runner.run(block / (blocks_d * blocks_h), panels[static_cast<size_t>(i % panel_count)], {d, h},
-                 {std::min(size[0], depth - d), std::min(size[1], height - h)});
-    }
-  });
+  const int64_t taps = static_cast<int64_t>(
+      call.taps[0].kernel.size() * call.taps[1].kernel.size() * call.taps[2].kernel.size());
+  const int64_t work =
+      call.batch * depth * height * width * call.channels * (taps * call.map.source_group + 8);
+  parallel_for(panel_count * blocks, task_grain(panel_count * blocks, work),
+               [&](int64_t begin, int64_t end) {
+                 DepthwiseRunner runner(kernels, call);
+                 for (int64_t i = begin; i < end; ++i) {
+                   // All panels of a block in turn: its cache lines are shared by neighbouring
+                   // panels.
+                   const int64_t block = i / panel_count;
+                   const int64_t d = block / blocks_h % blocks_d * size[0];
+                   const int64_t h = block % blocks_h * size[1];
+                   runner.run(block / (blocks_d * blocks_h),
+                              panels[static_cast<size_t>(i % panel_count)], {d, h},
+                              {std::min(size[0], depth - d), std::min(size[1], height - h)});
+                 }
+               });
 }
 
 }  // namespace
@@ -247,7 +257,8 @@ void depthwise_dgrad(const KernelTable& kernels, const ConvGeometry& g, const fl
       for (int64_t c = 0; c < g.in_channels; ++c) {
         for (int64_t p = 0; p < planes; ++p) {
           packed[(tap * planes + p) * g.in_channels + c] =
-              w[(tap * map.result_group + c % map.result_group) * g.out_channels + map.source(c, p)];
+              w[(tap * map.result_group + c % map.result_group) * g.out_channels +
+                map.source(c, p)];
         }
       }
     }

@@ -173,8 +173,8 @@ constexpr void fill_depthwise_wgrad(DepthwiseWgradFn (&out)[sizeof...(K)]) {
 constexpr void set_depthwise(KernelTable& table) {
   table.depthwise_outputs[0] = depthwise_most_outputs(1);
   table.depthwise_outputs[1] = depthwise_most_outputs(2);
-  fill_depthwise_tiles(table, Outputs<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18,
-                                      19, 20, 21, 22, 23>());
+  fill_depthwise_tiles(table, Outputs<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,
+                                      18, 19, 20, 21, 22, 23>());
   fill_depthwise_wgrad<0, 1, 2, 3, 4, 5, 6, 7>(table.depthwise_wgrad);
 }
 

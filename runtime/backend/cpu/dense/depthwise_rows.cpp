@@ -61,10 +61,11 @@ void fill_plane(const KernelTable& kernels, const DepthwiseSource& s, const Scra
       for (int64_t phase = 0; phase < rows.stride; ++phase) {
         // Positions begin + phase + i * stride, of which [from, end) lie in the row.
         const int64_t start = box.begin[2] + phase;
-        const int64_t from = std::clamp<int64_t>(
-            start >= 0 ? 0 : ceil_div(-start, rows.stride), 0, rows.per_phase);
+        const int64_t from =
+            std::clamp<int64_t>(start >= 0 ? 0 : ceil_div(-start, rows.stride), 0, rows.per_phase);
         const int64_t end = std::clamp<int64_t>(
-            start >= s.extent[2] ? 0 : ceil_div(s.extent[2] - start, rows.stride), from, rows.per_phase);
+            start >= s.extent[2] ? 0 : ceil_div(s.extent[2] - start, rows.stride), from,
+            rows.per_phase);
         float* p = to + phase * rows.per_phase * rows.group;
         zeros(p, from);
         for (int64_t c = 0; c < rows.group; c += kernels.width) {

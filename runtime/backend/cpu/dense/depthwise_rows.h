@@ -20,13 +20,13 @@ struct ChannelMap {
   bool identity() const { return source_group == 1 && result_group == 1; }
 };
 
-// Scratch rows keep the positions of one residue modulo the stride along W together, so neighbouring
-// outputs always read neighbouring scratch positions.
+// Scratch rows keep the positions of one residue modulo the stride along W together, so
+// neighbouring outputs always read neighbouring scratch positions.
 struct ScratchRows {
-  Box box;           // input positions held
-  int64_t stride;    // along W
-  int64_t per_phase; // positions of one residue
-  int64_t group;     // floats a position: whole vectors
+  Box box;            // input positions held
+  int64_t stride;     // along W
+  int64_t per_phase;  // positions of one residue
+  int64_t group;      // floats a position: whole vectors
   int64_t row() const { return stride * per_phase * group; }
   int64_t plane() const { return box.size[0] * box.size[1] * row(); }
   int64_t at(int64_t w) const { return (w % stride * per_phase + w / stride) * group; }

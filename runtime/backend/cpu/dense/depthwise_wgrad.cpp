@@ -35,10 +35,12 @@ int64_t heights_together(const ConvGeometry& g) {
 class WgradWorker {
  public:
   WgradWorker(const WgradCall& call, const Panel& panel) : c_(call), panel_(panel) {
-    sums_.assign(static_cast<size_t>(call.map.source_group * product(call.g.kernel) * width()), 0.0F);
+    sums_.assign(static_cast<size_t>(call.map.source_group * product(call.g.kernel) * width()),
+                 0.0F);
   }
 
-  void add(int64_t sample, const std::array<int64_t, 2>& begin, const std::array<int64_t, 2>& size) {
+  void add(int64_t sample, const std::array<int64_t, 2>& begin,
+           const std::array<int64_t, 2>& size) {
     rows_ = scratch_rows(c_.taps, begin, size, width());
     const int64_t planes = c_.map.source_group;
     float* x = scratch(Purpose::tile, planes * rows_.plane());
@@ -95,8 +97,8 @@ class WgradWorker {
   }
 
   // Output rows of the block for which some of the kernel rows [kh, kh + heights) meet the input.
-  void list_rows(const std::array<int64_t, 2>& begin, const std::array<int64_t, 2>& size, int64_t kd,
-                 int64_t kh, int64_t heights) {
+  void list_rows(const std::array<int64_t, 2>& begin, const std::array<int64_t, 2>& size,
+                 int64_t kd, int64_t kh, int64_t heights) {
     row_x_.clear();
     row_dy_.clear();
     const GatherAxis& ad = c_.taps[0].axis;
@@ -133,8 +135,8 @@ class WgradWorker {
     args.rows = static_cast<int64_t>(row_x_.size());
     args.width = c_.out[2];
     const auto count = static_cast<int64_t>(taps.size());
-    float* sums = sums_.data() + (plane * product(g.kernel) +
-                                  (kd * g.kernel[1] + kh) * g.kernel[2]) * width();
+    float* sums = sums_.data() +
+                  (plane * product(g.kernel) + (kd * g.kernel[1] + kh) * g.kernel[2]) * width();
     for (int64_t first = 0; first < count; first += max_wgrad_taps) {
       const int64_t now = std::min<int64_t>(max_wgrad_taps, count - first);
       args.tap_bytes = taps.data() + first;
@@ -155,8 +157,9 @@ class WgradWorker {
 
 void depthwise_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float* x,
                      const float* dy, float* dw) {
-  WgradCall call = {kernels, g, g.out(), {},
-                    {g.in_channels, g.in_channels / g.groups, g.out_channels / g.groups}, x, dy};
+  WgradCall call = {
+      kernels, g, g.out(), {}, {g.in_channels, g.in_channels / g.groups, g.out_channels / g.groups},
+      x,       dy};
   for (int i = 0; i < 3; ++i) call.taps[i] = forward_taps(g, i);
   const std::vector<Panel> panels = channel_panels(g.out_channels, kernels.width, 1);
   const auto panel_count = static_cast<int64_t>(panels.size());
@@ -170,19 +173,21 @@ void depthwise_wgrad(const KernelTable& kernels, const ConvGeometry& g, const fl
   const int64_t parts = std::min(blocks, threads / std::gcd(panel_count, threads));
   const int64_t weights = product(g.kernel) * (g.in_channels / g.groups) * g.out_channels;
   float* partial = scratch(Purpose::partial, (parts - 1) * weights);
-  parallel_for(panel_count * parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t part = i % parts;
-      WgradWorker worker(call, panels[static_cast<size_t>(i / parts)]);
-      for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b) {
-        const int64_t d = b / blocks_h % blocks_d * size[0];
-        const int64_t h = b % blocks_h * size[1];
-        worker.add(b / (blocks_d * blocks_h), {d, h},
-                   {std::min(size[0], call.out[0] - d), std::min(size[1], call.out[1] - h)});
-      }
-      worker.write(part == 0 ? dw : partial + (part - 1) * weights);
-    }
-  });
+  const int64_t work = g.batch * product(call.out) * weights;
+  parallel_for(
+      panel_count * parts, task_grain(panel_count * parts, work), [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t part = i % parts;
+          WgradWorker worker(call, panels[static_cast<size_t>(i / parts)]);
+          for (int64_t b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b) {
+            const int64_t d = b / blocks_h % blocks_d * size[0];
+            const int64_t h = b % blocks_h * size[1];
+            worker.add(b / (blocks_d * blocks_h), {d, h},
+                       {std::min(size[0], call.out[0] - d), std::min(size[1], call.out[1] - h)});
+          }
+          worker.write(part == 0 ? dw : partial + (part - 1) * weights);
+        }
+      });
   for (int64_t part = 1; part < parts; ++part) {
     kernels.add(partial + (part - 1) * weights, weights, dw);
   }

@@ -1,5 +1,6 @@
-// Cuts the output into blocks whose input fits the second-level cache, copies that input once with its
-// zero border, and runs matrix tiles over it: one kernel row of (taps x channels) is contiguous there.
+// Cuts the output into blocks whose input fits the second-level cache, copies that input once with
+// its zero border, and runs matrix tiles over it: one kernel row of (taps x channels) is contiguous
+// there.
 #include "runtime/backend/cpu/dense/gather_conv.h"
 
 #include <algorithm>
@@ -52,7 +53,8 @@ bool merge_into_width(GatherConv& c, int outer) {
 enum class Packing : uint8_t { none, shared, per_thread };
 
 Packing choose_packing(const GatherConv& c, int64_t blocks, int64_t panels) {
-  constexpr int64_t far_rows = 128;  // floats: further apart, rows miss the TLB and collide in cache
+  constexpr int64_t far_rows =
+      128;  // floats: further apart, rows miss the TLB and collide in cache
   const bool in_place = !c.weights.transposed && (c.weights.pitch < far_rows || panels == 1);
   if (in_place) return Packing::none;
   return blocks <= 2 * thread_count() ? Packing::per_thread : Packing::shared;
@@ -139,8 +141,8 @@ class BlockRunner {
     const int64_t width = size_[2];
     for (int64_t d = 0; d < size_[0]; ++d) {
       for (int64_t h = 0; h < size_[1]; ++h) {
-        const int64_t a_row = d * conv_.axis[0].stride * pitch_[0] +
-                              h * conv_.axis[1].stride * pitch_[1];
+        const int64_t a_row =
+            d * conv_.axis[0].stride * pitch_[0] + h * conv_.axis[1].stride * pitch_[1];
         const int64_t out_row = d * conv_.out_step[0] + h * conv_.out_step[1];
         for (int64_t w = 0; w < width; w += 2) {
           // An odd row ends with a pair that repeats its neighbour's last position.
@@ -148,7 +150,8 @@ class BlockRunner {
           const int64_t first = odd_end ? std::max<int64_t>(w - 1, 0) : w;
           const auto out_at = [&](int64_t x) { return out_row + x * conv_.out_step[2]; };
           const bool single = width == 1;
-          pairs_.a_bytes.push_back((a_row + first * conv_.axis[2].stride * pitch_[2]) * float_bytes);
+          pairs_.a_bytes.push_back((a_row + first * conv_.axis[2].stride * pitch_[2]) *
+                                   float_bytes);
           pairs_.out.push_back({odd_end && !single ? dropped_row : out_at(first),
                                 single ? dropped_row : out_at(first + 1)});
           pairs_.place.push_back({d, h});
@@ -157,7 +160,8 @@ class BlockRunner {
     }
   }
 
-  // Whether tap `offset` from the first tap reads any real input for outputs [from, to] of this block.
+  // Whether tap `offset` from the first tap reads any real input for outputs [from, to] of this
+  // block.
   bool reads_input(int axis, int64_t tap, int64_t from, int64_t to) const {
     const GatherAxis& a = conv_.axis[axis];
     const int64_t low = (begin_[axis] + from) * a.stride + tap;
@@ -177,7 +181,8 @@ class BlockRunner {
     return true;
   }
 
-  // The taps the rows [first, last] of the block need; kernel rows wholly in the border are left out.
+  // The taps the rows [first, last] of the block need; kernel rows wholly in the border are left
+  // out.
   void list_runs(const std::array<int64_t, 2>& first, const std::array<int64_t, 2>& last) {
     runs_.clear();
     const auto& taps_d = conv_.axis[0].taps;
@@ -192,7 +197,8 @@ class BlockRunner {
       if (!reads_input(0, taps_d[d], first[0], last[0])) continue;
       for (size_t h = 0; h < taps_h.size(); ++h) {
         if (!reads_input(1, taps_h[h], h_from, h_to)) continue;
-        const int64_t a_row = (taps_d[d] - taps_d[0]) * pitch_[0] + (taps_h[h] - taps_h[0]) * pitch_[1];
+        const int64_t a_row =
+            (taps_d[d] - taps_d[0]) * pitch_[0] + (taps_h[h] - taps_h[0]) * pitch_[1];
         const auto kernel_row = static_cast<int64_t>(d * taps_h.size() + h);
         const int64_t b_row = kernel_row * width_taps * conv_.channels;
         if (row_tiles_ || joined) {
@@ -275,7 +281,8 @@ class BlockRunner {
       for (int64_t p = from; p < to; ++p) {
         for (size_t i = 0; i < 2; ++i) {
           const int64_t offset = pairs_.out[static_cast<size_t>(p)][i];
-          rows[2 * static_cast<size_t>(p - from) + i] = offset == dropped_row ? dropped : out + offset;
+          rows[2 * static_cast<size_t>(p - from) + i] =
+              offset == dropped_row ? dropped : out + offset;
         }
       }
       args.pair_bytes = pairs_.a_bytes.data() + from;
@@ -293,8 +300,8 @@ class BlockRunner {
     for (int64_t d = 0; d < size_[0]; ++d) {
       for (int64_t h = 0; h < size_[1]; ++h) {
         set_runs(args, {d, h}, {d, h});
-        const float* a = a_ + d * conv_.axis[0].stride * pitch_[0] +
-                         h * conv_.axis[1].stride * pitch_[1];
+        const float* a =
+            a_ + d * conv_.axis[0].stride * pitch_[0] + h * conv_.axis[1].stride * pitch_[1];
         float* out = panel_output(panel) + d * conv_.out_step[0] + h * conv_.out_step[1];
         for (int64_t t = 0; t < tiles; ++t) {
           const int64_t from = size_[2] * t / tiles;
@@ -332,8 +339,11 @@ class BlockRunner {
 const float* pack_all(const KernelTable& kernels, const GatherConv& c,
                       const std::vector<Panel>& panels) {
   const int64_t rows = weight_rows(c);
-  float* packed = scratch(Purpose::weights, ceil_div(c.columns, kernels.width) * kernels.width * rows);
-  parallel_for(static_cast<int64_t>(panels.size()), 1, [&](int64_t begin, int64_t end) {
+  float* packed =
+      scratch(Purpose::weights, ceil_div(c.columns, kernels.width) * kernels.width * rows);
+  // Copying a weight costs about as much as a hundred multiply-adds.
+  const auto count = static_cast<int64_t>(panels.size());
+  parallel_for(count, task_grain(count, rows * c.columns * 100), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Panel& panel = panels[static_cast<size_t>(i)];
       pack_panel(kernels, c, panel, packed + panel.column * rows);
@@ -362,8 +372,8 @@ Triple input_extent(const GatherConv& c, const Triple& block) {
 Triple choose_block(const GatherConv& c, double vectors) {
   const int64_t threads = thread_count();
   const int64_t budget = l2_bytes() / 3 / float_bytes;
-  const int64_t taps = static_cast<int64_t>(c.axis[0].taps.size() * c.axis[1].taps.size() *
-                                            c.axis[2].taps.size());
+  const int64_t taps =
+      static_cast<int64_t>(c.axis[0].taps.size() * c.axis[1].taps.size() * c.axis[2].taps.size());
   const double arithmetic = 0.5 * static_cast<double>(taps * c.channels) * vectors;
   Triple best = {1, 1, std::min<int64_t>(c.axis[2].out, 16)};
   double best_cost = std::numeric_limits<double>::infinity();
@@ -381,8 +391,8 @@ Triple choose_block(const GatherConv& c, double vectors) {
         const int64_t blocks = c.batch * ceil_div(c.axis[0].out, d) * ceil_div(c.axis[1].out, h) *
                                ceil_div(c.axis[2].out, w);
         const double positions = static_cast<double>(product(block));
-        const double idle = static_cast<double>(ceil_div(blocks, threads) * threads) /
-                            static_cast<double>(blocks);
+        const double idle =
+            static_cast<double>(ceil_div(blocks, threads) * threads) / static_cast<double>(blocks);
         const double copy = 0.2 * static_cast<double>(floats) / positions;
         const double overhead = (500.0 + 30.0 * vectors) / positions;
         const double cost = idle * (arithmetic + copy + overhead);
@@ -394,6 +404,10 @@ Triple choose_block(const GatherConv& c, double vectors) {
     }
   }
   return best;
+}
+
+int64_t multiply_adds(const GatherConv& c) {
+  return c.batch * c.axis[0].out * c.axis[1].out * c.axis[2].out * weight_rows(c) * c.columns;
 }
 
 int64_t weight_rows(const GatherConv& c) {
@@ -465,8 +479,8 @@ std::vector<Panel> split_columns(int64_t columns, int width) {
   return panels;
 }
 
-void copy_box(const float* in, const Triple& extent, int64_t pitch, int64_t channels, const Box& box,
-              float* to) {
+void copy_box(const float* in, const Triple& extent, int64_t pitch, int64_t channels,
+              const Box& box, float* to) {
   const auto bytes = [&](int64_t positions) {
     return static_cast<size_t>(positions * channels) * sizeof(float);
   };
@@ -498,7 +512,8 @@ void copy_box(const float* in, const Triple& extent, int64_t pitch, int64_t chan
 
 void gather_conv(const KernelTable& kernels, GatherConv conv) {
   flatten(conv);
-  const Triple block = choose_block(conv, static_cast<double>(ceil_div(conv.columns, kernels.width)));
+  const Triple block =
+      choose_block(conv, static_cast<double>(ceil_div(conv.columns, kernels.width)));
   const std::vector<Panel> panels = split_columns(conv.columns, kernels.width);
   int64_t blocks = conv.batch;
   for (int i = 0; i < 3; ++i) blocks *= ceil_div(conv.axis[i].out, block[i]);
@@ -507,15 +522,16 @@ void gather_conv(const KernelTable& kernels, GatherConv conv) {
   const int64_t groups = std::clamp<int64_t>(ceil_div(2 * thread_count(), blocks), 1, panel_count);
   const Packing packing = choose_packing(conv, blocks, panel_count);
   const float* packed = packing == Packing::shared ? pack_all(kernels, conv, panels) : nullptr;
-  parallel_for(blocks * groups, 1, [&](int64_t begin, int64_t end) {
-    BlockRunner runner(kernels, conv, block, packing, packed);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t group = i % groups;
-      const int64_t first = panel_count * group / groups;
-      const int64_t last = panel_count * (group + 1) / groups;
-      runner.run(i / groups, panels.data() + first, last - first);
-    }
-  });
+  parallel_for(blocks * groups, task_grain(blocks * groups, multiply_adds(conv)),
+               [&](int64_t begin, int64_t end) {
+                 BlockRunner runner(kernels, conv, block, packing, packed);
+                 for (int64_t i = begin; i < end; ++i) {
+                   const int64_t group = i % groups;
+                   const int64_t first = panel_count * group / groups;
+                   const int64_t last = panel_count * (group + 1) / groups;
+                   runner.run(i / groups, panels.data() + first, last - first);
+                 }
+               });
 }
 
 }  // namespace voxlab::cpu

@@ -19,8 +19,9 @@ struct GatherAxis {
   std::vector<int64_t> taps = {0};  // ascending
 };
 
-// Where the weights of a gather lie: rows (kernel position, channel) of `columns`, or, transposed, rows
-// (kernel position, column) of channels. The taps use the kernel positions `kernel[axis]` lists.
+// Where the weights of a gather lie: rows (kernel position, channel) of `columns`, or, transposed,
+// rows (kernel position, column) of channels. The taps use the kernel positions `kernel[axis]`
+// lists.
 struct GatherWeights {
   const float* data = nullptr;
   int64_t pitch = 0;     // elements between rows
@@ -35,8 +36,8 @@ struct GatherConv {
   std::array<GatherAxis, 3> axis;
   ConstBuffer in;
   int64_t in_offset = 0;  // elements to the first channel used
-  int64_t in_pitch = 0;  // elements from one input position to the next
-  int64_t channels = 0;  // input channels used
+  int64_t in_pitch = 0;   // elements from one input position to the next
+  int64_t channels = 0;   // input channels used
   GatherWeights weights;
   int64_t columns = 0;
   Buffer out;
@@ -52,20 +53,23 @@ void gather_conv(const KernelTable& kernels, GatherConv conv);
 // Merges axes that only enumerate positions into W.
 void flatten(GatherConv& conv);
 
-// The output block (D, H, W) that costs least by a small model of arithmetic, copying and idle threads.
-// `vectors`: columns in units of one multiply-add.
+// The output block (D, H, W) that costs least by a small model of arithmetic, copying and idle
+// threads. `vectors`: columns in units of one multiply-add.
 std::array<int64_t, 3> choose_block(const GatherConv& conv, double vectors);
 
 // Input positions (D, H, W) under an output block.
 std::array<int64_t, 3> input_extent(const GatherConv& conv, const std::array<int64_t, 3>& block);
+
+int64_t multiply_adds(const GatherConv& conv);
 
 // Weight rows (tap, channel), and one panel of them copied to whole vectors next to each other.
 int64_t weight_rows(const GatherConv& conv);
 struct Panel;
 void pack_panel(const KernelTable& kernels, const GatherConv& conv, const Panel& panel, float* to);
 
-// On AMX with bf16 products, or with `split` three of them for nearly f32 results; f32 or bf16 input and
-// output, f32 weights. False, and nothing useful written, when an input or weight is not finite.
+// On AMX with bf16 products, or with `split` three of them for nearly f32 results; f32 or bf16
+// input and output, f32 weights. False, and nothing useful written, when an input or weight is not
+// finite.
 bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split);
 
 // Taps along one axis and the kernel index each stands for.
@@ -96,8 +100,9 @@ struct Box {
   std::array<int64_t, 3> size;
 };
 
-// Copies `channels` channels of every position of the box of one sample to `to` (compact), zeros outside.
-void copy_box(const float* in, const std::array<int64_t, 3>& extent, int64_t pitch, int64_t channels,
-              const Box& box, float* to);
+// Copies `channels` channels of every position of the box of one sample to `to` (compact), zeros
+// outside.
+void copy_box(const float* in, const std::array<int64_t, 3>& extent, int64_t pitch,
+              int64_t channels, const Box& box, float* to);
 
 }  // namespace voxlab::cpu

@@ -26,14 +26,14 @@ struct TileArgs {
   const Run* runs;
   int64_t run_count;
   int64_t k;
-  const float* b;  // first column of the panel
-  int64_t ldb;     // elements
-  float* const* c;  // one pointer a row, at the first column of the panel
+  const float* b;     // first column of the panel
+  int64_t ldb;        // elements
+  float* const* c;    // one pointer a row, at the first column of the panel
   const float* bias;  // at the first column of the panel, or null
-  int activation;  // an Activation, applied last
+  int activation;     // an Activation, applied last
   float slope;
   int last_columns;  // valid columns of the last vector
-  bool accumulate;  // add to C; bias must then be null
+  bool accumulate;   // add to C; bias must then be null
 };
 
 using TileFn = void (*)(const TileArgs&);
@@ -45,8 +45,8 @@ constexpr int max_depthwise_outputs = 24;
 constexpr int depthwise_widths = 3;  // kernel widths 3, 5 and 7 have their own tiles
 constexpr int max_wgrad_taps = 8;
 
-// y[t] = bias + sum over kernel rows and taps of x[t + row + tap] * w for one group of channel vectors.
-// Input positions are one group apart (compact scratch), outputs `y_step` bytes apart.
+// y[t] = bias + sum over kernel rows and taps of x[t + row + tap] * w for one group of channel
+// vectors. Input positions are one group apart (compact scratch), outputs `y_step` bytes apart.
 struct DepthwiseArgs {
   const char* x;
   const Run* rows;  // input offset and first row of w of each kernel row
@@ -79,13 +79,14 @@ struct DepthwiseWgradArgs {
 using DepthwiseWgradFn = void (*)(const DepthwiseWgradArgs&);
 
 struct KernelTable {
-  int width;  // floats a vector
+  int width;                          // floats a vector
   int pairs[max_panel_vectors];       // most pairs a tile takes, by vectors - 1
   int unit_pairs[max_panel_vectors];  // the same for unit tiles
   TileFn tile[max_panel_vectors][max_pairs];
   TileFn unit_tile[max_panel_vectors][max_unit_pairs];
-  // One column vector, `row_taps` taps along the row, stride 1: each value read from A serves every tap.
-  // Rows of C are neighbours, pair_step bytes apart in A; B rows of tap t start t * k rows further on.
+  // One column vector, `row_taps` taps along the row, stride 1: each value read from A serves every
+  // tap. Rows of C are neighbours, pair_step bytes apart in A; B rows of tap t start t * k rows
+  // further on.
   int row_outputs;
   TileFn row_tile[max_row_outputs];
   int depthwise_outputs[2];  // most outputs a tile takes, by vectors - 1
@@ -93,8 +94,8 @@ struct KernelTable {
   // For neighbouring taps, a kernel row of weights in registers; null where they do not fit.
   DepthwiseFn depthwise_row[depthwise_widths][2][max_depthwise_outputs];
   DepthwiseWgradFn depthwise_wgrad[max_wgrad_taps];
-  // For each position, one vector of the floats `lanes` picks (offsets, ascending, from that position);
-  // lanes from `lane_count` on become zero. Pitches in floats.
+  // For each position, one vector of the floats `lanes` picks (offsets, ascending, from that
+  // position); lanes from `lane_count` on become zero. Pitches in floats.
   void (*pick_lanes)(const float* in, int64_t in_pitch, int64_t positions, const int32_t* lanes,
                      int lane_count, float* out, int64_t out_pitch);
   // out[c * rows_pitch + r] = in[r * in_pitch + c]

@@ -66,7 +66,8 @@ void block_split(const AmxBlockArgs& t) {
   const bool two_rows = t.row_tiles == 2;
   const bool two_columns = t.column_tiles == 2;
   const int64_t step = t.a_step;
-  const int64_t low_a = reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
+  const int64_t low_a =
+      reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
   const int64_t low_b = t.b.low - t.b.high;
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a0 = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;

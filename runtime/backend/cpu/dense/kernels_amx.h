@@ -7,9 +7,9 @@
 
 namespace voxlab::cpu {
 
-constexpr int64_t amx_rows = 16;      // of one tile
-constexpr int64_t amx_columns = 16;   // of one tile
-constexpr int64_t amx_depth = 32;     // bf16 values of K in one tile
+constexpr int64_t amx_rows = 16;                       // of one tile
+constexpr int64_t amx_columns = 16;                    // of one tile
+constexpr int64_t amx_depth = 32;                      // bf16 values of K in one tile
 constexpr int64_t amx_tile = amx_columns * amx_depth;  // bf16 values of one B tile
 constexpr int64_t amx_block_rows = 2 * amx_rows;
 constexpr int64_t amx_block_columns = 2 * amx_columns;
@@ -20,8 +20,8 @@ struct AmxParts {
   const uint16_t* low;  // null for plain bf16
 };
 
-// One block: up to 2 x 2 tiles. Row m of A lies m * a_step bytes on; Run::b_row counts B depth blocks.
-// B holds, for each depth block, one tile for each 16 columns, pairs of K interleaved.
+// One block: up to 2 x 2 tiles. Row m of A lies m * a_step bytes on; Run::b_row counts B depth
+// blocks. B holds, for each depth block, one tile for each 16 columns, pairs of K interleaved.
 struct AmxBlockArgs {
   AmxParts a;
   int64_t a_step;
@@ -40,7 +40,7 @@ struct AmxStoreArgs {
   const float* bias;  // or null
   int activation;
   float slope;
-  float* out;         // one of these
+  float* out;  // one of these
   uint16_t* out_bf16;
 };
 
@@ -50,7 +50,8 @@ struct AmxTable {
   void (*block)(const AmxBlockArgs&);
   void (*store)(const AmxStoreArgs&);
   // Both return false when a value is not finite: such sums are left to the f32 kernels, because
-  // tiles also multiply values beyond a run (by zero weights), and an infinity has no two-part form.
+  // tiles also multiply values beyond a run (by zero weights), and an infinity has no two-part
+  // form.
   bool (*split)(const float* in, int64_t n, uint16_t* high, uint16_t* low);
   bool (*copy)(const uint16_t* in, int64_t n, uint16_t* high);
   // `rows` x 16 floats `pitch` apart to one B tile; missing rows are zero.

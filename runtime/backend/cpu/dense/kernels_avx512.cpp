@@ -1,7 +1,5 @@
 // The dense kernels built for avx512; flags come from isa_flags.cmake.
-#include "runtime/backend/cpu/dense/tile_impl.h"
-#include "runtime/backend/cpu/dense/depthwise_impl.h"
-#include "runtime/backend/cpu/dense/copy_impl.h"
+#include "runtime/backend/cpu/dense/table_impl.h"
 
 namespace voxlab::cpu {
 

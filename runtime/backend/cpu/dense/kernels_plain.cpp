@@ -1,7 +1,5 @@
 // The dense kernels built for the baseline instruction set.
-#include "runtime/backend/cpu/dense/tile_impl.h"
-#include "runtime/backend/cpu/dense/depthwise_impl.h"
-#include "runtime/backend/cpu/dense/copy_impl.h"
+#include "runtime/backend/cpu/dense/table_impl.h"
 
 namespace voxlab::cpu {
 

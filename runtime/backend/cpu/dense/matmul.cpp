@@ -1,5 +1,6 @@
-// Batched matrix product on arbitrary strides. Batch axes that only move A and C become rows, operands
-// are copied only where their strides would defeat the tiles, and a long sum is shared by threads.
+// Batched matrix product on arbitrary strides. Batch axes that only move A and C become rows,
+// operands are copied only where their strides would defeat the tiles, and a long sum is shared by
+// threads.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -112,8 +113,8 @@ Cut choose_cut(const MatmulShape& s, int64_t panels) {
   const int64_t wanted = threads == 1 ? 1 : 4 * threads;
   if (batches * cut.row_blocks < wanted) {
     const int64_t most_rows = std::max<int64_t>(s.m / 28, 1);
-    cut.row_blocks = std::clamp(ceil_div(wanted, batches), cut.row_blocks,
-                                std::max(cut.row_blocks, most_rows));
+    cut.row_blocks =
+        std::clamp(ceil_div(wanted, batches), cut.row_blocks, std::max(cut.row_blocks, most_rows));
   }
   cut.panel_groups = std::clamp<int64_t>(ceil_div(wanted, batches * cut.row_blocks), 1, panels);
   return cut;
@@ -170,14 +171,15 @@ class MatmulWorker {
       kernels_.transpose(from, length, task.rows, s_.a.col, copy, a_row_);
     } else {
       for (int64_t m = 0; m < task.rows; ++m) {
-        for (int64_t i = 0; i < length; ++i) copy[m * a_row_ + i] = from[m * s_.a.row + i * s_.a.col];
+        for (int64_t i = 0; i < length; ++i)
+          copy[m * a_row_ + i] = from[m * s_.a.row + i * s_.a.col];
       }
     }
     a_ = copy;
   }
 
-  void run_panel(const Panel& panel, const PanelSource& b, float* c, int64_t c_row, const Task& task,
-                 int64_t k, int64_t length) {
+  void run_panel(const Panel& panel, const PanelSource& b, float* c, int64_t c_row,
+                 const Task& task, int64_t k, int64_t length) {
     const Run run = {0, 0};
     alignas(64) float dropped[max_panel_vectors * 16] = {};
     float* rows[max_tile_rows];
@@ -229,8 +231,8 @@ class MatmulWorker {
 };
 
 // Copies one panel of B to rows of whole vectors.
-void pack_panel(const KernelTable& kernels, const MatmulShape& s, const float* b, const Panel& panel,
-                float* to) {
+void pack_panel(const KernelTable& kernels, const MatmulShape& s, const float* b,
+                const Panel& panel, float* to) {
   const int64_t pitch = panel.vectors * kernels.width;
   const int64_t columns = (panel.vectors - 1) * kernels.width + panel.last_columns;
   const float* from = b + panel.column * s.b.col;
@@ -268,14 +270,17 @@ const float* pack_all(const KernelTable& kernels, const MatmulShape& s, const Op
     first_batch[static_cast<size_t>(distinct_b(s, i))] = i;
   }
   const auto panel_count = static_cast<int64_t>(panels.size());
-  parallel_for(matrices * panel_count, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t matrix = i / panel_count;
-      const Panel& panel = panels[static_cast<size_t>(i % panel_count)];
-      pack_panel(kernels, s, at_batch(s, o, first_batch[static_cast<size_t>(matrix)]).b, panel,
-                 packed + matrix * matrix_floats + panel.column * s.k);
-    }
-  });
+  const int64_t work = matrices * s.k * s.n * 16;  // a strided copy is worth many multiply-adds
+  parallel_for(matrices * panel_count, task_grain(matrices * panel_count, work),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) {
+                   const int64_t matrix = i / panel_count;
+                   const Panel& panel = panels[static_cast<size_t>(i % panel_count)];
+                   pack_panel(kernels, s,
+                              at_batch(s, o, first_batch[static_cast<size_t>(matrix)]).b, panel,
+                              packed + matrix * matrix_floats + panel.column * s.k);
+                 }
+               });
   return packed;
 }
 
@@ -298,7 +303,7 @@ void add_parts(const MatmulShape& s, const Operands& o, const float* partial, in
                const Epilogue& e) {
   const int64_t batches = batch_count(s);
   const int64_t matrix = s.m * s.n;
-  constexpr int64_t grain = 64;
+  const int64_t grain = std::max<int64_t>(1, 65536 / (s.n * parts));
   parallel_for(batches * s.m, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float* c = at_batch(s, o, i / s.m).c + i % s.m * s.c.row;
@@ -335,23 +340,25 @@ void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const fl
       indirect ? scratch(Purpose::partial, cut.k_parts * batches * s.m * s.n) : nullptr;
   const Epilogue direct_epilogue = indirect ? Epilogue{} : epilogue;
   const int64_t tasks = cut.row_blocks * cut.panel_groups * cut.k_parts;
-  parallel_for(batches * tasks, 1, [&](int64_t begin, int64_t end) {
-    MatmulWorker worker(kernels, s, direct_epilogue, panels);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t batch = i / tasks;
-      const Task task = task_at(s, cut, panel_count, i % tasks);
-      if (task.rows == 0) continue;
-      const Operands at = at_batch(s, o, batch);
-      const PanelSource source = {
-          pack ? packed + distinct_b(s, batch) * matrix_floats : at.b, pack};
-      if (indirect) {
-        const int64_t part = i % cut.k_parts;
-        worker.run(at.a, source, partial + (part * batches + batch) * s.m * s.n, s.n, task);
-      } else {
-        worker.run(at.a, source, at.c, s.c.row, task);
-      }
-    }
-  });
+  parallel_for(batches * tasks, task_grain(batches * tasks, batches * s.m * s.n * s.k),
+               [&](int64_t begin, int64_t end) {
+                 MatmulWorker worker(kernels, s, direct_epilogue, panels);
+                 for (int64_t i = begin; i < end; ++i) {
+                   const int64_t batch = i / tasks;
+                   const Task task = task_at(s, cut, panel_count, i % tasks);
+                   if (task.rows == 0) continue;
+                   const Operands at = at_batch(s, o, batch);
+                   const PanelSource source = {
+                       pack ? packed + distinct_b(s, batch) * matrix_floats : at.b, pack};
+                   if (indirect) {
+                     const int64_t part = i % cut.k_parts;
+                     worker.run(at.a, source, partial + (part * batches + batch) * s.m * s.n, s.n,
+                                task);
+                   } else {
+                     worker.run(at.a, source, at.c, s.c.row, task);
+                   }
+                 }
+               });
   if (indirect) add_parts(s, o, partial, cut.k_parts, epilogue);
 }
 

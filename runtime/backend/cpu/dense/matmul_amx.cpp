@@ -1,5 +1,5 @@
-// A matrix product as a pointwise convolution on AMX: rows of A are positions, columns of B the output
-// channels.
+// A matrix product as a pointwise convolution on AMX: rows of A are positions, columns of B the
+// output channels.
 #include <utility>
 
 #include "runtime/backend/cpu/dense/gather_conv.h"
@@ -10,8 +10,9 @@ namespace voxlab::cpu {
 bool suits_amx(const MatmulShape& s) {
   // Below this, converting the operands costs more than the faster products save.
   constexpr int64_t least_products = int64_t{1} << 20;
+  constexpr int64_t least_depth = 16;  // half a tile of K
   const bool contiguous = s.a.col == 1 && s.c.col == 1 && (s.b.col == 1 || s.b.row == 1);
-  return contiguous && s.m * s.n * s.k >= least_products;
+  return contiguous && s.k >= least_depth && s.m * s.n * s.k >= least_products;
 }
 
 bool matmul_amx(const KernelTable& kernels, const MatmulShape& s, ConstBuffer a, const float* b,

@@ -19,8 +19,8 @@ void depthwise_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, c
 // How the products of a gather are formed: on the f32 kernels, or on AMX.
 enum class GatherMode : uint8_t { f32, bf16, bf16x3 };
 
-// f32 mode needs f32 buffers. False, with the output in an unspecified state, when an AMX mode met a
-// value that is not finite.
+// f32 mode needs f32 buffers. False, with the output in an unspecified state, when an AMX mode met
+// a value that is not finite.
 bool dense_forward(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer x,
                    const float* w, Buffer y, const Epilogue& epilogue, GatherMode mode);
 bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer dy,

@@ -25,8 +25,8 @@ struct ScratchBuffer {
   int64_t floats = 0;
 };
 
-// Large buffers are aligned to and advised as 2 MiB pages: page faults of a fresh buffer otherwise cost
-// more than the convolution that fills it.
+// Large buffers are aligned to and advised as 2 MiB pages: page faults of a fresh buffer otherwise
+// cost more than the convolution that fills it.
 float* allocate(int64_t floats) {
   const size_t wanted = static_cast<size_t>(floats) * sizeof(float);
   const size_t alignment = wanted >= huge_page ? huge_page : 64;

@@ -1,4 +1,5 @@
-// Buffers the dense kernels reuse between calls, one set a thread; and small helpers of the drivers.
+// Buffers the dense kernels reuse between calls, one set a thread; and small helpers of the
+// drivers.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +11,20 @@
 namespace voxlab::cpu {
 
 // What a buffer is for: one call never holds two buffers of the same purpose on one thread.
-enum class Purpose : uint8_t { tile, weights, partial, panel, rows, input_a, input_b, output, count };
+enum class Purpose : uint8_t {
+  tile,
+  weights,
+  partial,
+  panel,
+  rows,
+  input_a,
+  input_b,
+  output,
+  count
+};
 
-// At least `floats` floats, 64-byte aligned, contents unspecified; stays valid until this thread asks
-// again for the same purpose.
+// At least `floats` floats, 64-byte aligned, contents unspecified; stays valid until this thread
+// asks again for the same purpose.
 float* scratch(Purpose purpose, int64_t floats);
 
 // Second-level cache of this machine in bytes, or a safe guess.
@@ -26,6 +37,13 @@ const KernelTable& active_kernels();
 enum class KernelKind : uint8_t { conv, depthwise, matmul };
 std::string_view kernel_name(KernelKind kind, bool bf16);
 std::string_view amx_name(KernelKind kind, bool split);
+
+// Grain for parallel_for over `tasks`: all of them on the caller's thread when the whole takes less
+// time than waking a second one (some ten microseconds).
+inline int64_t task_grain(int64_t tasks, int64_t multiply_adds) {
+  constexpr int64_t small = int64_t{1} << 20;
+  return multiply_adds < small && tasks > 0 ? tasks : 1;
+}
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -12,8 +12,8 @@ template <int NR, bool Tail>
 VOXLAB_INLINE void load_row(Vec (&b)[NR], const float* p, int last_columns) {
 #pragma GCC unroll 3
   for (int n = 0; n < NR; ++n) {
-    b[n] = Tail && n == NR - 1 ? load_first(p + n * vec_width, last_columns)
-                               : load(p + n * vec_width);
+    b[n] =
+        Tail && n == NR - 1 ? load_first(p + n * vec_width, last_columns) : load(p + n * vec_width);
   }
 }
 
@@ -88,8 +88,8 @@ void tile_body(const TileArgs& t) {
   }
 }
 
-// Output t sums A[t + tap] * B[tap]: one broadcast feeds up to three outputs, where a plain tile of one
-// column vector would spend a load on every multiply-add.
+// Output t sums A[t + tap] * B[tap]: one broadcast feeds up to three outputs, where a plain tile of
+// one column vector would spend a load on every multiply-add.
 template <int T, bool Tail>
 void row_tile_body(const TileArgs& t) {
   constexpr int inputs = T + row_taps - 1;

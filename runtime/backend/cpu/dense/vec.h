@@ -110,8 +110,8 @@ VOXLAB_INLINE Vec keep_first(Vec v, int n) {
 
 #endif
 
-// erf by the odd rational approximation used in Eigen (generic_fast_erf_float): a few ulp on [-4, 4],
-// beyond which erf is +-1 in f32.
+// erf by the odd rational approximation used in Eigen (generic_fast_erf_float): a few ulp on [-4,
+// 4], beyond which erf is +-1 in f32.
 VOXLAB_INLINE Vec erf_approx(Vec value) {
   // The limit stands first so that a NaN in `value` comes through both comparisons.
   const Vec x = max(splat(-4.0F), min(splat(4.0F), value));
@@ -140,8 +140,10 @@ VOXLAB_INLINE Vec activate(Vec x, int kind, Vec slope) {
   return mul_add(half, erf_approx(x * splat(0.70710678118654752F)), half);
 }
 
-// In place, after a tile is stored: its rows are still in L1, and one shared copy keeps tiles small.
-[[maybe_unused]] static __attribute__((noinline)) void activate_row(float* p, int columns, int kind, float slope) {
+// In place, after a tile is stored: its rows are still in L1, and one shared copy keeps tiles
+// small.
+[[maybe_unused]] static __attribute__((noinline)) void activate_row(float* p, int columns, int kind,
+                                                                    float slope) {
   for (; columns > 0; columns -= vec_width, p += vec_width) {
     if (columns >= vec_width) {
       store(p, activate(load(p), kind, splat(slope)));

@@ -1,5 +1,5 @@
-// Weight gradient: for one kernel row, the (kernel column x in channel) values under an output position
-// are contiguous, so dw[row] is a matrix product over positions with A read across.
+// Weight gradient: for one kernel row, the (kernel column x in channel) values under an output
+// position are contiguous, so dw[row] is a matrix product over positions with A read across.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -42,6 +42,10 @@ int64_t job_count(const WgradCall& call) {
   return static_cast<int64_t>(call.panels.size()) * call.g.kernel[0] * call.g.kernel[1];
 }
 
+int64_t multiply_adds(const WgradCall& call) {
+  return call.g.batch * product(call.out) * product(call.g.kernel) * call.group_in * call.group_out;
+}
+
 class WgradWorker {
  public:
   // dw is the first column of the group, rows out_channels apart.
@@ -51,7 +55,8 @@ class WgradWorker {
     place_input(chunk);
     const int64_t kernel_rows = call_.g.kernel[0] * call_.g.kernel[1];
     for (int64_t job = job_begin; job < job_end; ++job) {
-      add_kernel_row(chunk, call_.panels[static_cast<size_t>(job / kernel_rows)], job % kernel_rows);
+      add_kernel_row(chunk, call_.panels[static_cast<size_t>(job / kernel_rows)],
+                     job % kernel_rows);
     }
   }
 
@@ -189,10 +194,11 @@ std::vector<Chunk> list_chunks(const WgradCall& call) {
 
 // Threads share the jobs: no partial sums, but each copies the input for itself. For large weights.
 void share_jobs(const WgradCall& call, const std::vector<Chunk>& chunks, float* dw) {
-  parallel_for(job_count(call), 1, [&](int64_t begin, int64_t end) {
-    WgradWorker worker(call, dw);
-    for (const Chunk& chunk : chunks) worker.add(chunk, begin, end);
-  });
+  parallel_for(job_count(call), task_grain(job_count(call), multiply_adds(call)),
+               [&](int64_t begin, int64_t end) {
+                 WgradWorker worker(call, dw);
+                 for (const Chunk& chunk : chunks) worker.add(chunk, begin, end);
+               });
 }
 
 // Threads share the chunks, each with its own sums, which are then added in thread order.
@@ -200,7 +206,8 @@ void share_chunks(const WgradCall& call, const std::vector<Chunk>& chunks, int64
                   float* dw) {
   const int64_t floats = product(call.g.kernel) * call.group_in * call.g.out_channels;
   const auto chunk_count = static_cast<int64_t>(chunks.size());
-  const int64_t parts = std::min<int64_t>(thread_count(), chunk_count);
+  const bool small = task_grain(2, multiply_adds(call)) > 1;
+  const int64_t parts = small ? 1 : std::min<int64_t>(thread_count(), chunk_count);
   float* partial = scratch(Purpose::partial, (parts - 1) * floats);
   parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
@@ -232,13 +239,19 @@ void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float*
   const bool row_joined = g.dilation[2] == 1 && g.groups == 1;
   const int64_t count = row_joined ? g.kernel[2] * group_in : group_in;
   const bool borderless = g.pad == Triple{0, 0, 0};
-  WgradCall call = {kernels,    g, g.out(), x, dy, group_in, group_out, row_joined,
+  WgradCall call = {kernels,
+                    g,
+                    g.out(),
+                    x,
+                    dy,
+                    group_in,
+                    group_out,
+                    row_joined,
                     borderless && count % 2 == 0,
                     split_columns(group_out, kernels.width)};
   const int64_t weights = product(g.kernel) * group_in * g.out_channels;
-  parallel_for(weights, 16384, [&](int64_t begin, int64_t end) {
-    std::fill(dw + begin, dw + end, 0.0F);
-  });
+  parallel_for(weights, 16384,
+               [&](int64_t begin, int64_t end) { std::fill(dw + begin, dw + end, 0.0F); });
   const std::vector<Chunk> chunks = list_chunks(call);
   const int64_t activations = g.batch * product(g.in) * group_in;
   const bool heavy = weights * thread_count() * 4 > activations;

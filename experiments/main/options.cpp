@@ -1,0 +1,55 @@
+#include "experiments/main/options.h"
+
+#include <CLI/CLI.hpp>
+
+#include "runtime/core/parallel.h"
+
+namespace voxlab {
+
+void CommonOptions::apply() const {
+  if (threads > 0) set_thread_count(threads);
+}
+
+void add_common(CLI::App& command, CommonOptions& common) {
+  command.add_flag("-q,--quiet", common.quiet, "No progress, only results and errors");
+  command.add_flag("--json", common.json, "Results (and progress) as JSON on standard output");
+  command.add_option("--threads", common.threads, "Threads; default: OMP_NUM_THREADS or all cores")
+      ->check(CLI::Range(1, 4096));
+}
+
+void add_set(CLI::App& command, std::vector<std::string>& set) {
+  command
+      .add_option("--set", set,
+                  "KEY=VALUE over what the file says, e.g. --set train.steps=100 (repeatable)")
+      ->type_name("KEY=VALUE")
+      ->take_all()
+      ->expected(1);
+}
+
+void add_net(CLI::App& command, NetOptions& net) {
+  command.add_option("net", net.net, "Network: unetr_pp");
+  command.add_option("--variant", net.variant,
+                     "Released variant of it (unetr_pp: synapse, acdc, lung, tumor)");
+  command
+      .add_option("--config", net.config, "TOML file with the network's table instead of a variant")
+      ->check(CLI::ExistingFile);
+  add_set(command, net.set);
+}
+
+CLI::Option* add_dtype(CLI::App& command, DType& dtype, const std::vector<std::string>& names,
+                       const std::string& help) {
+  return command
+      .add_option_function<std::string>(
+          "--dtype", [&dtype](const std::string& text) { dtype = parse_dtype(text); }, help)
+      ->check(CLI::IsMember(names));
+}
+
+CLI::Option* add_text_choice(CLI::App& command, const std::string& flag,
+                             const std::vector<std::string>& allowed, std::string_view initial,
+                             std::function<void(const std::string&)> set, const std::string& help) {
+  return command.add_option_function<std::string>(flag, std::move(set), help)
+      ->check(CLI::IsMember(allowed))
+      ->default_str(std::string(initial));
+}
+
+}  // namespace voxlab

@@ -1,0 +1,25 @@
+// The table of all kernels of one instruction set. Included once per instruction set.
+#pragma once
+
+#include "runtime/backend/cpu/dense/copy_impl.h"
+#include "runtime/backend/cpu/dense/depthwise_impl.h"
+#include "runtime/backend/cpu/dense/tile_impl.h"
+
+namespace voxlab::cpu {
+namespace {
+
+constexpr KernelTable make_table() {
+  KernelTable table = {};
+  table.width = vec_width;
+  set_tiles(table);
+  set_depthwise(table);
+  table.pick_lanes = pick_lanes;
+  table.transpose = transpose_block;
+  table.widen = widen_bf16;
+  table.narrow = narrow_bf16;
+  table.add = add_arrays;
+  return table;
+}
+
+}  // namespace
+}  // namespace voxlab::cpu

@@ -1,0 +1,129 @@
+// The program's command line: exit codes, one-line errors, help, and golden and sweep from outside.
+#include <sys/wait.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/experiments/temporary_folder.h"
+
+#ifdef VOXLAB_PROGRAM
+
+namespace voxlab {
+namespace {
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+class Cli : public TemporaryFolder {
+ protected:
+  // Runs the program in this test's folder.
+  Outcome run(const std::string& arguments) {
+    const std::string command = "cd '" + folder_.string() + "' && '" VOXLAB_PROGRAM "' " +
+                                arguments + " > out.txt 2> err.txt";
+    const int status = std::system(command.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read(folder_ / "out.txt"),
+            read(folder_ / "err.txt")};
+  }
+};
+
+constexpr const char* commands[] = {"train",  "predict", "evaluate", "count", "golden",
+                                    "import", "sweep",   "table",    "time",  "profile"};
+
+TEST_F(Cli, EverySubCommandExplainsItself) {
+  const Outcome all = run("--help");
+  EXPECT_EQ(all.code, 0);
+  EXPECT_NE(all.out.find("Exit codes: 0 done; 1 done, and the answer is no"), std::string::npos);
+  for (const std::string command : commands) {
+    EXPECT_NE(all.out.find("\n  " + command + " "), std::string::npos) << command;
+    const Outcome one = run(command + " --help");
+    EXPECT_EQ(one.code, 0) << command;
+    EXPECT_NE(one.out.find("--json"), std::string::npos) << command;
+    EXPECT_NE(one.out.find("--threads"), std::string::npos) << command;
+    EXPECT_EQ(one.err, "") << command;
+  }
+}
+
+TEST_F(Cli, WrongUseIsOneLineAndExitCodeTwo) {
+  for (const char* wrong : {"", "trian", "golden", "golden no_such_file.json", "sweep no_such.toml",
+                            "golden --backend gpu .", "golden --threads 0 .", "count --rule"}) {
+    const Outcome outcome = run(wrong);
+    EXPECT_EQ(outcome.code, 2) << wrong;
+    EXPECT_EQ(outcome.out, "") << wrong;
+    EXPECT_EQ(outcome.err.rfind("voxlab: ", 0), 0u) << wrong << ": " << outcome.err;
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << wrong;
+  }
+}
+
+TEST_F(Cli, AnUnknownKeyOfASuiteIsSaidWithItsPlace) {
+  write("s.toml", "seed = 1\n[train]\nstesp = 4\n");
+  const Outcome outcome = run("sweep s.toml --dry-run");
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_EQ(outcome.err,
+            "voxlab: s.toml:3:1: unknown key 'train.stesp'; nearest known key 'train.steps'\n");
+}
+
+TEST_F(Cli, TheShippedSuitesExpand) {
+  const std::string suites = VOXLAB_SOURCE_DIR "/experiments/suites/";
+  const std::pair<const char*, size_t> expected[] = {{"unetr_pp_epa.toml", 12},
+                                                     {"unetr_pp_epa_small.toml", 4}};
+  for (const auto& [name, cells] : expected) {
+    const Outcome outcome = run("sweep --json --dry-run " + suites + name);
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    const auto json = nlohmann::json::parse(outcome.out);
+    ASSERT_EQ(json.size(), cells) << name;
+    EXPECT_EQ(json[0]["config"]["unetr_pp"]["attention"], "none");
+    EXPECT_EQ(json[0]["state"], "absent");
+    EXPECT_EQ(json[cells - 1]["config"]["unetr_pp"]["attention"], "both");
+    const Outcome table =
+        run("table " + suites + name + " --published " VOXLAB_SOURCE_DIR "/results/published");
+    EXPECT_EQ(table.code, 0) << table.err;
+    EXPECT_NE(table.out.find("87.22 [1]"), std::string::npos);  // UNETR++ on Synapse, as published
+    EXPECT_NE(table.out.find("not found"), std::string::npos);  // encoder only: in no source
+  }
+}
+
+constexpr std::string_view wrong_record =
+    R"({"schema": 1, "net": "optim", "case": "schedules", "config": {},
+  "origin": {}, "schedules": []})";
+
+TEST_F(Cli, GoldenTellsAgreementByItsExitCode) {
+  write("other.json", "{\"a\": 1}");
+  write("broken.json", "{");
+  write("empty/readme.txt", "");
+  Outcome outcome = run("golden other.json");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.out,
+            "FAIL  other.json  other.json: not a reference record: none of the known kinds has "
+            "these keys\n");
+  outcome = run("golden broken.json");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_NE(outcome.out.find("not JSON"), std::string::npos);
+  outcome = run("golden empty");
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_EQ(outcome.err, "voxlab: empty: the folder holds no record (no .json file)\n");
+  write("schedules.json", wrong_record);
+  outcome = run("golden --json schedules.json other.json");
+  EXPECT_EQ(outcome.code, 1);
+  const auto json = nlohmann::json::parse(outcome.out);
+  EXPECT_EQ(json["pass"], false);
+  EXPECT_EQ(json["files"].size(), 2u);
+  EXPECT_EQ(json["backend"], "cpu");
+  EXPECT_EQ(json["dtype"], "f32");
+  EXPECT_EQ(nlohmann::json::parse(run("golden --json --backend ref other.json").out)["dtype"],
+            "f64");
+}
+
+TEST_F(Cli, GoldenChecksRecordsAndWholeFolders) {
+  const std::string goldens = VOXLAB_TEST_DATA "/goldens/";
+  for (const char* folder : {"nifti", "checkpoints", "metrics", "optim"}) {
+    if (!std::filesystem::exists(goldens + folder)) continue;
+    const Outcome outcome = run("golden -q " + goldens + folder);
+    EXPECT_EQ(outcome.code, 0) << outcome.out << outcome.err;
+  }
+}
+
+}  // namespace
+}  // namespace voxlab
+
+#endif

@@ -1,9 +1,9 @@
 // `voxlab evaluate`.
 #include "experiments/run/evaluate.h"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <iostream>
 #include <nlohmann/json.hpp>
 

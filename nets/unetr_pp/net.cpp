@@ -95,7 +95,8 @@ Tensor Epa::project_key(const Tensor& x) const {
 
 Tensor Epa::project_value(const Tensor& x) const { return project_value_ ? (*project_value_)(x) : project_key(x); }
 
-// Equation (2): X_c = V_c Softmax(Q^T K / d), on L2-normalised queries and keys with a learned temperature.
+// Channel attention, V softmax(Q^T K): on L2-normalised queries and keys, with a learned temperature in
+// place of a fixed scale.
 Tensor Epa::channel_branch(const Tensor& q, const Tensor& k, const Tensor& v, const Phase& phase) const {
   const Scope scope("channel");
   const int64_t batch = q.size(0), tokens = q.size(3), width = options_.width;
@@ -105,8 +106,8 @@ Tensor Epa::channel_branch(const Tensor& q, const Tensor& k, const Tensor& v, co
   return reshape(permute(x, {0, 3, 1, 2}), {batch, tokens, width});
 }
 
-// Equation (1): X_s = Softmax(Q Kp^T / sqrt(d)) Vp with keys and values projected from N to P tokens. As
-// released, q is the L2-normalised one, k and v are not normalised.
+// Spatial attention, softmax(Q Kp^T) Vp, with keys and values projected from N to P tokens. As released, q
+// is the L2-normalised one; k and v are not normalised.
 Tensor Epa::spatial_branch(const Tensor& q, const Tensor& k, const Tensor& v, const Phase& phase) const {
   const Scope scope("spatial");
   const int64_t batch = q.size(0), tokens = q.size(3), width = options_.width;

@@ -24,7 +24,8 @@ class ResBlock {
   std::optional<nn::Norm> norm3_;
 };
 
-// Efficient paired attention (paper section 3.2.1, figure 2c): x (B, N, C) -> (B, N, C).
+// Efficient paired attention (EPA), a channel and a spatial branch on one query and key:
+// x (B, N, C) -> (B, N, C).
 class Epa {
  public:
   struct Options {
@@ -54,8 +55,8 @@ class Epa {
   std::optional<nn::Linear> out_spatial_, out_channel_;
 };
 
-// Figure 2b: position embedding, x + gamma EPA(LN(x)), then convolution blocks around which x is added
-// again. Without attention (an ablation) only the convolutional half remains.
+// Transformer block: position embedding, x + gamma EPA(LN(x)), then convolution blocks around which x is
+// added again. Without attention (an ablation) only the convolutional half remains.
 class Block {
  public:
   Block(const nn::Builder& b, const Config& c, const Epa::Options& o, bool attention);

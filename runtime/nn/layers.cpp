@@ -120,7 +120,7 @@ Tensor Norm::batch_norm(const Tensor& x, const Phase& phase) const {
     running->value = add(scale(running->value, 1 - m), scale(batch, m * factor));
   };
   blend(running_mean_, out[1], 1);
-  blend(running_var_, out[2], n > 1 ? n / (n - 1) : 1);
+  blend(running_var_, out[2], n / (n - 1));
   return out[0];
 }
 

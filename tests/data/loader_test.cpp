@@ -273,23 +273,5 @@ TEST(Augment, RefusesSettingsThatMakeNoSense) {
   EXPECT_THROW(validate(config), Error);
 }
 
-// A training step of a small network takes 100 to 300 ms; measured here: 25 ms a batch on a free
-// core.
-TEST(Augment, IsFastEnoughToHideBehindAStep) {
-  Case large = make_case("large", {80, 96, 64}, 1, 0);
-  set_label(large, 40, 40, 40, 1);
-  AugmentConfig all;
-  all.rotate_probability = all.scale_probability = all.noise_probability =
-      all.brightness_probability = 1;
-  all.contrast_probability = all.gamma_probability = 1;
-  const PatchSampler sampler({large}, {.patch = {32, 64, 64}, .batch = 2, .augment = all});
-  const auto start = std::chrono::steady_clock::now();
-  for (int64_t step = 0; step < 4; ++step) sampler.batch(step);
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / 4;
-  RecordProperty("milliseconds_a_batch", std::to_string(seconds * 1e3));
-  EXPECT_LT(seconds, 2.0);  // a generous bound for sanitizers and busy machines
-}
-
 }  // namespace
 }  // namespace voxlab

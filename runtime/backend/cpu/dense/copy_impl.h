@@ -31,7 +31,7 @@ VOXLAB_INLINE void transpose_4x4(const float* in, int64_t in_pitch, float* out, 
 
 void transpose_block(const float* in, int64_t rows, int64_t cols, int64_t in_pitch, float* out,
                      int64_t out_pitch) {
-  constexpr int64_t strip = 16;  // one cache line of every output row at a time
+  constexpr int64_t strip = 64;  // four neighbouring cache lines of every output row at a time
   for (int64_t r0 = 0; r0 < rows; r0 += strip) {
     const int64_t r1 = r0 + strip < rows ? r0 + strip : rows;
     int64_t c = 0;

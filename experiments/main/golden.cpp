@@ -51,6 +51,7 @@ std::string summary_line(const Checked& checked) {
   const auto failed = std::count_if(report.rows.begin(), report.rows.end(),
                                     [](const GoldenRow& row) { return !row.pass; });
   if (failed > 0) line += fmt::format(", {} failed", failed);
+  if (!report.unchecked.empty()) line += fmt::format(", {} not compared", report.unchecked.size());
   const auto worst = std::max_element(
       report.rows.begin(), report.rows.end(),
       [](const GoldenRow& a, const GoldenRow& b) { return closeness(a) < closeness(b); });
@@ -90,7 +91,8 @@ nlohmann::json to_json(const Checked& checked) {
                         {"kind", report.kind},
                         {"pass", checked.pass()},
                         {"seconds", checked.seconds},
-                        {"rows", std::move(rows)}};
+                        {"rows", std::move(rows)},
+                        {"not_compared", report.unchecked}};
   if (!checked.error.empty()) out["error"] = checked.error;
   return out;
 }
@@ -139,6 +141,8 @@ int command_golden(const GoldenCommandOptions& options) {
     if (!options.common.quiet || !checked.pass()) std::cout << summary_line(checked) << '\n';
     if (!checked.report.rows.empty() && (options.all || !checked.pass()))
       std::cout << print(rows_table(checked.report, options.all), TableFormat::text) << '\n';
+    if (options.all)
+      for (const std::string& each : checked.report.unchecked) std::cout << "  not compared: " << each << '\n';
     std::cout.flush();
   }
   if (options.common.json) {

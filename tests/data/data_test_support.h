@@ -13,6 +13,7 @@
 
 #include "experiments/golden/golden.h"
 #include "runtime/core/error.h"
+#include "tests/support/temporary_folder.h"
 
 namespace voxlab::test {
 
@@ -49,23 +50,5 @@ std::string error_of(Body body) {
   ADD_FAILURE() << "no Error was thrown";
   return {};
 }
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "voxlab_test_XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~TemporaryFolder() {
-    std::error_code error;
-    std::filesystem::remove_all(path_, error);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace voxlab::test

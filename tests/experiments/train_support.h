@@ -14,6 +14,7 @@
 #include "experiments/data/nifti.h"
 #include "experiments/run/experiment.h"
 #include "runtime/core/rng.h"
+#include "tests/support/temporary_folder.h"
 
 namespace voxlab::test {
 
@@ -21,24 +22,6 @@ inline std::string file_text(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "voxlab_test_XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~TemporaryFolder() {
-    std::error_code error;
-    std::filesystem::remove_all(path_, error);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 // A bright ball (label 1) and a dark one (label 5) in noise; 20 x 18 x 22 voxels of 2 x 1 x 1 mm
 // with an oblique place in space.

@@ -14,6 +14,7 @@
 #include "runtime/core/error.h"
 #include "runtime/io/file.h"
 #include "runtime/io/torch_file.h"
+#include "tests/support/temporary_folder.h"
 
 namespace voxlab::test {
 
@@ -96,24 +97,5 @@ std::string error_of(F f) {
   ADD_FAILURE() << "no error";
   return "";
 }
-
-// A folder that is gone when the test is over.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "voxlab_io_XXXXXX").string();
-    if (!::mkdtemp(pattern.data())) fail("mkdtemp", pattern);
-    path_ = pattern;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
-  size_t file_count() const {
-    using Iterator = std::filesystem::directory_iterator;
-    return static_cast<size_t>(std::distance(Iterator(path_), Iterator()));
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace voxlab::test

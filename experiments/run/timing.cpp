@@ -4,10 +4,9 @@
 #include <chrono>
 #include <optional>
 
-#include "runtime/autograd/tape.h"
 #include "runtime/core/rng.h"
-#include "runtime/train/loss.h"
-#include "runtime/train/optimizer.h"
+#include "runtime/ops/call.h"
+#include "runtime/train/step.h"
 
 namespace voxlab {
 
@@ -15,7 +14,6 @@ struct NetworkWork::State {
   WorkOptions options;
   Network net;
   Tensor input, labels;
-  train::LossConfig loss = train::LossConfig::nnunet(false);
   std::optional<train::Optimizer> optimizer;
   std::function<void()> backward_hook;
   uint32_t step = 0;
@@ -26,18 +24,12 @@ struct NetworkWork::State {
   }
 
   void train_step() {
-    const Tensors values = net.parameters.values();
-    Tape tape;
-    tape.watch(values);
-    Tensor total;
-    {
-      const auto recording = tape.recording();
-      const Autocast autocast(options.dtype);
-      const Tensors outputs = net.forward(input, {.training = true, .seed = 1, .step = step++});
-      total = train::deep_supervision_loss(loss, outputs, labels).total;
-    }
-    if (backward_hook) backward_hook();
-    optimizer->step(tape.gradient(total, values), optimizer->config().lr);
+    train::train_step(net.forward, net.parameters, *optimizer, input, labels,
+                      {.loss = train::LossConfig::nnunet(false),
+                       .lr = optimizer->config().lr,
+                       .precision = options.dtype,
+                       .phase = {.training = true, .seed = 1, .step = step++},
+                       .before_backward = backward_hook});
   }
 };
 
@@ -58,9 +50,7 @@ NetworkWork::NetworkWork(const NetConfig& config, const WorkOptions& options) : 
   for (int64_t i = 0; i < spatial.numel(); ++i)
     state_->labels.data<int32_t>()[i] =
         static_cast<int32_t>(classes.below(static_cast<uint64_t>(i), state_->net.classes));
-  std::vector<train::NamedTensor> parameters;
-  for (const auto& p : state_->net.parameters.trainable()) parameters.push_back({p->name, p->value});
-  state_->optimizer.emplace(train::OptimizerConfig{.lr = 1e-6}, std::move(parameters));
+  state_->optimizer.emplace(train::make_optimizer({.lr = 1e-6}, state_->net.parameters));
 }
 
 NetworkWork::~NetworkWork() = default;

@@ -54,13 +54,17 @@ std::vector<std::string_view> Optimizer::moment_names() const {
 }
 
 double Optimizer::step(std::span<const Tensor> gradients, double lr) {
+  const double norm = config_.clip_norm > 0 ? global_norm(gradients) : 0;
+  step(gradients, lr, norm);
+  return norm;
+}
+
+void Optimizer::step(std::span<const Tensor> gradients, double lr, double norm) {
   if (gradients.size() != slots_.size())
     fail(where, std::to_string(gradients.size()) + " gradients for " + std::to_string(slots_.size()) + " parameters");
-  const double norm = config_.clip_norm > 0 ? global_norm(gradients) : 0;
   const double factor = clip_factor(norm, config_.clip_norm);
   for (size_t i = 0; i < slots_.size(); ++i)
     if (gradients[i]) update(slots_[i], gradients[i], lr, factor);
-  return norm;
 }
 
 void Optimizer::update(Slot& slot, const Tensor& gradient, double lr, double grad_scale) const {

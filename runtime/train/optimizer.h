@@ -59,6 +59,8 @@ class Optimizer {
   // One update with gradients in the parameters' order; a parameter whose gradient is undefined stays as
   // it is. Returns the norm before clipping, 0 when there is no clipping.
   double step(std::span<const Tensor> gradients, double lr);
+  // The same for a caller that has global_norm(gradients) already.
+  void step(std::span<const Tensor> gradients, double lr, double norm);
 
   // Everything that a resumed run needs: "momentum/<parameter>" or "exp_avg/...", "exp_avg_sq/...",
   // "max_exp_avg_sq/...", and "steps/<parameter>" (i64, how often it was updated).

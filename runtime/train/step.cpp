@@ -40,12 +40,13 @@ StepResult train_step(const Forward& forward, const nn::ParameterStore& paramete
                     .dice = options.loss.dice_offset - item_or_nan(loss.dice)};
   if (!std::isfinite(result.loss))
     fail("training step", "the loss is " + std::to_string(result.loss));
+  if (options.before_backward) options.before_backward();
   const Tensors gradients = tape.gradient(loss.total, values);
   // Clipping needs the norm before the update; without clipping it is only reported.
   result.gradient_norm = global_norm(gradients);
   if (!std::isfinite(result.gradient_norm))
     fail("training step", "the gradient's norm is " + std::to_string(result.gradient_norm));
-  optimizer.step(gradients, options.lr);
+  optimizer.step(gradients, options.lr, result.gradient_norm);
   return result;
 }
 

@@ -18,6 +18,7 @@ struct StepOptions {
   double lr = 0.01;
   DType precision = DType::f32;  // bf16: products in bf16, master weights, norms and losses in f32
   nn::Phase phase{.training = true};
+  std::function<void()> before_backward;  // called when the loss is known; for profiles
 };
 
 struct StepResult {

@@ -1,34 +1,93 @@
 #include "nets/zoo.h"
 
+#include <span>
+
 #include "nets/unetr_pp/net.h"
-#include "runtime/core/error.h"
 
 namespace voxlab {
+namespace {
 
-std::vector<std::string> net_names() { return {"unetr_pp"}; }
+// A network of the zoo. Each folder gives, in its namespace: Config (with image, in_channels, classes),
+// variants, preset, validate, Net and import_name.
+struct Entry {
+  std::string_view name;
+  std::span<const std::string_view> variants;
+  void (*take_preset)(NetConfig& config);
+  void (*check)(const NetConfig& config);
+  Network (*make)(const NetConfig& config, const nn::Builder::Options& options);
+};
+
+template <class Net, auto member, auto preset, auto import_name>
+constexpr Entry entry(std::string_view name, std::span<const std::string_view> variants) {
+  return {
+      .name = name,
+      .variants = variants,
+      .take_preset = [](NetConfig& config) { config.*member = preset(config.variant); },
+      .check = [](const NetConfig& config) { validate(config.*member); },
+      .make =
+          [](const NetConfig& config, const nn::Builder::Options& options) {
+            Network network;
+            auto net = std::make_shared<Net>(nn::Builder(network.parameters, options), config.*member);
+            network.forward = [net](const Tensor& x, const nn::Phase& phase) { return (*net)(x, phase); };
+            network.import_name = import_name;
+            return network;
+          }};
+}
+
+const Entry entries[] = {
+    entry<unetr_pp::Net, &NetConfig::unetr_pp, unetr_pp::preset, unetr_pp::import_name>("unetr_pp", unetr_pp::variants),
+};
+
+const Entry& entry_of(const std::string& net) {
+  for (const Entry& each : entries)
+    if (each.name == net) return each;
+  fail_unknown_net(net);
+}
+
+}  // namespace
+
+void fail_unknown_net(const std::string& net) {
+  std::string known;
+  for (const Entry& each : entries) known += (known.empty() ? "" : ", ") + std::string(each.name);
+  fail("net", "'" + net + "' is none of " + known);
+}
+
+std::vector<std::string> net_names() {
+  std::vector<std::string> names;
+  for (const Entry& each : entries) names.emplace_back(each.name);
+  return names;
+}
 
 std::vector<std::string> net_variants(const std::string& net) {
-  if (net == "unetr_pp") return {"synapse", "acdc", "lung", "tumor"};
-  fail("net", "'" + net + "' is none of unetr_pp");
+  const auto variants = entry_of(net).variants;
+  return {variants.begin(), variants.end()};
 }
 
 NetConfig net_preset(const std::string& net, const std::string& variant) {
+  const Entry& found = entry_of(net);
   NetConfig config;
   config.net = net;
-  config.variant = variant.empty() ? net_variants(net).front() : variant;
-  config.unetr_pp = unetr_pp::preset(config.variant);
+  config.variant = variant.empty() ? std::string(found.variants.front()) : variant;
+  found.take_preset(config);
   return config;
 }
 
+void validate(const NetConfig& config) { entry_of(config.net).check(config); }
+
+NetInterface net_interface(const NetConfig& config) {
+  NetInterface result;
+  NetConfig::with_config(config, [&](std::string_view, const auto& c) {
+    result = {.image = c.image, .in_channels = c.in_channels, .classes = c.classes};
+  });
+  return result;
+}
+
 Network make_network(const NetConfig& config, const nn::Builder::Options& options) {
-  if (config.net != "unetr_pp") net_variants(config.net);  // says which there are
-  Network network;
-  auto net = std::make_shared<unetr_pp::Net>(nn::Builder(network.parameters, options), config.unetr_pp);
-  network.patch = config.unetr_pp.image;
-  network.in_channels = config.unetr_pp.in_channels;
-  network.classes = config.unetr_pp.classes;
-  network.forward = [net](const Tensor& x, const nn::Phase& phase) { return (*net)(x, phase); };
-  network.import_name = unetr_pp::import_name;
+  const NetInterface interface = net_interface(config);
+  Network network = entry_of(config.net).make(config, options);
+  network.patch = interface.image;
+  network.in_channels = interface.in_channels;
+  network.classes = interface.classes;
   return network;
 }
 

@@ -6,29 +6,53 @@
 #include <vector>
 
 #include "nets/unetr_pp/config.h"
+#include "runtime/core/error.h"
 #include "runtime/nn/layers.h"
 
 namespace voxlab {
 
 // Which network, and its configuration. `variant` names the preset that the network's own table starts
-// from; a key of that table overrides the preset's value.
+// from; a key of that table overrides the preset's value. Only the table of `net` is read, written, hashed.
 struct NetConfig {
   std::string net = "unetr_pp";
   std::string variant = "synapse";
   unetr_pp::Config unetr_pp;
 
+  // f(name, config) with the configuration of `net`; Error naming the networks there are.
+  template <class Self, class F>
+  static void with_config(Self& s, F&& f);
+
   template <class Self, class V>
   static void visit(Self& s, V&& v) {
     v("net", s.net);
     v("variant", s.variant);
-    v("unetr_pp", s.unetr_pp);
+    with_config(s, v);
   }
 };
 
-// The preset of a network's variant. Error naming what there is.
+[[noreturn]] void fail_unknown_net(const std::string& net);
+
+template <class Self, class F>
+void NetConfig::with_config(Self& s, F&& f) {
+  if (s.net == "unetr_pp") return f("unetr_pp", s.unetr_pp);
+  fail_unknown_net(s.net);
+}
+
+// The preset of a network's variant (empty: its first). Error naming what there is.
 NetConfig net_preset(const std::string& net, const std::string& variant);
 std::vector<std::string> net_names();
 std::vector<std::string> net_variants(const std::string& net);
+
+// Error naming the first field of the network's configuration that does not fit.
+void validate(const NetConfig& config);
+
+// What every network's configuration says of its input and output.
+struct NetInterface {
+  std::vector<int64_t> image;  // spatial input size, two or three axes
+  int64_t in_channels = 1;
+  int64_t classes = 2;
+};
+NetInterface net_interface(const NetConfig& config);
 
 struct Network {
   nn::ParameterStore parameters;

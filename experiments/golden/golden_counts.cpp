@@ -2,28 +2,13 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "experiments/golden/golden.h"
+#include "experiments/golden/subject.h"
 #include "experiments/run/count.h"
 
 namespace voxlab {
 namespace {
 
 using nlohmann::json;
-
-// The network of a case by its name: VARIANT_ds, VARIANT_no_ds, VARIANT_ds_epa_encoder_only. False for
-// a case of another network.
-bool config_of_case(const std::string& name, NetConfig& config) {
-  const std::string variant = name.substr(0, name.find('_'));
-  for (const std::string& known : net_variants("unetr_pp")) {
-    if (known != variant) continue;
-    config = net_preset("unetr_pp", variant);
-    const std::string rest = name.substr(variant.size());
-    config.unetr_pp.deep_supervision = rest != "_no_ds";
-    if (rest == "_ds_epa_encoder_only") config.unetr_pp.attention = unetr_pp::Attention::encoder;
-    return rest == "_ds" || rest == "_no_ds" || rest == "_ds_epa_encoder_only";
-  }
-  return false;
-}
 
 struct ToolRule {
   const char* tool;  // key in the record
@@ -42,11 +27,12 @@ constexpr std::array tool_rules{
 GoldenReport golden_counts(const std::filesystem::path& file, const json& record, const GoldenOptions&) {
   GoldenReport report{.file = file.string(), .kind = "counts"};
   for (const auto& [name, c] : record.at("cases").items()) {
-    NetConfig config;
-    if (!config_of_case(name, config)) {
+    const std::optional<NetConfig> known = counted_unetr_pp(name);
+    if (!known) {
       report.unchecked.push_back(name + ": this network is not built here");
       continue;
     }
+    const NetConfig& config = *known;
     const NetworkCount inference = count_network(config, CountMode::inference);
     const NetworkCount training = count_network(config, CountMode::training_forward);
     report.add(name + ".params", std::fabs(static_cast<double>(inference.parameters) - c.at("params").get<double>()), 0,

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <functional>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
+#include <optional>
 
 #include "experiments/golden/golden.h"
+#include "nets/zoo.h"
 #include "runtime/nn/layers.h"
 
 namespace voxlab {
@@ -17,6 +19,22 @@ struct Subject {
 
 // Error when `net` or a config key's value is unknown. Dropout rates are 0, as in the records.
 Subject build_subject(const nlohmann::json& record, const GoldenOptions& options);
+
+// One file a network, subject_NET.cpp. The builder's parameters become the subject's; `config` is the record's.
+struct SubjectParts {
+  std::function<Tensors(const Tensor& x, const nn::Phase& phase)> forward;
+  std::function<std::string(std::string_view official_key)> import_name;
+};
+SubjectParts subject_unetr_pp(const nlohmann::json& config, const nn::Builder& builder);
+
+// The network of a case of a counts.json, by its name there; nullopt for a case that is not built here.
+std::optional<NetConfig> counted_unetr_pp(const std::string& name);
+
+// config[key] into field where the record has the key.
+template <class T>
+void take(const nlohmann::json& config, const char* key, T& field) {
+  if (config.contains(key)) field = config.at(key).template get<T>();
+}
 
 // Fills every parameter by the record's manifest; adds a failing row for each that does not match.
 void fill_parameters(GoldenReport& report, Subject& subject, const nlohmann::json& manifest,

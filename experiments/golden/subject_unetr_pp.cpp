@@ -1,9 +1,7 @@
-#include <nlohmann/json.hpp>
-
+// UNETR++ and its blocks from the records' keys.
 #include "experiments/golden/subject.h"
 #include "nets/unetr_pp/net.h"
 #include "runtime/core/error.h"
-#include "runtime/ops/view.h"
 
 namespace voxlab {
 namespace {
@@ -13,21 +11,18 @@ using nlohmann::json;
 // The records' keys for our Config; a key that is absent keeps the variant's value.
 unetr_pp::Config config_of(const json& c) {
   unetr_pp::Config config = unetr_pp::preset(c.at("variant").get<std::string>());
-  const auto take = [&](const char* key, auto& field) {
-    if (c.contains(key)) field = c.at(key).get<std::remove_reference_t<decltype(field)>>();
-  };
-  take("patch", config.patch);
-  take("image", config.image);
-  take("in_channels", config.in_channels);
-  take("classes", config.classes);
-  take("feature_size", config.feature_size);
-  take("dims", config.dims);
-  take("heads", config.heads);
-  take("encoder_depths", config.encoder_depths);
-  take("decoder_depths_5_4_3", config.decoder_depths);
-  take("proj_size_encoder", config.encoder_projection);
-  take("proj_size_decoder", config.decoder_projection);
-  take("deep_supervision", config.deep_supervision);
+  take(c, "patch", config.patch);
+  take(c, "image", config.image);
+  take(c, "in_channels", config.in_channels);
+  take(c, "classes", config.classes);
+  take(c, "feature_size", config.feature_size);
+  take(c, "dims", config.dims);
+  take(c, "heads", config.heads);
+  take(c, "encoder_depths", config.encoder_depths);
+  take(c, "decoder_depths_5_4_3", config.decoder_depths);
+  take(c, "proj_size_encoder", config.encoder_projection);
+  take(c, "proj_size_decoder", config.decoder_projection);
+  take(c, "deep_supervision", config.deep_supervision);
   config.attention_dropout = 0;
   config.conv_dropout = 0;
   return config;
@@ -35,13 +30,8 @@ unetr_pp::Config config_of(const json& c) {
 
 }  // namespace
 
-Subject build_subject(const json& record, const GoldenOptions& options) {
-  const std::string net = record.value("net", "");
-  if (net != "unetr_pp") fail("golden", "network '" + net + "' is not known");
-  const json& c = record.at("config");
-  Subject subject;
-  subject.import_name = unetr_pp::import_name;
-  const nn::Builder builder(subject.parameters, {.device = options.device, .dtype = options.dtype});
+SubjectParts subject_unetr_pp(const json& c, const nn::Builder& builder) {
+  SubjectParts subject{.import_name = unetr_pp::import_name};
   const unetr_pp::Config config = config_of(c);
   if (!c.contains("block")) {
     auto made = std::make_shared<unetr_pp::Net>(builder, config);
@@ -61,6 +51,20 @@ Subject build_subject(const json& record, const GoldenOptions& options) {
     fail("golden", "block '" + block + "' is not known");
   }
   return subject;
+}
+
+// VARIANT_ds, VARIANT_no_ds, VARIANT_ds_epa_encoder_only.
+std::optional<NetConfig> counted_unetr_pp(const std::string& name) {
+  const std::string variant = name.substr(0, name.find('_'));
+  for (const std::string& known : net_variants("unetr_pp")) {
+    if (known != variant) continue;
+    NetConfig config = net_preset("unetr_pp", variant);
+    const std::string rest = name.substr(variant.size());
+    config.unetr_pp.deep_supervision = rest != "_no_ds";
+    if (rest == "_ds_epa_encoder_only") config.unetr_pp.attention = unetr_pp::Attention::encoder;
+    if (rest == "_ds" || rest == "_no_ds" || rest == "_ds_epa_encoder_only") return config;
+  }
+  return std::nullopt;
 }
 
 }  // namespace voxlab

@@ -16,11 +16,7 @@ void add_import(CLI::App& app, int& code) {
   CLI::App* command = app.add_subcommand("import", "Turn an official checkpoint into safetensors");
   command->footer("Lists missing, unexpected and reshaped keys; exit code 1 when there are any missing or unexpected\n"
                   "ones. No code of the checkpoint is run.");
-  command->add_option("--net", options->net.net, "Network: unetr_pp")->required();
-  command->add_option("--variant", options->net.variant, "Released variant of it");
-  command->add_option("--config", options->net.config, "TOML file with the network's table")
-      ->check(CLI::ExistingFile);
-  add_set(*command, options->net.set);
+  add_net(*command, options->net, "--net");
   command->add_option("input", options->input, "Checkpoint of PyTorch (.pth, .pt, .model) or safetensors")
       ->required()
       ->check(CLI::ExistingFile);

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "nets/zoo.h"
 #include "runtime/core/parallel.h"
 
 namespace voxlab {
@@ -26,10 +27,15 @@ void add_set(CLI::App& command, std::vector<std::string>& set) {
       ->expected(1);
 }
 
-void add_net(CLI::App& command, NetOptions& net) {
-  command.add_option("net", net.net, "Network: unetr_pp");
-  command.add_option("--variant", net.variant,
-                     "Released variant of it (unetr_pp: synapse, acdc, lung, tumor)");
+void add_net(CLI::App& command, NetOptions& net, const char* name) {
+  std::string nets, variants;
+  for (const std::string& each : net_names()) {
+    nets += (nets.empty() ? "" : ", ") + each;
+    variants += (variants.empty() ? "" : "; ") + each + ":";
+    for (const std::string& variant : net_variants(each)) variants += " " + variant;
+  }
+  command.add_option(name, net.net, "Network: " + nets);
+  command.add_option("--variant", net.variant, "Released variant of it (" + variants + ")");
   command
       .add_option("--config", net.config, "TOML file with the network's table instead of a variant")
       ->check(CLI::ExistingFile);

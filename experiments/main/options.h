@@ -17,7 +17,8 @@ namespace voxlab {
 
 void add_common(CLI::App& command, CommonOptions& common);
 void add_set(CLI::App& command, std::vector<std::string>& set);
-void add_net(CLI::App& command, NetOptions& net);
+// `name`: how the network is given, a positional argument unless it starts with dashes.
+void add_net(CLI::App& command, NetOptions& net, const char* name = "net");
 CLI::Option* add_dtype(CLI::App& command, DType& dtype, const std::vector<std::string>& names,
                        const std::string& help);
 

@@ -3,7 +3,6 @@
 #include "experiments/config/bind.h"
 #include "experiments/metrics/rule.h"
 #include "experiments/run/demo_data.h"
-#include "nets/unetr_pp/config.h"
 #include "runtime/core/error.h"
 
 namespace voxlab {
@@ -72,9 +71,9 @@ ConfigNode resolve_experiment(const ConfigNode& node) {
     return (table ? table : &node)->at.to_string();
   };
   try {
-    unetr_pp::validate(config.net.unetr_pp);
+    validate(config.net);
   } catch (const Error& error) {
-    fail(at("unetr_pp"), error.what());
+    fail(at(config.net.net), error.what());
   }
   try {
     validate(config);

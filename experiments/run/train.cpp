@@ -57,13 +57,13 @@ void apply_lists(const DataConfig& config, Dataset& dataset) {
 }
 
 void check_network(const ExperimentConfig& config, const Dataset& dataset) {
-  const auto& net = config.net.unetr_pp;
+  const NetInterface net = net_interface(config.net);
   const auto channels = static_cast<int64_t>(dataset.channels.size());
   if (net.in_channels != channels)
-    fail("unetr_pp.in_channels", fmt::format("is {}, but {} has {} channel(s)", net.in_channels,
+    fail(config.net.net + ".in_channels", fmt::format("is {}, but {} has {} channel(s)", net.in_channels,
                                              dataset.root.string(), channels));
   if (net.classes != dataset.class_count())
-    fail("unetr_pp.classes", fmt::format("is {}, but {} has {}, background included", net.classes,
+    fail(config.net.net + ".classes", fmt::format("is {}, but {} has {}, background included", net.classes,
                                          dataset.root.string(), dataset.class_count()));
 }
 

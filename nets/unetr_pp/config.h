@@ -106,7 +106,8 @@ struct Config {
 // Token grid of encoder stage 0 ... 3.
 std::array<std::vector<int64_t>, 4> token_grids(const Config& c);
 
-// The released networks: "synapse", "acdc", "lung", "tumor". Error on another name.
+// The released networks. Error on another name.
+constexpr std::string_view variants[] = {"synapse", "acdc", "lung", "tumor"};
 Config preset(std::string_view variant);
 
 // Error naming the first field that does not fit.

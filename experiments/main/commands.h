@@ -112,6 +112,7 @@ struct TimeOptions {
   int64_t warmup = 2;
   int64_t repeats = 10;
   bool from_stdin = false;
+  bool eager = false;
 };
 
 struct ProfileOptions {
@@ -123,6 +124,7 @@ struct ProfileOptions {
   int depth = 2;
   int64_t rows = 40;
   std::filesystem::path trace;  // empty: none
+  bool eager = false;
 };
 
 int command_train(const TrainOptions& options);

@@ -96,6 +96,7 @@ void add_profile(CLI::App& app, int& code) {
       ->capture_default_str();
   command->add_option("--rows", options->rows, "Most rows printed")->check(CLI::Range(1, 1000000))->capture_default_str();
   command->add_option("--trace", options->trace, "Also write a Chrome trace (JSON)");
+  command->add_flag("--eager", options->eager, "Inference op by op, not by a plan");
   add_common(*command, options->common);
   command->callback([options, &code] {
     options->common.apply();
@@ -104,7 +105,7 @@ void add_profile(CLI::App& app, int& code) {
 }
 
 int command_profile(const ProfileOptions& o) {
-  NetworkWork work(resolve_net(o.net), {.training = o.training, .dtype = o.dtype});
+  NetworkWork work(resolve_net(o.net), {.training = o.training, .dtype = o.dtype, .plan = !o.eager});
   const double end_to_end = spread_of(time_runs(work, 2, o.repeats)).median;
   std::vector<LedgerRow> rows;
   for (int64_t i = 0; i < o.repeats; ++i) {

@@ -45,6 +45,7 @@ void add_time(CLI::App& app, int& code) {
       ->capture_default_str();
   command->add_flag("--stdin", options->from_stdin,
                     "One run for each line of standard input, answered by one line of JSON");
+  command->add_flag("--eager", options->eager, "Inference op by op, not by a plan");
   add_common(*command, options->common);
   command->callback([options, &code] {
     options->common.apply();
@@ -53,7 +54,7 @@ void add_time(CLI::App& app, int& code) {
 }
 
 int command_time(const TimeOptions& o) {
-  NetworkWork work(resolve_net(o.net), {.training = o.training, .dtype = o.dtype});
+  NetworkWork work(resolve_net(o.net), {.training = o.training, .dtype = o.dtype, .plan = !o.eager});
   if (o.from_stdin) return serve(work);
   reset_peak(Device::cpu);
   const Spread s = spread_of(time_runs(work, o.warmup, o.repeats));

@@ -6,6 +6,7 @@
 
 #include "runtime/core/rng.h"
 #include "runtime/ops/call.h"
+#include "runtime/plan/plan.h"
 #include "runtime/train/step.h"
 
 namespace voxlab {
@@ -15,12 +16,17 @@ struct NetworkWork::State {
   Network net;
   Tensor input, labels;
   std::optional<train::Optimizer> optimizer;
+  std::optional<PlannedForward> planned;
   std::function<void()> backward_hook;
   uint32_t step = 0;
 
   void infer() {
     const Autocast autocast(options.dtype);
-    net.forward(input, {.all_outputs = options.all_outputs});
+    if (planned) {
+      (*planned)(input);
+    } else {
+      net.forward(input, {.all_outputs = options.all_outputs});
+    }
   }
 
   void train_step() {
@@ -44,6 +50,10 @@ NetworkWork::NetworkWork(const NetConfig& config, const WorkOptions& options) : 
   std::vector<float> values(static_cast<size_t>(shape.numel()));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random.normal(i));
   state_->input = Tensor::from_span(shape, std::span<const float>(values));
+  if (options.plan && !options.training)
+    state_->planned.emplace([state = state_.get()](const Tensor& x) {
+      return state->net.forward(x, {.all_outputs = state->options.all_outputs});
+    });
   if (!options.training) return;
   state_->labels = Tensor::empty(spatial, DType::i32);
   const Philox classes(8);

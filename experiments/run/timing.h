@@ -15,6 +15,7 @@ struct WorkOptions {
   bool all_outputs = false; // deep-supervision heads in inference
   DType dtype = DType::f32; // bf16: autocast with f32 weights
   int64_t batch = 1;
+  bool plan = true;         // inference by a plan; false: op by op
 };
 
 // One repetition of the work. Inference: image in, logits of the finest output out. Training step: forward,

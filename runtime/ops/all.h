@@ -5,6 +5,7 @@
 #include "runtime/ops/conv.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/dropout.h"
+#include "runtime/ops/fused.h"
 #include "runtime/ops/gather.h"
 #include "runtime/ops/loss.h"
 #include "runtime/ops/matmul.h"
@@ -38,7 +39,7 @@ using AllOps = OpList<
     Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, L2Normalise, L2NormaliseGrad,
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
-    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm>;
+    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm>;
 
 inline std::vector<const OpRecord*> all_ops() {
   std::vector<const OpRecord*> records;

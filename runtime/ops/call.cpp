@@ -72,19 +72,10 @@ Device common_device(const OpRecord& op, const Tensors& in) {
   return first->device();
 }
 
-Kernel prepare(const OpRecord& op, const void* attrs, Device device, const Tensors& in,
-               const Tensors& out) {
-  std::vector<TensorDesc> in_descs, out_descs;
-  for (const Tensor& t : in) in_descs.push_back(desc_of(t));
-  for (const Tensor& t : out) out_descs.push_back(desc_of(t));
-  for (Device where : {device, Device::ref}) {
-    if (Prepare p = find_kernel(where, op)) {
-      Kernel kernel = p(attrs, in_descs, out_descs);
-      if (kernel.run) return kernel;
-    }
-  }
-  fail(op.name, "no kernel for " + in.front().meta().to_string() + " on " +
-                    std::string(to_string(device)));
+std::vector<TensorDesc> descs_of(const Tensors& tensors) {
+  std::vector<TensorDesc> descs;
+  for (const Tensor& t : tensors) descs.push_back(desc_of(t));
+  return descs;
 }
 
 void run(const Kernel& kernel, const Tensors& in, const Tensors& out) {
@@ -122,7 +113,7 @@ Tensors call(const OpRecord& op, std::shared_ptr<const void> attrs, Tensors in) 
       out.push_back(target < 0 ? Tensor::empty(out_metas[i]) : in[static_cast<size_t>(target)].renewed());
     }
     if (device != Device::meta) {
-      const Kernel kernel = prepare(op, attrs.get(), device, in, out);
+      const Kernel kernel = prepare_kernel(op, attrs.get(), device, descs_of(in), descs_of(out));
       const bool timed = std::any_of(observers.begin(), observers.end(),
                                      [](const Observer* o) { return o->wants_time(); });
       const auto start = timed ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point{};
@@ -134,9 +125,7 @@ Tensors call(const OpRecord& op, std::shared_ptr<const void> attrs, Tensors in) 
     }
   }
   if (!observers.empty()) {
-    const CallEvent event{op,          attrs.get(), in_metas, out_metas, current_scope(),
-                          kernel_name, seconds,     in,       out};
-    for (Observer* observer : observers) observer->on_call(event);
+    tell_observers({op, attrs.get(), in_metas, out_metas, current_scope(), kernel_name, seconds, in, out});
   }
   if (recorder != nullptr && recorder->watches(in)) {
     if (op.overwrites != nullptr) fail(op.name, "overwrites its input, so a tape cannot record it");
@@ -152,6 +141,21 @@ void install_kernel(Device device, const OpRecord& op, Prepare prepare) {
 Prepare find_kernel(Device device, const OpRecord& op) {
   const auto found = kernels().find({device, &op});
   return found == kernels().end() ? nullptr : found->second;
+}
+
+Kernel prepare_kernel(const OpRecord& op, const void* attrs, Device device, Descs in, Descs out) {
+  for (Device where : {device, Device::ref}) {
+    if (Prepare p = find_kernel(where, op)) {
+      Kernel kernel = p(attrs, in, out);
+      if (kernel.run) return kernel;
+    }
+  }
+  fail(op.name, "no kernel for " + in.front().meta.to_string() + " on " + std::string(to_string(device)));
+}
+
+bool observed() { return !observers.empty(); }
+void tell_observers(const CallEvent& event) {
+  for (Observer* observer : observers) observer->on_call(event);
 }
 
 Observe::Observe(Observer& observer) { observers.push_back(&observer); }

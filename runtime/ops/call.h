@@ -51,6 +51,10 @@ class Observe {
   Observe& operator=(const Observe&) = delete;
 };
 
+// Whether anyone observes on this thread, and a call made elsewhere (by a plan) told to them.
+bool observed();
+void tell_observers(const CallEvent& event);
+
 // The tape's view of a call. `in` are the tensors after autocast and made contiguous.
 class Recorder {
  public:

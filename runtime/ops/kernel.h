@@ -37,4 +37,7 @@ using Prepare = Kernel (*)(const void* attrs, Descs in, Descs out);
 void install_kernel(Device device, const OpRecord& op, Prepare prepare);
 Prepare find_kernel(Device device, const OpRecord& op);
 
+// The device's kernel, or the reference one where that declines. Error when there is neither.
+Kernel prepare_kernel(const OpRecord& op, const void* attrs, Device device, Descs in, Descs out);
+
 }  // namespace voxlab

@@ -308,13 +308,15 @@ TEST(DenseConv, EpilogueAddsBiasAndActivates) {
         return v > 0 ? v : 0.1 * v;
       case Activation::gelu:
         return 0.5 * v * (1.0 + std::erf(v / std::sqrt(2.0)));
+      case Activation::hardswish:
+        return v * std::clamp(v + 3.0, 0.0, 6.0) / 6;
     }
     return v;
   };
   for (const Isa isa : available_isas()) {
     const IsaScope scope(isa);
     for (const Activation a :
-         {Activation::none, Activation::relu, Activation::leaky_relu, Activation::gelu}) {
+         {Activation::none, Activation::relu, Activation::leaky_relu, Activation::gelu, Activation::hardswish}) {
       Values y(static_cast<size_t>(size_y(g)));
       conv_forward(g, in(x), in(w), {y.data(), DType::f32},
                    {.bias = bias.data(), .activation = a, .slope = 0.1F});

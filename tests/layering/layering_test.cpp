@@ -31,6 +31,7 @@ const std::vector<Layer>& layers() {
       {"runtime/backend", {"runtime/core", "runtime/ops"}},  // the kernel contract
       {"runtime/backend/ref", {"runtime/core", "runtime/ops", "runtime/backend"}},
       {"runtime/backend/cpu", {"runtime/core", "runtime/ops", "runtime/backend"}},
+      {"runtime/plan", {"runtime/core", "runtime/ops"}},
       {"runtime/nn", {"runtime/core", "runtime/ops", "runtime/autograd"}},
       {"runtime/io", {"runtime/core"}},
       {"runtime/analyze", {"runtime/core", "runtime/ops"}},
@@ -43,7 +44,7 @@ const std::vector<Layer>& layers() {
       {"nets", {"runtime/core", "runtime/ops", "runtime/nn"}},
       {"experiments",
        {"runtime/core", "runtime/ops", "runtime/autograd", "runtime/nn", "runtime/io",
-        "runtime/analyze", "runtime/train", "runtime", "nets"}},
+        "runtime/analyze", "runtime/plan", "runtime/train", "runtime", "nets"}},
   };
   return table;
 }

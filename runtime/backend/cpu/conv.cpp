@@ -1,6 +1,6 @@
 // Binds the convolution ops to the dense core.
 #include "runtime/backend/cpu/cpu.h"
-#include "runtime/backend/cpu/dense/dense.h"
+#include "runtime/backend/cpu/epilogue.h"
 
 namespace voxlab::cpu {
 namespace {
@@ -29,17 +29,16 @@ Kernel data_gradient(const ConvOptions& o, Descs in, Descs out) {
           }};
 }
 
-}  // namespace
-
-Kernel prepare(const Conv::Attrs& a, Descs in, Descs out) {
-  if (!supported(in[0].dtype())) return {};
-  const ConvGeometry g = dense_geometry(Conv::geometry(a, in[0].shape(), in[1].shape(), out[0].shape()));
+Kernel forward(const ConvOptions& o, const Finish& finish, Descs in, Descs out) {
   const DType dtype = in[0].dtype();
-  const bool bias = in.size() > 2 && in[2].present;
+  const bool bias = in.size() > 2 && in[2].present, residual = in.size() > 3 && in[3].present;
+  if (!supported(dtype) || (residual && dtype != DType::f32)) return {};
+  const ConvGeometry g = dense_geometry(Conv::geometry({o}, in[0].shape(), in[1].shape(), out[0].shape()));
   return {.name = std::string(conv_forward(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
           .run = [=](Pointers x, Pointers y, std::byte*) {
             std::vector<float> wide;  // the epilogue's bias is f32
-            Epilogue epilogue;
+            Epilogue epilogue = epilogue_of(finish);
+            if (residual) epilogue.residual = reinterpret_cast<const float*>(x[3]);
             if (bias) {
               if (dtype == DType::bf16) {
                 const auto* narrow = reinterpret_cast<const bfloat16*>(x[2]);
@@ -50,6 +49,11 @@ Kernel prepare(const Conv::Attrs& a, Descs in, Descs out) {
             conv_forward(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue);
           }};
 }
+
+}  // namespace
+
+Kernel prepare(const Conv::Attrs& a, Descs in, Descs out) { return forward(a, {}, in, out); }
+Kernel prepare(const FusedConv::Attrs& a, Descs in, Descs out) { return forward(a, a, in, out); }
 
 Kernel prepare(const ConvDgrad::Attrs& a, Descs in, Descs out) { return data_gradient(a, in, out); }
 

@@ -53,6 +53,9 @@ Kernel prepare(const ConvWgrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const ConvTranspose::Attrs&, Descs in, Descs out);
 Kernel prepare(const Matmul::Attrs&, Descs in, Descs out);
 Kernel prepare(const Linear::Attrs&, Descs in, Descs out);
+Kernel prepare(const FusedConv::Attrs&, Descs in, Descs out);
+Kernel prepare(const FusedLinear::Attrs&, Descs in, Descs out);
+Kernel prepare(const FusedGroupNorm::Attrs&, Descs in, Descs out);
 
 // Installs every kernel above on Device::cpu.
 void install();

@@ -48,6 +48,11 @@ struct ColumnsArgs {
   int64_t rows, columns;
   const float *mean, *scale, *a, *b;
   double *total_dy, *total_dot;
+  // Of affine_finish_columns: added before the activation; with residual_scale it is normalised too.
+  const float* residual;
+  const float *residual_mean, *residual_scale, *residual_a;
+  int activation;  // an Activation of dense.h
+  float slope;
 };
 using ColumnsFn = void (*)(const ColumnsArgs&);
 
@@ -150,6 +155,8 @@ struct Loops {
   MomentsFn moments;
   // y = (x - mean) * scale + a
   ColumnsFn affine_columns;
+  // y = activation((x - mean) * scale + a + residual)
+  ColumnsFn affine_finish_columns;
   // total_dy += dy, total_dot += dy * (x - mean) * scale
   ColumnsFn grad_columns;
   // y = scale * dy - (a + (x - mean) * b)

@@ -1,6 +1,6 @@
 // Binds matmul and linear to the dense core.
 #include "runtime/backend/cpu/cpu.h"
-#include "runtime/backend/cpu/dense/dense.h"
+#include "runtime/backend/cpu/epilogue.h"
 
 namespace voxlab::cpu {
 namespace {
@@ -59,9 +59,12 @@ Kernel prepare(const Matmul::Attrs&, Descs in, Descs out) {
           }};
 }
 
-Kernel prepare(const Linear::Attrs&, Descs in, Descs out) {
+namespace {
+
+Kernel linear_kernel(const Finish& finish, Descs in, Descs out) {
   const DType dtype = in[0].dtype();
-  if (!supported(dtype)) return {};
+  const bool residual = in.size() > 3 && in[3].present;
+  if (!supported(dtype) || (residual && dtype != DType::f32)) return {};
   const int64_t k = in[1].size(0), n = in[1].size(1);
   const MatmulShape shape{.m = k == 0 ? out[0].numel() / std::max<int64_t>(1, n) : in[0].numel() / k,
                           .n = n, .k = k, .a = {k, 1}, .b = {n, 1}, .c = {n, 1}};
@@ -69,7 +72,8 @@ Kernel prepare(const Linear::Attrs&, Descs in, Descs out) {
   return {.name = std::string(matmul(shape, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
           .run = [=](Pointers x, Pointers y, std::byte*) {
             std::vector<float> wide;
-            Epilogue epilogue;
+            Epilogue epilogue = epilogue_of(finish);
+            if (residual) epilogue.residual = reinterpret_cast<const float*>(x[3]);
             if (bias && dtype == DType::bf16) {
               const auto* narrow = reinterpret_cast<const bfloat16*>(x[2]);
               for (int64_t i = 0; i < n; ++i) wide.push_back(float(narrow[i]));
@@ -80,5 +84,10 @@ Kernel prepare(const Linear::Attrs&, Descs in, Descs out) {
             matmul(shape, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue);
           }};
 }
+
+}  // namespace
+
+Kernel prepare(const Linear::Attrs&, Descs in, Descs out) { return linear_kernel({}, in, out); }
+Kernel prepare(const FusedLinear::Attrs& a, Descs in, Descs out) { return linear_kernel(a, in, out); }
 
 }  // namespace voxlab::cpu

@@ -2,6 +2,7 @@
 // work by column: moments of every column first, columns of a group joined in f64, then one pass
 // that scales.
 #include <cmath>
+#include <optional>
 
 #include "runtime/backend/cpu/driver.h"
 
@@ -68,6 +69,7 @@ void for_wide_rows(const WideRows& wide, ColumnsArgs args, ColumnsFn loop) {
     part.x += row * wide.width;
     part.y += row * wide.width;
     if (part.dy != nullptr) part.dy += row * wide.width;
+    if (part.residual != nullptr) part.residual += row * wide.width;
     part.rows = rows;
     part.columns = width;
     loop(part);
@@ -84,31 +86,43 @@ struct Affine {
   double bias_at(int64_t c) const { return bias == nullptr ? 0 : bias[c]; }
 };
 
-// y = (x - mean) * rstd * weight + bias, one sample. `spread` is stored as rstd or as the variance.
-void normalise(const NormGeometry& g, double eps, bool store_variance, const float* x,
-               Affine affine, float* y, float* mean, float* spread) {
+// What normalises one sample, by column: y = (x - centre) * scale + shift.
+struct Normaliser {
+  explicit Normaliser(const WideRows& wide) : centre(wide), scale(wide), shift(wide) {}
+  ColumnValues centre, scale, shift;
+};
+
+// From the moments of one sample. mean and spread (rstd, or the variance) are stored where they are given.
+Normaliser normaliser_of(const NormGeometry& g, double eps, bool store_variance, const float* x, Affine affine,
+                         float* mean, float* spread) {
   const std::vector<Moments> columns = column_moments(x, g.positions, g.width());
-  const WideRows wide(g.positions, g.width());
-  ColumnValues centre(wide), scale(wide), shift(wide);
+  Normaliser n(WideRows(g.positions, g.width()));
   for (int64_t group = 0; group < g.groups; ++group) {
     Moments all;
     for (int64_t c = 0; c < g.channels; ++c)
       all.join(columns[static_cast<size_t>(group * g.channels + c)]);
     const double variance = std::max(0.0, all.m2 / all.count), rstd = 1 / std::sqrt(variance + eps);
-    mean[group] = static_cast<float>(all.mean);
-    spread[group] = static_cast<float>(store_variance ? variance : rstd);
-    const double rounding =
-        all.mean - static_cast<double>(mean[group]);  // made up for by the shift
+    const auto middle = static_cast<float>(all.mean);
+    if (mean != nullptr) mean[group] = middle;
+    if (spread != nullptr) spread[group] = static_cast<float>(store_variance ? variance : rstd);
+    const double rounding = all.mean - static_cast<double>(middle);  // made up for by the shift
     for (int64_t c = group * g.channels; c < (group + 1) * g.channels; ++c) {
       const double factor = rstd * affine.weight_at(c);
-      centre.set(c, g.width(), mean[group]);
-      scale.set(c, g.width(), factor);
-      shift.set(c, g.width(), affine.bias_at(c) - rounding * factor);
+      n.centre.set(c, g.width(), middle);
+      n.scale.set(c, g.width(), factor);
+      n.shift.set(c, g.width(), affine.bias_at(c) - rounding * factor);
     }
   }
-  for_wide_rows(
-      wide, {.x = x, .y = y, .mean = centre.v.data(), .scale = scale.v.data(), .a = shift.v.data()},
-      active_loops().affine_columns);
+  return n;
+}
+
+// y = (x - mean) * rstd * weight + bias, one sample. `spread` is stored as rstd or as the variance.
+void normalise(const NormGeometry& g, double eps, bool store_variance, const float* x,
+               Affine affine, float* y, float* mean, float* spread) {
+  const Normaliser n = normaliser_of(g, eps, store_variance, x, affine, mean, spread);
+  for_wide_rows(WideRows(g.positions, g.width()),
+                {.x = x, .y = y, .mean = n.centre.v.data(), .scale = n.scale.v.data(), .a = n.shift.v.data()},
+                active_loops().affine_columns);
 }
 
 // Per column: sum of dy and of dy (x - mean) rstd.
@@ -238,6 +252,37 @@ Kernel prepare(const GroupNormGrad::Attrs& a, Descs in, Descs) {
   return norm_grad_kernel(g.channels == 1 ? "instance_norm_grad" : GroupNormGrad::name, g, a.eps,
                           false, in);
 }
+Kernel prepare(const FusedGroupNorm::Attrs& a, Descs in, Descs) {
+  if (!all_f32(in)) return {};
+  const NormGeometry g = GroupNorm::geometry(a, in[0].shape());
+  return {.name = loop_name(g.channels == 1 ? "fused_instance_norm" : FusedGroupNorm::name),
+          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out, std::byte*) {
+            const Affine affine{optional(descs, data, 1), optional(descs, data, 2)};
+            const Affine other{optional(descs, data, 4), optional(descs, data, 5)};
+            const float* residual = optional(descs, data, 3);
+            for (int64_t sample = 0; sample < g.batch; ++sample) {
+              const int64_t at = sample * g.positions * g.width();
+              const Normaliser n = normaliser_of(g, a.eps, false, floats(data[0]) + at, affine, nullptr, nullptr);
+              ColumnsArgs args{.x = floats(data[0]) + at,
+                               .y = floats(out[0]) + at,
+                               .mean = n.centre.v.data(),
+                               .scale = n.scale.v.data(),
+                               .a = n.shift.v.data(),
+                               .residual = residual == nullptr ? nullptr : residual + at,
+                               .activation = static_cast<int>(a.activation),
+                               .slope = static_cast<float>(a.slope)};
+              std::optional<Normaliser> second;
+              if (a.norm_residual) {
+                second = normaliser_of(g, a.eps, false, args.residual, other, nullptr, nullptr);
+                args.residual_mean = second->centre.v.data();
+                args.residual_scale = second->scale.v.data();
+                args.residual_a = second->shift.v.data();
+              }
+              for_wide_rows(WideRows(g.positions, g.width()), args, active_loops().affine_finish_columns);
+            }
+          }};
+}
+
 Kernel prepare(const BatchNorm::Attrs& a, Descs in, Descs) {
   return norm_kernel(BatchNorm::name, BatchNorm::geometry(a, in[0].shape()), a.eps, true, in);
 }

@@ -18,6 +18,33 @@ void affine_columns_loop(const ColumnsArgs& args) {
   }
 }
 
+template <int kind>
+void affine_finish_rows(const ColumnsArgs& args) {
+  const Vec slope = splat(args.slope);
+  for (int64_t r = 0; r < args.rows; ++r) {
+    const float* x = args.x + r * args.columns;
+    const float* residual = args.residual == nullptr ? nullptr : args.residual + r * args.columns;
+    float* y = args.y + r * args.columns;
+    for_vectors(args.columns, [&](int64_t i, auto count) {
+      const Vec centred = get(x + i, count) - get(args.mean + i, count);
+      Vec v = mul_add(centred, get(args.scale + i, count), get(args.a + i, count));
+      if (args.residual_scale != nullptr) {
+        const Vec other = get(residual + i, count) - get(args.residual_mean + i, count);
+        v += mul_add(other, get(args.residual_scale + i, count), get(args.residual_a + i, count));
+      } else if (residual != nullptr) {
+        v += get(residual + i, count);
+      }
+      put(y + i, activate(v, kind, slope), count);
+    });
+  }
+}
+
+void affine_finish_columns_loop(const ColumnsArgs& args) {
+  constexpr ColumnsFn by_kind[] = {affine_finish_rows<0>, affine_finish_rows<1>, affine_finish_rows<2>,
+                                   affine_finish_rows<3>, affine_finish_rows<4>};
+  by_kind[args.activation](args);
+}
+
 void grad_columns_loop(const ColumnsArgs& args) {
   constexpr int64_t stretch = 128;
   for (int64_t r0 = 0; r0 < args.rows; r0 += stretch) {
@@ -160,6 +187,7 @@ void layer_norm_grad_loop(const LayerNormArgs& args) {
 
 constexpr void set_norms(Loops& table) {
   table.affine_columns = affine_columns_loop;
+  table.affine_finish_columns = affine_finish_columns_loop;
   table.grad_columns = grad_columns_loop;
   table.grad_apply_columns = grad_apply_columns_loop;
   table.layer_norm = layer_norm_loop;

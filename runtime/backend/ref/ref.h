@@ -68,6 +68,9 @@ void reference(const ClassSumsGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const SgdStep::Attrs&, RefInputs in, RefOutputs out);
 void reference(const AdamStep::Attrs&, RefInputs in, RefOutputs out);
 void reference(const SquaredNorm::Attrs&, RefInputs in, RefOutputs out);
+void reference(const FusedConv::Attrs&, RefInputs in, RefOutputs out);
+void reference(const FusedLinear::Attrs&, RefInputs in, RefOutputs out);
+void reference(const FusedGroupNorm::Attrs&, RefInputs in, RefOutputs out);
 
 // Installs a kernel for every op above on Device::ref; the cpu backend falls back on them by name.
 void install();

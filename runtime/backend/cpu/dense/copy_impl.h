@@ -100,5 +100,14 @@ void add_arrays(const float* in, int64_t n, float* inout) {
   for (int64_t i = 0; i < n; ++i) inout[i] += in[i];
 }
 
+void finish_array(float* inout, const float* residual, int64_t n, int activation, float slope) {
+  constexpr int64_t stretch = 1 << 20;
+  for (int64_t i = 0; i < n; i += stretch) {
+    const int64_t count = n - i < stretch ? n - i : stretch;
+    finish_row(inout + i, residual == nullptr ? nullptr : residual + i, static_cast<int>(count),
+               activation, slope);
+  }
+}
+
 }  // namespace
 }  // namespace voxlab::cpu

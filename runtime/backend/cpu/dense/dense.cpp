@@ -60,6 +60,34 @@ void narrow_output(const KernelTable& kernels, const float* from, int64_t n, Buf
   });
 }
 
+// Only the f32 tiles add a residual while they store. Other kernels compute value + bias, and what is
+// left of the epilogue takes a pass of its own.
+class LateFinish {
+ public:
+  explicit LateFinish(const Epilogue& epilogue) : all_(epilogue), first_(epilogue) {
+    if (epilogue.residual == nullptr) return;
+    first_.residual = nullptr;
+    first_.activation = Activation::none;
+  }
+  const Epilogue& first() const { return first_; }
+  void apply(const KernelTable& kernels, Buffer out, int64_t n) const {
+    if (all_.residual == nullptr) return;
+    auto* y = static_cast<float*>(out.data);
+    parallel_for(n, convert_grain, [&](int64_t begin, int64_t end) {
+      kernels.finish(y + begin, all_.residual + begin, end - begin,
+                     static_cast<int>(all_.activation), all_.slope);
+    });
+  }
+
+ private:
+  Epilogue all_, first_;
+};
+
+void require_f32_residual(std::string_view where, const Epilogue& epilogue, Buffer out) {
+  if (epilogue.residual != nullptr && out.dtype != DType::f32)
+    fail(where, "a residual needs an f32 output, got " + std::string(name(out.dtype)));
+}
+
 struct ConvSizes {
   int64_t x;
   int64_t y;
@@ -160,12 +188,21 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
                 : gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups);
   const std::string_view name = implementation(kind, mode, x.dtype);
   if (x.data == nullptr) return name;
+  require_f32_residual("conv", epilogue, y);
   const float* wf = widened(kernels, w, n.w, Purpose::input_b);
-  if (mode != GatherMode::f32 && dense_forward(kernels, g, x, wf, y, epilogue, mode)) return name;
+  if (mode != GatherMode::f32) {
+    const LateFinish finish(epilogue);
+    if (dense_forward(kernels, g, x, wf, y, finish.first(), mode)) {
+      finish.apply(kernels, y, n.y);
+      return name;
+    }
+  }
   const float* xf = widened(kernels, x, n.x, Purpose::input_a);
   float* yf = f32_output(y, n.y);
   if (depthwise) {
-    depthwise_forward(kernels, g, xf, wf, yf, epilogue);
+    const LateFinish finish(epilogue);
+    depthwise_forward(kernels, g, xf, wf, yf, finish.first());
+    finish.apply(kernels, {yf, DType::f32}, n.y);
   } else {
     dense_forward(kernels, g, {xf, DType::f32}, wf, {yf, DType::f32}, epilogue, GatherMode::f32);
   }
@@ -228,9 +265,16 @@ std::string_view matmul(const MatmulShape& s, ConstBuffer a, ConstBuffer b, Buff
   const GatherMode mode = suits_amx(s) ? gather_mode(a.dtype, precision, s.k) : GatherMode::f32;
   const std::string_view name = implementation(KernelKind::matmul, mode, a.dtype);
   if (a.data == nullptr) return name;
+  require_f32_residual("matmul", epilogue, c);
   const Extents n = extents_of(s);
   const float* bf = widened(kernels, b, n.b, Purpose::input_b);
-  if (mode != GatherMode::f32 && matmul_amx(kernels, s, a, bf, c, epilogue, mode)) return name;
+  if (mode != GatherMode::f32) {
+    const LateFinish finish(epilogue);
+    if (matmul_amx(kernels, s, a, bf, c, finish.first(), mode)) {
+      finish.apply(kernels, c, n.c);
+      return name;
+    }
+  }
   const float* af = widened(kernels, a, n.a, Purpose::input_a);
   float* cf = f32_output(c, n.c);
   dense_matmul(kernels, s, af, bf, cf, epilogue);

@@ -19,11 +19,12 @@ namespace voxlab::cpu {
 // absent.
 enum class Precision : uint8_t { strict, bf16x3 };
 
-enum class Activation : uint8_t { none, relu, leaky_relu, gelu };
+enum class Activation : uint8_t { none, relu, leaky_relu, gelu, hardswish };
 
-// Applied to every output element after the sum: activation(value + bias[column]).
+// Applied to every output element after the sum: activation(value + bias[column] + residual).
 struct Epilogue {
-  const float* bias = nullptr;  // one value an output channel
+  const float* bias = nullptr;      // one value an output channel
+  const float* residual = nullptr;  // laid out like an f32 output; not with a strided matrix C
   Activation activation = Activation::none;
   float slope = 0.01F;  // of leaky_relu below zero
 };

@@ -28,7 +28,7 @@ VOXLAB_INLINE void store_outputs(const DepthwiseArgs& t, const Vec (&acc)[T][NV]
       }
     }
     if (t.activation != 0) {
-      activate_row(y, (NV - 1) * vec_width + t.last_columns, t.activation, t.slope);
+      finish_row(y, nullptr, (NV - 1) * vec_width + t.last_columns, t.activation, t.slope);
     }
   }
 }

@@ -256,6 +256,13 @@ class BlockRunner {
     return out;
   }
 
+  // The residual lies as the output does.
+  const float* residual_at(const float* out) const {
+    const float* residual = conv_.epilogue.residual;
+    return residual == nullptr ? nullptr
+                               : residual + (out - static_cast<const float*>(conv_.out.data));
+  }
+
   void set_runs(TileArgs& args, const std::array<int64_t, 2>& first,
                 const std::array<int64_t, 2>& last) {
     if (!all_rows_alike_) list_runs(first, last);
@@ -269,7 +276,9 @@ class BlockRunner {
     float* out = panel_output(panel);
     alignas(64) float dropped[max_panel_vectors * 16];
     float* rows[max_tile_rows];
+    const float* residual[max_tile_rows];
     args.c = rows;
+    args.residual = conv_.epilogue.residual == nullptr ? nullptr : residual;
     const auto pair_count = static_cast<int64_t>(pairs_.a_bytes.size());
     const int64_t tiles = ceil_div(pair_count, kernels_.pairs[panel.vectors - 1]);
     for (int64_t t = 0; t < tiles; ++t) {
@@ -281,8 +290,9 @@ class BlockRunner {
       for (int64_t p = from; p < to; ++p) {
         for (size_t i = 0; i < 2; ++i) {
           const int64_t offset = pairs_.out[static_cast<size_t>(p)][i];
-          rows[2 * static_cast<size_t>(p - from) + i] =
-              offset == dropped_row ? dropped : out + offset;
+          const size_t row = 2 * static_cast<size_t>(p - from) + i;
+          rows[row] = offset == dropped_row ? dropped : out + offset;
+          residual[row] = offset == dropped_row ? nullptr : residual_at(out + offset);
         }
       }
       args.pair_bytes = pairs_.a_bytes.data() + from;
@@ -295,7 +305,9 @@ class BlockRunner {
     TileArgs args = panel_args(panel);
     args.pair_step = pitch_[2] * float_bytes;
     float* rows[max_row_outputs];
+    const float* residual[max_row_outputs];
     args.c = rows;
+    args.residual = conv_.epilogue.residual == nullptr ? nullptr : residual;
     const int64_t tiles = ceil_div(size_[2], kernels_.row_outputs);
     for (int64_t d = 0; d < size_[0]; ++d) {
       for (int64_t h = 0; h < size_[1]; ++h) {
@@ -306,7 +318,10 @@ class BlockRunner {
         for (int64_t t = 0; t < tiles; ++t) {
           const int64_t from = size_[2] * t / tiles;
           const int64_t to = size_[2] * (t + 1) / tiles;
-          for (int64_t w = from; w < to; ++w) rows[w - from] = out + w * conv_.out_step[2];
+          for (int64_t w = from; w < to; ++w) {
+            rows[w - from] = out + w * conv_.out_step[2];
+            residual[w - from] = residual_at(rows[w - from]);
+          }
           args.a = reinterpret_cast<const char*>(a + from * pitch_[2]);
           kernels_.row_tile[to - from - 1](args);
         }

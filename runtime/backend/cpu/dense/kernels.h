@@ -30,7 +30,8 @@ struct TileArgs {
   int64_t ldb;        // elements
   float* const* c;    // one pointer a row, at the first column of the panel
   const float* bias;  // at the first column of the panel, or null
-  int activation;     // an Activation, applied last
+  const float* const* residual;  // one pointer a row like c (null: nothing to add), or null
+  int activation;                // an Activation, applied last
   float slope;
   int last_columns;  // valid columns of the last vector
   bool accumulate;   // add to C; bias must then be null
@@ -104,6 +105,8 @@ struct KernelTable {
   void (*widen)(const uint16_t* in, int64_t n, float* out);   // bf16 -> f32
   void (*narrow)(const float* in, int64_t n, uint16_t* out);  // f32 -> bf16, nearest even
   void (*add)(const float* in, int64_t n, float* inout);
+  // inout = activation(inout + residual); residual may be null.
+  void (*finish)(float* inout, const float* residual, int64_t n, int activation, float slope);
 };
 
 extern const KernelTable kernels_plain;

@@ -132,8 +132,8 @@ struct PanelSource {
 class MatmulWorker {
  public:
   MatmulWorker(const KernelTable& kernels, const MatmulShape& shape, const Epilogue& epilogue,
-               const std::vector<Panel>& panels)
-      : kernels_(kernels), s_(shape), epilogue_(epilogue), panels_(panels) {}
+               const std::vector<Panel>& panels, const float* output)
+      : kernels_(kernels), s_(shape), epilogue_(epilogue), panels_(panels), output_(output) {}
 
   // `a` and `c` point at row 0 of the matrix; C rows are c_row apart.
   void run(const float* a, const PanelSource& b, float* c, int64_t c_row, const Task& task) {
@@ -183,6 +183,7 @@ class MatmulWorker {
     const Run run = {0, 0};
     alignas(64) float dropped[max_panel_vectors * 16] = {};
     float* rows[max_tile_rows];
+    const float* residual[max_tile_rows];
     int64_t offsets[max_pairs];
     const bool first = k == task.k_begin;
     const bool last = k + length >= task.k_end;
@@ -203,6 +204,7 @@ class MatmulWorker {
     args.accumulate = !first;
     args.bias = first && epilogue_.bias != nullptr ? epilogue_.bias + panel.column : nullptr;
     args.activation = last ? static_cast<int>(epilogue_.activation) : 0;
+    args.residual = last && epilogue_.residual != nullptr ? residual : nullptr;
     const int64_t pairs = ceil_div(task.rows, 2);
     const int64_t tiles = ceil_div(pairs, kernels_.pairs[panel.vectors - 1]);
     for (int64_t t = 0; t < tiles; ++t) {
@@ -216,6 +218,10 @@ class MatmulWorker {
         offsets[p - from] = start * a_row_ * float_bytes;
         rows[2 * (p - from)] = odd_end && !single ? dropped : row;
         rows[2 * (p - from) + 1] = single ? dropped : row + c_row;
+        if (args.residual == nullptr) continue;
+        const float* add = epilogue_.residual + (row - output_);  // lies as the output does
+        residual[2 * (p - from)] = odd_end && !single ? nullptr : add;
+        residual[2 * (p - from) + 1] = single ? nullptr : add + c_row;
       }
       kernels_.tile[panel.vectors - 1][to - from - 1](args);
     }
@@ -225,6 +231,7 @@ class MatmulWorker {
   const MatmulShape& s_;
   const Epilogue& epilogue_;
   const std::vector<Panel>& panels_;
+  const float* output_;  // where the whole of C starts
   const float* a_ = nullptr;
   int64_t a_row_ = 0;
   int64_t a_col_ = 0;
@@ -294,6 +301,8 @@ float activated(float x, const Epilogue& e) {
       return x < 0.0F ? e.slope * x : x;
     case Activation::gelu:
       return 0.5F * x * (1.0F + std::erf(x * 0.70710678F));
+    case Activation::hardswish:
+      return x * std::fmin(std::fmax(x + 3.0F, 0.0F), 6.0F) / 6.0F;
   }
   return x;
 }
@@ -311,6 +320,7 @@ void add_parts(const MatmulShape& s, const Operands& o, const float* partial, in
       for (int64_t n = 0; n < s.n; ++n) {
         float sum = e.bias == nullptr ? 0.0F : e.bias[n];
         for (int64_t p = 0; p < parts; ++p) sum += sums[p * batches * matrix + n];
+        if (e.residual != nullptr) sum += e.residual[c + n * s.c.col - o.c];
         c[n * s.c.col] = activated(sum, e);
       }
     }
@@ -342,7 +352,7 @@ void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const fl
   const int64_t tasks = cut.row_blocks * cut.panel_groups * cut.k_parts;
   parallel_for(batches * tasks, task_grain(batches * tasks, batches * s.m * s.n * s.k),
                [&](int64_t begin, int64_t end) {
-                 MatmulWorker worker(kernels, s, direct_epilogue, panels);
+                 MatmulWorker worker(kernels, s, direct_epilogue, panels, o.c);
                  for (int64_t i = begin; i < end; ++i) {
                    const int64_t batch = i / tasks;
                    const Task task = task_at(s, cut, panel_count, i % tasks);

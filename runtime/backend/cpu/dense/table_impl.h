@@ -18,6 +18,7 @@ constexpr KernelTable make_table() {
   table.widen = widen_bf16;
   table.narrow = narrow_bf16;
   table.add = add_arrays;
+  table.finish = finish_array;
   return table;
 }
 

@@ -82,9 +82,11 @@ void tile_body(const TileArgs& t) {
     store_row<NR, Tail>(t, t.c[2 * g], even[g], bias);
     store_row<NR, Tail>(t, t.c[2 * g + 1], odd[g], bias);
   }
-  if (t.activation != 0) {
+  if (t.activation != 0 || t.residual != nullptr) {
     const int columns = (NR - 1) * vec_width + t.last_columns;
-    for (int m = 0; m < 2 * G; ++m) activate_row(t.c[m], columns, t.activation, t.slope);
+    for (int m = 0; m < 2 * G; ++m)
+      finish_row(t.c[m], t.residual == nullptr ? nullptr : t.residual[m], columns, t.activation,
+                 t.slope);
   }
 }
 
@@ -126,8 +128,10 @@ void row_tile_body(const TileArgs& t) {
   if (t.bias != nullptr) load_row<1, Tail>(bias, t.bias, t.last_columns);
 #pragma GCC unroll 16
   for (int i = 0; i < T; ++i) store_row<1, Tail>(t, t.c[i], acc[i], bias);
-  if (t.activation != 0) {
-    for (int i = 0; i < T; ++i) activate_row(t.c[i], t.last_columns, t.activation, t.slope);
+  if (t.activation != 0 || t.residual != nullptr) {
+    for (int i = 0; i < T; ++i)
+      finish_row(t.c[i], t.residual == nullptr ? nullptr : t.residual[i], t.last_columns,
+                 t.activation, t.slope);
   }
 }
 

@@ -131,24 +131,31 @@ VOXLAB_INLINE Vec erf_approx(Vec value) {
   return x * p / q;
 }
 
-// `kind` is an Activation of dense.h: none, relu, leaky_relu, gelu (exact, by erf).
+// `kind` is an Activation of dense.h: none, relu, leaky_relu, gelu (exact, by erf), hardswish.
 VOXLAB_INLINE Vec activate(Vec x, int kind, Vec slope) {
   if (kind == 0) return x;
   if (kind == 1) return max(zero(), x);
   if (kind == 2) return mul_add(slope, min(zero(), x), max(zero(), x));
+  if (kind == 4) return x * min(splat(6.0F), max(zero(), x + splat(3.0F))) * splat(1.0F / 6.0F);
   const Vec half = x * splat(0.5F);
   return mul_add(half, erf_approx(x * splat(0.70710678118654752F)), half);
 }
 
 // In place, after a tile is stored: its rows are still in L1, and one shared copy keeps tiles
-// small.
-[[maybe_unused]] static __attribute__((noinline)) void activate_row(float* p, int columns, int kind,
-                                                                    float slope) {
-  for (; columns > 0; columns -= vec_width, p += vec_width) {
-    if (columns >= vec_width) {
-      store(p, activate(load(p), kind, splat(slope)));
+// small. `residual` may be null.
+[[maybe_unused]] static __attribute__((noinline)) void finish_row(float* p, const float* residual,
+                                                                  int columns, int kind,
+                                                                  float slope) {
+  for (int i = 0; i < columns; i += vec_width) {
+    const int left = columns - i;
+    if (left >= vec_width) {
+      Vec v = load(p + i);
+      if (residual != nullptr) v += load(residual + i);
+      store(p + i, activate(v, kind, splat(slope)));
     } else {
-      store_first(p, activate(load_first(p, columns), kind, splat(slope)), columns);
+      Vec v = load_first(p + i, left);
+      if (residual != nullptr) v += load_first(residual + i, left);
+      store_first(p + i, activate(v, kind, splat(slope)), left);
     }
   }
 }

@@ -1,0 +1,43 @@
+#include "runtime/backend/ref/ref.h"
+
+namespace voxlab::ref {
+namespace {
+
+void finish(const Finish& f, const Array* residual, Array& y) {
+  if (residual != nullptr && residual->present)
+    for (int64_t i = 0; i < y.numel(); ++i) y[i] += (*residual)[i];
+  if (f.activation == Activation::none) return;
+  const Unary::Attrs activation{{.kind = parse_enum<UnaryKind>(to_string(f.activation)), .alpha = f.slope}};
+  const Array x = y;
+  reference(activation, {&x, 1}, {&y, 1});
+}
+
+const Array* at(RefInputs in, size_t i) { return i < in.size() ? &in[i] : nullptr; }
+
+}  // namespace
+
+void reference(const FusedConv::Attrs& a, RefInputs in, RefOutputs out) {
+  reference(Conv::Attrs{a}, in.subspan(0, std::min<size_t>(3, in.size())), out);
+  finish(a, at(in, 3), out[0]);
+}
+
+void reference(const FusedLinear::Attrs& a, RefInputs in, RefOutputs out) {
+  reference(Linear::Attrs{}, in.subspan(0, std::min<size_t>(3, in.size())), out);
+  finish(a, at(in, 3), out[0]);
+}
+
+void reference(const FusedGroupNorm::Attrs& a, RefInputs in, RefOutputs out) {
+  const auto normal = [&](RefInputs from) {
+    const Shape statistics{from[0].shape[0], a.groups};
+    const auto zeros = [](const Shape& s) { return Array{s, std::vector<double>(static_cast<size_t>(s.numel()))}; };
+    std::vector<Array> outputs{zeros(from[0].shape), zeros(statistics), zeros(statistics)};
+    reference(GroupNorm::Attrs{a}, from, outputs);
+    return outputs[0];
+  };
+  out[0] = normal(in.subspan(0, std::min<size_t>(3, in.size())));
+  if (!a.norm_residual) return finish(a, at(in, 3), out[0]);
+  const Array residual = normal(in.subspan(3));
+  finish(a, &residual, out[0]);
+}
+
+}  // namespace voxlab::ref

@@ -1,0 +1,221 @@
+#include "runtime/plan/plan.h"
+
+#include <algorithm>
+#include <chrono>
+#include <unordered_map>
+
+#include "runtime/ops/fused.h"
+#include "runtime/plan/fuse.h"
+#include "runtime/plan/memory.h"
+
+namespace voxlab {
+
+using plan::absent;
+using plan::Graph;
+using plan::Node;
+
+namespace {
+
+// Kernels that read an element of input 0 before they write the same element.
+bool works_in_place(const OpRecord& op) {
+  return &op == &record_of<Unary>() || &op == &record_of<FusedGroupNorm>() || &op == &record_of<BatchNormInference>();
+}
+
+}  // namespace
+
+// Finds for every value the tensor that holds it, then the lifetimes of the tensors, then their places.
+class Plan::Planner {
+ public:
+  Planner(Plan& plan, const Graph& graph) : plan_(plan), graph_(graph), shadow_(graph.values.size()) {}
+
+  void run() {
+    shadow_values();
+    end_lifetimes();
+    place_roots();
+    for (const Node& node : graph_.nodes)
+      if (node.op->view == nullptr) plan_.steps_.push_back(step_of(node));
+    for (int value : graph_.outputs) plan_.outputs_.push_back(meta(value));
+    for (const plan::Value& value : graph_.values)
+      if (value.constant) plan_.kept_.push_back(value.constant);
+  }
+
+ private:
+  // Each value gets a tensor without memory: views share its storage, and so show root, offset and strides.
+  struct Root {
+    plan::Lifetime life;
+    Place place;
+  };
+
+  const Meta& meta(int value) const { return graph_.values[static_cast<size_t>(value)].meta; }
+  Tensor& shadow(int value) { return shadow_[static_cast<size_t>(value)]; }
+  Root& root(int value) { return roots_.at(shadow(value).storage().get()); }
+
+  void make_root(int value, int step, Place place) {
+    Meta m = meta(value);
+    m.device = Device::meta;
+    shadow(value) = Tensor::empty(m);
+    made_.push_back(shadow(value).storage().get());
+    roots_[made_.back()] = {{m.bytes(), step, step}, place};
+  }
+
+  void shadow_values() {
+    for (size_t v = 0; v < graph_.values.size(); ++v)
+      if (const Tensor& t = graph_.values[v].constant) {
+        // A constant may itself be a view: its tensor is its own shadow.
+        shadow_[v] = t;
+        roots_[t.storage().get()] = {{}, {.root = Place::Root::constant, .constant = t.raw() - t.offset() * size_of(t.dtype())}};
+      }
+    for (int value : graph_.inputs) make_root(value, 0, {.root = Place::Root::input});
+    const auto users = plan::users_of(graph_);
+    for (int n = 0; n < static_cast<int>(graph_.nodes.size()); ++n) {
+      const Node& node = graph_.nodes[static_cast<size_t>(n)];
+      if (node.op->view != nullptr) {
+        const Tensors views = node.op->view(node.attrs.get(), shadow(node.in[0]));
+        for (size_t i = 0; i < views.size(); ++i) shadow(node.out[i]) = views[i];
+        continue;
+      }
+      for (size_t i = 0; i < node.out.size(); ++i) {
+        if (i == 0 && takes_over(node, n, users)) {
+          shadow(node.out[0]) = shadow(node.in[0]);
+        } else {
+          make_root(node.out[i], n, {.root = Place::Root::arena});
+        }
+      }
+    }
+  }
+
+  // Whether output 0 may be written over input 0: nobody reads the input later, in any view.
+  bool takes_over(const Node& node, int n, const std::vector<std::vector<int>>& users) {
+    if (!works_in_place(*node.op)) return false;
+    const Tensor& from = shadow(node.in[0]);
+    if (root(node.in[0]).place.root != Place::Root::arena || !from.contiguous() || from.offset() != 0 ||
+        from.bytes() != meta(node.out[0]).bytes())
+      return false;
+    for (size_t v = 0; v < shadow_.size(); ++v) {
+      if (!shadow_[v] || shadow_[v].storage() != from.storage()) continue;
+      for (int user : users[v])
+        if (user > n || (user == n && static_cast<int>(v) != node.in[0])) return false;
+    }
+    return std::count(node.in.begin(), node.in.end(), node.in[0]) == 1;
+  }
+
+  void end_lifetimes() {
+    for (int n = 0; n < static_cast<int>(graph_.nodes.size()); ++n)
+      for (const std::vector<int>* values : {&graph_.nodes[static_cast<size_t>(n)].in, &graph_.nodes[static_cast<size_t>(n)].out})
+        for (int value : *values)
+          if (value != absent) root(value).life.last = std::max(root(value).life.last, n);
+  }
+
+  void place_roots() {
+    for (size_t i = 0; i < graph_.outputs.size(); ++i)
+      root(graph_.outputs[i]).place = {.root = Place::Root::output, .index = i};
+    std::vector<plan::Lifetime> lifetimes;
+    std::vector<Root*> in_arena;
+    for (const Storage* storage : made_) {
+      Root& r = roots_.at(storage);
+      if (r.place.root != Place::Root::arena) continue;
+      in_arena.push_back(&r);
+      lifetimes.push_back(r.life);
+    }
+    const plan::Layout layout = plan::lay_out(lifetimes);
+    for (size_t i = 0; i < in_arena.size(); ++i) in_arena[i]->place.offset = layout.offsets[i];
+    plan_.arena_bytes_ = layout.bytes;
+  }
+
+  Place place_of(int value) {
+    if (value == absent) return {};
+    Place place = root(value).place;
+    const Tensor& t = shadow(value);
+    place.offset += t.offset() * size_of(t.dtype());
+    return place;
+  }
+
+  TensorDesc desc_of(int value) {
+    if (value == absent) return {.meta = {.shape = Shape{0}}, .present = false};
+    return {.meta = meta(value), .strides = shadow(value).strides()};
+  }
+
+  Step step_of(const Node& node) {
+    Step step{.node = node};
+    std::vector<TensorDesc> in, out;
+    for (int value : node.in) {
+      in.push_back(desc_of(value));
+      step.in.push_back(place_of(value));
+      step.in_metas.push_back(in.back().meta);
+    }
+    for (int value : node.out) {
+      out.push_back(desc_of(value));
+      step.out.push_back(place_of(value));
+      step.out_metas.push_back(out.back().meta);
+    }
+    step.kernel = prepare_kernel(*node.op, node.attrs.get(), out.front().meta.device, in, out);
+    plan_.workspace_bytes_ = std::max(plan_.workspace_bytes_, step.kernel.workspace);
+    return step;
+  }
+
+  Plan& plan_;
+  const Graph& graph_;
+  Tensors shadow_;
+  std::vector<const Storage*> made_;  // in the order of the nodes
+  std::unordered_map<const Storage*, Root> roots_;
+};
+
+Plan::Plan(const plan::Forward& forward, const Tensor& x, Tensors* traced) : input_(x.meta()) {
+  Graph graph = plan::trace(forward, x, traced);
+  plan::own_outputs(graph);
+  plan::fold_constants(graph);
+  plan::fold_batch_norms(graph);
+  plan::fuse_epilogues(graph);
+  Planner(*this, graph).run();
+}
+
+std::byte* Plan::address(const Place& place, std::byte* arena, const Tensor& x, const Tensors& outputs) const {
+  switch (place.root) {
+    case Place::Root::arena: return arena + place.offset;
+    case Place::Root::input: return x.raw() + place.offset;
+    case Place::Root::output: return outputs[place.index].raw() + place.offset;
+    case Place::Root::constant: return place.constant + place.offset;
+    case Place::Root::none: return nullptr;
+  }
+  return nullptr;
+}
+
+void Plan::run(const Step& step, Pointers in, Pointers out, std::byte* workspace) const {
+  if (!observed()) return step.kernel.run(in, out, workspace);
+  const auto start = std::chrono::steady_clock::now();
+  step.kernel.run(in, out, workspace);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const Tensors none;
+  tell_observers({*step.node.op, step.node.attrs.get(), step.in_metas, step.out_metas, step.node.scope,
+                  step.kernel.name, seconds, none, none});
+}
+
+Tensors Plan::operator()(const Tensor& input) {
+  if (input.shape() != input_.shape || input.dtype() != input_.dtype || input.device() != input_.device)
+    fail("plan", "made for " + input_.to_string() + ", got " + input.meta().to_string());
+  const Tensor x = input.contiguous() ? input : input.clone();
+  Tensors outputs;
+  for (const Meta& meta : outputs_) outputs.push_back(Tensor::empty(meta));
+  const Storage arena(arena_bytes_, Device::cpu), workspace(workspace_bytes_, Device::cpu);
+  std::vector<std::byte*> in, out;
+  for (const Step& step : steps_) {
+    in.clear();
+    out.clear();
+    for (const Place& place : step.in) in.push_back(address(place, arena.data(), x, outputs));
+    for (const Place& place : step.out) out.push_back(address(place, arena.data(), x, outputs));
+    run(step, in, out, workspace.data());
+  }
+  return outputs;
+}
+
+Tensors PlannedForward::operator()(const Tensor& x) {
+  std::vector<int64_t> key(x.shape().begin(), x.shape().end());
+  key.push_back(static_cast<int64_t>(x.dtype()));
+  const auto found = plans_.find(key);
+  if (found != plans_.end()) return found->second(x);
+  Tensors outputs;
+  plans_.try_emplace(key, forward_, x, &outputs);
+  return outputs;
+}
+
+}  // namespace voxlab

@@ -1,0 +1,165 @@
+// Plans: the same values as op by op, whatever was folded, fused or laid over each other in memory.
+#include "runtime/plan/plan.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "nets/zoo.h"
+#include "runtime/core/error.h"
+#include "runtime/ops/all.h"
+#include "runtime/plan/fuse.h"
+#include "runtime/plan/memory.h"
+#include "tests/support/draw.h"
+
+namespace voxlab {
+namespace {
+
+using test::draw;
+
+Tensor random(Shape shape, uint64_t seed, double low = -1, double high = 1) {
+  return draw({.shape = std::move(shape), .low = low, .high = high}, DType::f32, Device::cpu, seed);
+}
+
+// Largest difference, relative to the largest value.
+double difference(const Tensor& a, const Tensor& b) {
+  EXPECT_EQ(a.shape(), b.shape());
+  const auto x = a.to_vector(), y = b.to_vector();
+  double most = 0, scale = 1e-30;
+  for (size_t i = 0; i < x.size(); ++i) {
+    most = std::fmax(most, std::fabs(x[i] - y[i]));
+    scale = std::fmax(scale, std::fabs(x[i]));
+  }
+  return most / scale;
+}
+
+std::map<std::string, int> ops_of(const plan::Graph& graph) {
+  std::map<std::string, int> count;
+  for (const plan::Node& node : graph.nodes) ++count[std::string(node.op->name)];
+  return count;
+}
+
+plan::Graph fused(const plan::Forward& forward, const Tensor& x) {
+  plan::Graph graph = plan::trace(forward, x);
+  plan::own_outputs(graph);
+  plan::fold_constants(graph);
+  plan::fold_batch_norms(graph);
+  plan::fuse_epilogues(graph);
+  return graph;
+}
+
+// Two plans of one function, on inputs that the trace did not see.
+void expect_same(const plan::Forward& forward, const Shape& shape, double limit = 2e-6) {
+  Plan planned(forward, random(shape, 1));
+  for (uint64_t seed : {2u, 3u}) {
+    const Tensor x = random(shape, seed);
+    const Tensors expected = forward(x), got = planned(x);
+    ASSERT_EQ(expected.size(), got.size());
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_LT(difference(expected[i], got[i]), limit) << "output " << i;
+  }
+}
+
+TEST(Plan, ConvolutionNormSumAndActivationAreOneOp) {
+  const Tensor w1 = random({3, 3, 3, 4, 6}, 10), w2 = random({3, 3, 3, 6, 6}, 11);
+  const Tensor scale = random({6}, 12, 0.5, 2), shift = random({6}, 13), mean = random({6}, 14);
+  const Tensor variance = random({6}, 15, 0.5, 2);
+  const auto forward = [=](const Tensor& x) {
+    const Tensor a = leaky_relu(batch_norm_inference(conv(x, w1, {}, {.padding = {1}}), scale, shift, mean, variance));
+    const Tensor b = batch_norm_inference(conv(a, w2, shift, {.padding = {1}}), scale, shift, mean, variance);
+    return Tensors{leaky_relu(add(b, a), 0.3)};
+  };
+  const Shape shape{2, 3, 4, 5, 4};
+  const auto ops = ops_of(fused(forward, random(shape, 1)));
+  EXPECT_EQ(ops, (std::map<std::string, int>{{"fused_conv", 2}}));
+  expect_same(forward, shape);
+}
+
+TEST(Plan, TwoNormsThatMeetInASumAreOneOp) {
+  const Tensor w = random({1, 1, 1, 4, 8}, 10), v = random({3, 3, 3, 4, 8}, 11);
+  const auto forward = [=](const Tensor& x) {
+    const Tensor y = group_norm(conv(x, v, {}, {.padding = {1}}), 8);
+    return Tensors{leaky_relu(add(y, group_norm(conv(x, w), 8)))};
+  };
+  const Shape shape{2, 3, 4, 5, 4};
+  const auto ops = ops_of(fused(forward, random(shape, 1)));
+  EXPECT_EQ(ops, (std::map<std::string, int>{{"conv", 2}, {"fused_group_norm", 1}}));
+  expect_same(forward, shape);
+}
+
+TEST(Plan, ASumThatIsReadTwiceIsNotFusedAway) {
+  const Tensor w = random({5, 5}, 10);
+  const auto forward = [=](const Tensor& x) {
+    const Tensor sum = add(linear(x, w), x);
+    return Tensors{gelu(sum), sum, linear(gelu(linear(x, w)), w)};
+  };
+  const auto ops = ops_of(fused(forward, random({7, 5}, 1)));
+  EXPECT_EQ(ops, (std::map<std::string, int>{{"fused_linear", 2}, {"linear", 1}, {"unary", 1}}));
+  expect_same(forward, {7, 5});
+}
+
+TEST(Plan, ValuesThatAreReadLaterAreNotOverwritten) {
+  const auto forward = [](const Tensor& x) {
+    const Tensor a = relu(scale(x, 2)), b = relu(affine(a, -1, 1));
+    const Tensor halves = concat(split(b, -1, {2, 4}), -1);
+    return Tensors{add(add(a, b), halves), reshape(b, {-1}), b};
+  };
+  expect_same(forward, {3, 6});
+}
+
+TEST(Plan, ConstantsAreComputedOnce) {
+  const Tensor table = random({4, 3}, 10);
+  const auto forward = [=](const Tensor& x) { return Tensors{add(x, gelu(transpose(table)))}; };
+  const auto ops = ops_of(fused(forward, random({3, 4}, 1)));
+  EXPECT_EQ(ops, (std::map<std::string, int>{{"binary", 1}}));
+  expect_same(forward, {3, 4});
+}
+
+TEST(Plan, RefusesAnotherShape) {
+  Plan planned([](const Tensor& x) { return Tensors{relu(x)}; }, random({2, 3}, 1));
+  EXPECT_THROW(planned(random({2, 4}, 1)), Error);
+  PlannedForward any([](const Tensor& x) { return Tensors{relu(x)}; });
+  EXPECT_EQ(any(random({2, 4}, 1))[0].shape(), (Shape{2, 4}));
+  EXPECT_EQ(any(random({5, 4}, 1))[0].shape(), (Shape{5, 4}));
+}
+
+TEST(Plan, GivesWhatTheNetworkGives) {
+  NetConfig config = net_preset("unetr_pp", "acdc");
+  config.unetr_pp.image = {8, 64, 64};
+  config.unetr_pp.feature_size = 8;
+  config.unetr_pp.dims = {16, 32, 64, 128};
+  config.unetr_pp.encoder_depths = {1, 1, 1, 1};
+  config.unetr_pp.decoder_depths = {1, 1, 1};
+  const Network net = make_network(config, {.seed = 5});
+  expect_same([&](const Tensor& x) { return net.forward(x, {}); }, {1, 8, 64, 64, 1}, 1e-5);
+}
+
+TEST(Layout, LifetimesThatMeetDoNotShareBytes) {
+  std::vector<plan::Lifetime> lives;
+  const Philox draw_from(3);
+  for (uint64_t i = 0; i < 200; ++i) {
+    const auto first = static_cast<int>(draw_from.below(3 * i, 100));
+    lives.push_back({static_cast<int64_t>(1 + draw_from.below(3 * i + 1, 5000)), first,
+                     first + static_cast<int>(draw_from.below(3 * i + 2, 12))});
+  }
+  const plan::Layout layout = plan::lay_out(lives);
+  for (size_t i = 0; i < lives.size(); ++i) {
+    EXPECT_LE(layout.offsets[i] + lives[i].bytes, layout.bytes);
+    for (size_t j = 0; j < i; ++j) {
+      const bool together = lives[i].first <= lives[j].last && lives[j].first <= lives[i].last;
+      const bool overlap = layout.offsets[i] < layout.offsets[j] + lives[j].bytes &&
+                           layout.offsets[j] < layout.offsets[i] + lives[i].bytes;
+      EXPECT_FALSE(together && overlap) << i << " and " << j;
+    }
+  }
+}
+
+TEST(Layout, AChainNeedsTwoBuffers) {
+  // Steps 0 to 4 hand 640 bytes from one to the next: never more than two are alive.
+  std::vector<plan::Lifetime> chain;
+  for (int step = 0; step < 5; ++step) chain.push_back({640, step, step + 1});
+  EXPECT_EQ(plan::lay_out(chain).bytes, 1280);
+}
+
+}  // namespace
+}  // namespace voxlab

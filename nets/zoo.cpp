@@ -2,7 +2,12 @@
 
 #include <span>
 
+#include "nets/levit_unet/net.h"
+#include "nets/brats_unet/net.h"
+#include "nets/dae_former/net.h"
+#include "nets/unetr/net.h"
 #include "nets/unetr_pp/net.h"
+#include "nets/ux_net/net.h"
 
 namespace voxlab {
 namespace {
@@ -36,6 +41,14 @@ constexpr Entry entry(std::string_view name, std::span<const std::string_view> v
 
 const Entry entries[] = {
     entry<unetr_pp::Net, &NetConfig::unetr_pp, unetr_pp::preset, unetr_pp::import_name>("unetr_pp", unetr_pp::variants),
+    entry<ux_net::Net, &NetConfig::ux_net, ux_net::preset, ux_net::import_name>("ux_net", ux_net::variants),
+    entry<levit_unet::Net, &NetConfig::levit_unet, levit_unet::preset, levit_unet::import_name>(
+        "levit_unet", levit_unet::variants),
+    entry<brats_unet::Net, &NetConfig::brats_unet, brats_unet::preset, brats_unet::import_name>("brats_unet",
+                                                                                                 brats_unet::variants),
+    entry<dae_former::Net, &NetConfig::dae_former, dae_former::preset, dae_former::import_name>("dae_former",
+                                                                                                dae_former::variants),
+    entry<unetr::Net, &NetConfig::unetr, unetr::preset, unetr::import_name>("unetr", unetr::variants),
 };
 
 const Entry& entry_of(const std::string& net) {

@@ -5,7 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "nets/levit_unet/config.h"
+#include "nets/brats_unet/config.h"
+#include "nets/dae_former/config.h"
+#include "nets/unetr/config.h"
 #include "nets/unetr_pp/config.h"
+#include "nets/ux_net/config.h"
 #include "runtime/core/error.h"
 #include "runtime/nn/layers.h"
 
@@ -17,6 +22,11 @@ struct NetConfig {
   std::string net = "unetr_pp";
   std::string variant = "synapse";
   unetr_pp::Config unetr_pp;
+  ux_net::Config ux_net;
+  levit_unet::Config levit_unet;
+  brats_unet::Config brats_unet;
+  dae_former::Config dae_former;
+  unetr::Config unetr;
 
   // f(name, config) with the configuration of `net`; Error naming the networks there are.
   template <class Self, class F>
@@ -35,6 +45,11 @@ struct NetConfig {
 template <class Self, class F>
 void NetConfig::with_config(Self& s, F&& f) {
   if (s.net == "unetr_pp") return f("unetr_pp", s.unetr_pp);
+  if (s.net == "ux_net") return f("ux_net", s.ux_net);
+  if (s.net == "levit_unet") return f("levit_unet", s.levit_unet);
+  if (s.net == "brats_unet") return f("brats_unet", s.brats_unet);
+  if (s.net == "dae_former") return f("dae_former", s.dae_former);
+  if (s.net == "unetr") return f("unetr", s.unetr);
   fail_unknown_net(s.net);
 }
 

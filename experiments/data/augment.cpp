@@ -177,12 +177,13 @@ void Draws::add_normal(std::span<float> values, double deviation) const {
   }
 }
 
-PatchMap draw_map(const AugmentConfig& config, const Spacing3& spacing, Draws& draws) {
+PatchMap draw_map(const AugmentConfig& config, const Spacing3& spacing, Draws& draws,
+                  bool in_plane) {
   PatchMap map;
   if (draws.chance(config.rotate_probability)) {
     map.resampled = true;
     Matrix3 turn = map.matrix;
-    for (size_t axis = 0; axis < 3; ++axis) {
+    for (size_t axis = 0; axis < (in_plane ? 1 : 3); ++axis) {
       const double degrees = draws.uniform({-config.rotate_degrees, config.rotate_degrees});
       turn = multiply(turn, rotation(axis, degrees * std::numbers::pi / 180));
     }
@@ -196,7 +197,7 @@ PatchMap draw_map(const AugmentConfig& config, const Spacing3& spacing, Draws& d
       for (double& value : row) value *= factor;
   }
   for (int64_t axis : config.mirror_axes)
-    if (draws.chance(0.5))
+    if (!(in_plane && axis == 0) && draws.chance(0.5))
       for (auto& row : map.matrix) row[static_cast<size_t>(axis)] *= -1;
   return map;
 }

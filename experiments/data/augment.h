@@ -14,9 +14,10 @@
 namespace voxlab {
 
 struct AugmentConfig {
-  std::vector<int64_t> mirror_axes{0, 1, 2};  // z, y, x; each flipped with probability 1/2
+  // z, y, x; each flipped with probability 1/2. A 2-d network has no z to flip.
+  std::vector<int64_t> mirror_axes{0, 1, 2};
   double rotate_probability = 0.2;
-  double rotate_degrees = 30;  // about each axis, uniform within +-
+  double rotate_degrees = 30;  // about each axis, uniform within +-; in 2-d about z alone
   double scale_probability = 0.2;
   std::array<double, 2> scale{0.7, 1.4};  // above 1 the patch shows more, smaller
   double noise_probability = 0.1;
@@ -80,8 +81,10 @@ struct PatchMap {
   bool resampled = false;  // false: the matrix only flips axes, so that voxels are copied
 };
 
-// Rotations are right in millimetres: on an anisotropic grid they shear in voxels.
-PatchMap draw_map(const AugmentConfig& config, const Spacing3& spacing, Draws& draws);
+// Rotations are right in millimetres: on an anisotropic grid they shear in voxels. `in_plane`:
+// nothing leaves the slice.
+PatchMap draw_map(const AugmentConfig& config, const Spacing3& spacing, Draws& draws,
+                  bool in_plane = false);
 
 // image (D, H, W, C) f32, label (D, H, W) u8. Writes size[0] x size[1] x size[2] voxels from
 // `begin`, which may lie outside; there the image is 0 and the label background. Linear for the

@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 
+#include "experiments/data/raster.h"
 #include "runtime/core/error.h"
 #include "runtime/io/file.h"
 
@@ -67,7 +68,9 @@ class Reader {
         json_.contains("name") ? text(json_["name"], "name") : data_.root.filename().string();
     read_channels();
     read_labels();
+    read_label_values();
     if (json_.contains("file_ending")) ending_ = text(json_["file_ending"], "file_ending");
+    read_patterns();
     data_.train = read_split("train.txt", "training");
     data_.test = read_split("test.txt", "test");
     check_split();
@@ -126,12 +129,71 @@ class Reader {
       }
     }
     add_region_values();
-    std::sort(data_.classes.begin(), data_.classes.end(),
-              [](const LabelClass& a, const LabelClass& b) { return a.value < b.value; });
+    sort_classes();
     if (data_.classes.empty() || data_.classes.front().value != 0)
       fail(where(), "'labels': the lowest value must be 0, the background");
     if (data_.classes.size() > 256)
       fail(where(), "'labels': more than 256 classes are not supported");
+  }
+
+  void sort_classes() {
+    std::sort(data_.classes.begin(), data_.classes.end(),
+              [](const LabelClass& a, const LabelClass& b) { return a.value < b.value; });
+  }
+
+  // From the numbers of "labels" to those that stand in label files.
+  void read_label_values() {
+    if (!json_.contains("label_values")) return;
+    const json& table = json_["label_values"];
+    std::map<int64_t, int64_t> in_files;
+    if (!table.is_object()) fail(where(), "'label_values': expected an object");
+    for (const auto& [key, value] : table.items()) {
+      const auto stored = whole_number(key);
+      if (!stored || !value.is_number_integer())
+        fail(where(),
+             fmt::format("'label_values': expected \"VALUE IN FILES\": LABEL, got '{}'", key));
+      if (!in_files.emplace(value.get<int64_t>(), *stored).second)
+        fail(where(), fmt::format("'label_values': two values in files stand for label {}",
+                                  value.get<int64_t>()));
+    }
+    const auto translate = [&](int64_t& value) {
+      const auto found = in_files.find(value);
+      if (found == in_files.end())
+        fail(where(), fmt::format("'label_values': label {} is not among them", value));
+      value = found->second;
+    };
+    for (LabelClass& each : data_.classes) translate(each.value);
+    for (LabelRegion& region : data_.regions)
+      for (int64_t& value : region.values) translate(value);
+    if (data_.classes.front().value != 0)
+      fail(where(), "'label_values': the background must be 0 in files");
+    sort_classes();
+    if (data_.classes.front().value != 0)
+      fail(where(), "'label_values': values below 0, the background");
+  }
+
+  // Where the files of a case are, when the folder keeps neither layout's names.
+  void read_patterns() {
+    if (!json_.contains("file_pattern")) return;
+    const json& table = json_["file_pattern"];
+    const auto pattern = [&](const char* key) {
+      if (!table.is_object() || !table.contains(key))
+        fail(where(), fmt::format("'file_pattern': expected an object with '{}'", key));
+      const std::string found = text(table[key], fmt::format("file_pattern.{}", key));
+      const size_t id = found.find("{id}");
+      if (id == std::string::npos || found.find("{id}", id + 1) != std::string::npos ||
+          found.find('/', id) != std::string::npos)
+        fail(where(),
+             fmt::format("'file_pattern.{}': expected {{id}} once, in the file's name, got '{}'",
+                         key, found));
+      return inside(found).string();
+    };
+    image_pattern_ = pattern("image");
+    label_pattern_ = pattern("label");
+  }
+
+  static std::string filled(std::string pattern, const std::string& id) {
+    return pattern.replace(pattern.rfind("{id}"), 4, id);
   }
 
   // Values that occur in regions only are classes of their own.
@@ -162,10 +224,12 @@ class Reader {
     } else if (json_.contains(key)) {
       if (!json_[key].is_array()) fail(where(), fmt::format("'{}': expected a list", key));
       for (const json& entry : json_[key]) cases.push_back(listed_case(entry, key));
-    } else {
+    } else if (image_pattern_.empty()) {
       const char* folder = training ? "imagesTr" : "imagesTs";
       for (const std::string& id : ids_in(data_.root / folder))
         cases.push_back(find_case(id, (data_.root / folder).string(), training));
+    } else if (training) {
+      fail(where(), fmt::format("'file_pattern' needs the list of cases {}", list.string()));
     }
     return cases;
   }
@@ -207,6 +271,10 @@ class Reader {
   std::vector<fs::path> channel_files(const fs::path& folder, const std::string& id,
                                       const std::string& ending) const {
     std::vector<fs::path> files;
+    // nnU-Net calls an RGB file, which has every channel, ID_0000.png.
+    const fs::path first = folder / (id + channel_suffix(0) + ending);
+    if (is_raster(first) && !file_exists(folder / (id + channel_suffix(1) + ending)))
+      return {first};
     for (size_t c = 0; c < data_.channels.size(); ++c) {
       files.push_back(folder / (id + channel_suffix(c) + ending));
       if (!file_exists(files.back()))
@@ -232,6 +300,16 @@ class Reader {
   DatasetCase find_case(const std::string& id, const std::string& listed_in, bool training) const {
     DatasetCase found{.id = id, .images = {}, .label = {}};
     std::string tried;
+    if (!image_pattern_.empty()) {
+      const fs::path image = filled(image_pattern_, id), label = filled(label_pattern_, id);
+      if (!file_exists(image))
+        fail(listed_in, fmt::format("case {} has no image; tried {}", id, image.string()));
+      if (file_exists(label)) found.label = label;
+      if (training && found.label.empty())
+        fail(listed_in, fmt::format("case {}: its label {} is missing", id, label.string()));
+      found.images = {image};
+      return found;
+    }
     for (const char* part : {"Tr", "Ts"}) {
       const fs::path folder = data_.root / (std::string("images") + part);
       const fs::path whole = folder / (id + ending_);
@@ -271,6 +349,7 @@ class Reader {
   json json_;
   Dataset data_;
   std::string ending_ = ".nii.gz";
+  std::string image_pattern_, label_pattern_;  // whole paths; empty: the layouts' names
 };
 
 }  // namespace

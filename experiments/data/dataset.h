@@ -5,6 +5,11 @@
 //   imagesTr/        ID.nii.gz with the channels in its fourth axis, or ID_0000.nii.gz,
 //   ID_0001.nii.gz ... labelsTr/        ID.nii.gz imagesTs/, labelsTs/   likewise, both optional
 //   train.txt, test.txt    optional: one case id a line; they decide over dataset.json's lists
+//
+// 2-d images are PNG or JPEG files by the same rules ("file_ending"): an RGB file has its three
+// channels in it. Two keys of our own are for folders that keep neither layout's names:
+//   "file_pattern"   {"image": "imagesTr/{id}.jpg", "label": "labelsTr/{id}_segmentation.png"}
+//   "label_values"   {"0": 0, "255": 1}: what label files hold for each value of "labels"
 #pragma once
 
 #include <cstdint>
@@ -24,7 +29,7 @@ struct DatasetCase {
 
 struct LabelClass {
   std::string name;
-  int64_t value = 0;  // in label files
+  int64_t value = 0;  // in label files, those that we write too
 };
 
 // Several label values under one name, possibly overlapping others: BraTS's whole tumour.

@@ -48,6 +48,9 @@ void normalise_channel(T* values, int64_t voxels, int64_t stride, const int32_t*
     const Moments m = moments(voxels, value, inside);
     mean = m.mean;
     divisor = m.sd + 1e-8;
+  } else if (rule.scheme == Normalisation::fixed) {
+    mean = rule.foreground.mean;
+    divisor = rule.foreground.sd;
   } else {
     low = rule.foreground.percentile_00_5;
     high = rule.foreground.percentile_99_5;
@@ -61,8 +64,8 @@ void normalise_channel(T* values, int64_t voxels, int64_t stride, const int32_t*
       mean = m.mean;
       divisor = m.sd;
     }
-    if (!(divisor > 0)) fail(where(), "the intensities do not vary: standard deviation 0");
   }
+  if (!(divisor > 0)) fail(where(), "the intensities do not vary: standard deviation 0");
   for (int64_t v = 0; v < voxels; ++v)
     values[v * stride] =
         inside(v) ? static_cast<T>((std::clamp(value(v), low, high) - mean) / divisor) : T(0);

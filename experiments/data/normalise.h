@@ -14,12 +14,13 @@ namespace voxlab {
 
 // zscore: (x - mean) / (sd + 1e-8) of this case. ct: clipped to the 0.5 and 99.5 percentiles of the
 // training set's foreground, then by its mean and sd. ct2: clipped likewise, then by mean and sd of
-// this case between the clips. none: as it is.
-enum class Normalisation : uint8_t { zscore, ct, ct2, none };
+// this case between the clips. fixed: (x - mean) / sd with numbers that are given. none: as it is.
+enum class Normalisation : uint8_t { zscore, ct, ct2, fixed, none };
 constexpr auto enum_names(Normalisation) {
   return std::array{std::pair{std::string_view("zscore"), Normalisation::zscore},
                     std::pair{std::string_view("ct"), Normalisation::ct},
                     std::pair{std::string_view("ct2"), Normalisation::ct2},
+                    std::pair{std::string_view("fixed"), Normalisation::fixed},
                     std::pair{std::string_view("none"), Normalisation::none}};
 }
 
@@ -39,7 +40,7 @@ IntensityStats intensity_stats(std::vector<double> values);
 struct ChannelNormalisation {
   Normalisation scheme = Normalisation::zscore;
   bool inside_only = false;   // statistics from voxels inside the non-zero mask; 0 outside
-  IntensityStats foreground;  // of the training set; for ct and ct2
+  IntensityStats foreground;  // of the training set; for ct and ct2. fixed: the given mean and sd
 };
 
 // image (z, y, x, C), f32 or f64, in place; labels (z, y, x) i32, outside_label outside the mask.

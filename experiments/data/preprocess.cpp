@@ -21,15 +21,18 @@ Normalisation scheme_for(NormaliseBy choice, std::string channel) {
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   switch (choice) {
     case NormaliseBy::automatic:
-      return channel == "ct"       ? Normalisation::ct
-             : channel == "nonorm" ? Normalisation::none
-                                   : Normalisation::zscore;
+      return channel == "ct"           ? Normalisation::ct
+             : channel == "nonorm"     ? Normalisation::none
+             : channel == "rgb_to_0_1" ? Normalisation::fixed
+                                       : Normalisation::zscore;
     case NormaliseBy::zscore:
       return Normalisation::zscore;
     case NormaliseBy::ct:
       return Normalisation::ct;
     case NormaliseBy::ct2:
       return Normalisation::ct2;
+    case NormaliseBy::fixed:
+      return Normalisation::fixed;
     case NormaliseBy::none:
       return Normalisation::none;
   }
@@ -51,9 +54,34 @@ void check(const PreprocessConfig& config) {
   for (double value : config.spacing)
     if (!(value > 0) || !std::isfinite(value))
       fail("preprocess.spacing", fmt::format("expected millimetres above 0, got {}", value));
+  if (!config.size.empty()) {
+    if (config.size.size() != 2 && config.size.size() != 3)
+      fail("preprocess.size",
+           fmt::format("expected y, x or z, y, x, got {} numbers", config.size.size()));
+    for (int64_t length : config.size)
+      if (length < 1 || length > 4096)
+        fail("preprocess.size", fmt::format("expected 1 to 4096 voxels, got {}", length));
+    if (!config.spacing.empty() || !config.resample)
+      fail("preprocess.size", "goes with neither a spacing nor resample = false");
+  }
+  for (double each : config.sd)
+    if (!(each > 0)) fail("preprocess.sd", fmt::format("expected numbers above 0, got {}", each));
   for (int64_t order : {config.image_order, config.label_order, config.score_order})
     if (order != 0 && order != 1 && order != 3)
       fail("preprocess", fmt::format("spline orders are 0, 1 or 3, got {}", order));
+}
+
+// The given mean and sd of channel c; nnU-Net v2's rgb_to_0_1 where none is given.
+IntensityStats fixed_stats(const PreprocessConfig& config, size_t c, size_t channels) {
+  const auto pick = [&](const std::vector<double>& values, double otherwise, const char* key) {
+    if (values.empty()) return otherwise;
+    if (values.size() != 1 && values.size() != channels)
+      fail(key, fmt::format("expected one number or {}, one a channel, got {}", channels,
+                            values.size()));
+    return values[values.size() == 1 ? 0 : c];
+  };
+  return {.mean = pick(config.mean, 0, "preprocess.mean"),
+          .sd = pick(config.sd, 255, "preprocess.sd")};
 }
 
 // The same in both directions: nnU-Net asks the file's spacing first, then that of the network.
@@ -69,11 +97,16 @@ PreprocessPlan make_plan(const PreprocessConfig& config, const Dataset& dataset,
   check(config);
   PreprocessPlan plan{.crop = config.crop,
                       .spacing = std::nullopt,
+                      .size = std::nullopt,
                       .channels = {},
                       .image_order = static_cast<int>(config.image_order),
                       .label_order = static_cast<int>(config.label_order),
                       .score_order = static_cast<int>(config.score_order)};
-  if (config.resample)
+  if (config.size.size() == 2)
+    plan.size = Size3{0, config.size[0], config.size[1]};
+  else if (config.size.size() == 3)
+    plan.size = Size3{config.size[0], config.size[1], config.size[2]};
+  else if (config.resample)
     plan.spacing = config.spacing.empty()
                        ? fingerprint.target_spacing()
                        : Spacing3{config.spacing[0], config.spacing[1], config.spacing[2]};
@@ -85,6 +118,8 @@ PreprocessPlan make_plan(const PreprocessConfig& config, const Dataset& dataset,
         config.nonzero_mask == NonzeroMask::always ||
         (config.nonzero_mask == NonzeroMask::automatic && !ct && fingerprint.crop_ratio() < 0.75);
     if (ct && c < fingerprint.foreground.size()) channel.foreground = fingerprint.foreground[c];
+    if (channel.scheme == Normalisation::fixed)
+      channel.foreground = fixed_stats(config, c, dataset.channels.size());
     plan.channels.push_back(channel);
   }
   return plan;
@@ -93,7 +128,7 @@ PreprocessPlan make_plan(const PreprocessConfig& config, const Dataset& dataset,
 PreprocessPlan make_plan(const PreprocessConfig& config, const Dataset& dataset,
                          const std::filesystem::path& cache_folder) {
   check(config);
-  const bool asks = (config.resample && config.spacing.empty()) ||
+  const bool asks = (config.resample && config.spacing.empty() && config.size.empty()) ||
                     config.nonzero_mask == NonzeroMask::automatic || uses_ct(config, dataset);
   return make_plan(config, dataset,
                    asks ? fingerprint_of(dataset, dataset.train, cache_folder) : Fingerprint{});
@@ -112,6 +147,14 @@ Prepared preprocess(const Volume& volume, const Tensor& labels, const Preprocess
   if (plan.spacing) {
     g.spacing = *plan.spacing;
     g.size = resampled_size(g.box.size, g.file_spacing, g.spacing);
+  }
+  if (plan.size) {
+    for (size_t a = 0; a < 3; ++a) {
+      if ((*plan.size)[a] != 0) g.size[a] = (*plan.size)[a];
+      g.spacing[a] *= static_cast<double>(g.box.size[a]) / static_cast<double>(g.size[a]);
+    }
+  }
+  if (g.size != g.box.size) {
     image = resample_image(image, g.size, rule_for(g, plan.image_order));
     marked = resample_labels(marked, g.size, rule_for(g, plan.label_order));
   }
@@ -135,26 +178,42 @@ Tensor restore_scores(const Tensor& scores, const CaseGeometry& g, int order) {
   return resample_image(scores, g.box.size, rule_for(g, order));
 }
 
-Tensor restore_classes(const Tensor& scores, const CaseGeometry& g, int order) {
-  const Tensor restored = restore_scores(scores, g, order).to(DType::f32);
-  const int64_t classes = restored.size(3);
-  if (classes > 256) fail("restore_classes", fmt::format("{} classes, at most 256", classes));
-  Tensor best = Tensor::empty({g.box.size[0], g.box.size[1], g.box.size[2]}, DType::u8);
-  const float* score = restored.data<float>();
-  uint8_t* to = best.data<uint8_t>();
-  for (int64_t v = 0; v < best.numel(); ++v, score += classes)
-    to[v] = static_cast<uint8_t>(std::max_element(score, score + classes) - score);
-  return paste(best, g.box, g.file_size, 0);
+Tensor classes_of(const Tensor& scores, std::span<const uint8_t> over_half) {
+  const int64_t channels = scores.size(3);
+  if (channels > 256) fail("classes_of", fmt::format("{} classes, at most 256", channels));
+  if (!over_half.empty() && static_cast<int64_t>(over_half.size()) != channels)
+    fail("classes_of", fmt::format("{} regions for {} channels", over_half.size(), channels));
+  Tensor classes = Tensor::empty({scores.size(0), scores.size(1), scores.size(2)}, DType::u8);
+  const float* score = scores.data<float>();
+  uint8_t* to = classes.data<uint8_t>();
+  for (int64_t v = 0; v < classes.numel(); ++v, score += channels) {
+    if (over_half.empty()) {
+      to[v] = static_cast<uint8_t>(std::max_element(score, score + channels) - score);
+      continue;
+    }
+    to[v] = 0;
+    for (size_t r = 0; r < over_half.size(); ++r)
+      if (score[r] > 0.5F) to[v] = over_half[r];
+  }
+  return classes;
+}
+
+Tensor restore_classes(const Tensor& scores, const CaseGeometry& g, int order,
+                       std::span<const uint8_t> over_half) {
+  return paste(classes_of(restore_scores(scores, g, order).to(DType::f32), over_half), g.box,
+               g.file_size, 0);
 }
 
 void to_json(json& out, const PreprocessPlan& plan) {
   out = {{"crop", plan.crop},
          {"spacing_zyx", nullptr},
+         {"size_zyx", nullptr},
          {"channels", json::array()},
          {"image_order", plan.image_order},
          {"label_order", plan.label_order},
          {"score_order", plan.score_order}};
   if (plan.spacing) out["spacing_zyx"] = *plan.spacing;
+  if (plan.size) out["size_zyx"] = *plan.size;
   for (const ChannelNormalisation& each : plan.channels)
     out["channels"].push_back({{"normalise", std::string(to_string(each.scheme))},
                                {"inside_only", each.inside_only},
@@ -164,11 +223,14 @@ void to_json(json& out, const PreprocessPlan& plan) {
 void from_json(const json& in, PreprocessPlan& plan) {
   plan = {.crop = in.at("crop").get<bool>(),
           .spacing = std::nullopt,
+          .size = std::nullopt,
           .channels = {},
           .image_order = in.at("image_order").get<int>(),
           .label_order = in.at("label_order").get<int>(),
           .score_order = in.at("score_order").get<int>()};
   if (!in.at("spacing_zyx").is_null()) plan.spacing = in.at("spacing_zyx").get<Spacing3>();
+  if (const json size = in.value("size_zyx", json()); !size.is_null())
+    plan.size = size.get<Size3>();
   for (const json& each : in.at("channels"))
     plan.channels.push_back(
         {.scheme = parse_enum<Normalisation>(each.at("normalise").get<std::string>(), "normalise"),

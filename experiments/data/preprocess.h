@@ -5,6 +5,7 @@
 #include <array>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,12 +19,13 @@
 
 namespace voxlab {
 
-enum class NormaliseBy : uint8_t { automatic, zscore, ct, ct2, none };
+enum class NormaliseBy : uint8_t { automatic, zscore, ct, ct2, fixed, none };
 constexpr auto enum_names(NormaliseBy) {
   return std::array{std::pair{std::string_view("auto"), NormaliseBy::automatic},
                     std::pair{std::string_view("zscore"), NormaliseBy::zscore},
                     std::pair{std::string_view("ct"), NormaliseBy::ct},
                     std::pair{std::string_view("ct2"), NormaliseBy::ct2},
+                    std::pair{std::string_view("fixed"), NormaliseBy::fixed},
                     std::pair{std::string_view("none"), NormaliseBy::none}};
 }
 
@@ -40,7 +42,14 @@ struct PreprocessConfig {
   bool resample = true;  // to one spacing
   std::vector<double>
       spacing;  // z, y, x in mm; empty: the training set's (Fingerprint::target_spacing)
-  NormaliseBy normalise = NormaliseBy::automatic;  // auto: ct for channels called CT, else zscore
+  // y, x (or z, y, x): every case is resized to this grid whatever its spacing, as the 2-d papers
+  // do (TransUNet's protocol, which LeViT-UNet and DAE-Former follow, and the skin sets: 224, 224).
+  // Empty: cases keep their size, and the network sees patches.
+  std::vector<int64_t> size;
+  // auto: ct for channels called CT, fixed with 0 and 255 for rgb_to_0_1 (nnU-Net v2's names), else
+  // zscore; RGB photographs too get a z-score, per image and channel.
+  NormaliseBy normalise = NormaliseBy::automatic;
+  std::vector<double> mean, sd;  // of normalise = "fixed": one for all channels, or one a channel
   NonzeroMask nonzero_mask = NonzeroMask::automatic;  // auto: when cropping removes over a quarter
   int64_t image_order = 3;                            // spline degrees: 0, 1 or 3
   int64_t label_order = 1;
@@ -51,7 +60,10 @@ struct PreprocessConfig {
     v("crop", s.crop);
     v("resample", s.resample);
     v("spacing", s.spacing);
+    v("size", s.size);
     v("normalise", s.normalise);
+    v("mean", s.mean);
+    v("sd", s.sd);
     v("nonzero_mask", s.nonzero_mask);
     v("image_order", s.image_order);
     v("label_order", s.label_order);
@@ -63,7 +75,8 @@ struct PreprocessConfig {
 // it.
 struct PreprocessPlan {
   bool crop = true;
-  std::optional<Spacing3> spacing;  // z, y, x; none: no resampling
+  std::optional<Spacing3> spacing;  // z, y, x; none: no resampling to a spacing
+  std::optional<Size3> size;        // z, y, x, z = 0: as many slices as there are; none: by spacing
   std::vector<ChannelNormalisation> channels;
   int image_order = 3, label_order = 1, score_order = 1;
 };
@@ -100,8 +113,13 @@ Prepared preprocess(const Volume& volume, const Tensor& labels, const Preprocess
 // geometry.box.
 Tensor restore_scores(const Tensor& scores, const CaseGeometry& geometry, int order);
 
-// The class of the largest restored score on the whole grid of the file, (z, y, x) u8; the first of
-// equals; background outside the box.
-Tensor restore_classes(const Tensor& scores, const CaseGeometry& geometry, int order);
+// classes_of the restored scores on the whole grid of the file, (z, y, x) u8; background outside
+// the box.
+Tensor restore_classes(const Tensor& scores, const CaseGeometry& geometry, int order,
+                       std::span<const uint8_t> over_half = {});
+
+// Scores (D, H, W, K) f32 -> classes (D, H, W) u8: the channel of the largest score, the first of
+// equals; or 0, then over_half[k] wherever channel k exceeds 0.5, later channels over earlier ones.
+Tensor classes_of(const Tensor& scores, std::span<const uint8_t> over_half = {});
 
 }  // namespace voxlab

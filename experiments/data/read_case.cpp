@@ -6,6 +6,7 @@
 
 #include "experiments/data/dataset.h"
 #include "experiments/data/nifti.h"
+#include "experiments/data/raster.h"
 #include "runtime/core/error.h"
 
 namespace voxlab {
@@ -16,12 +17,35 @@ bool is_nifti(const std::filesystem::path& file) {
   return name.ends_with(".nii") || name.ends_with(".nii.gz");
 }
 
-NiftiImage read_file(const std::filesystem::path& file, std::vector<std::string>& warnings) {
-  if (!is_nifti(file)) fail(file.string(), "only .nii and .nii.gz are read");
+Volume read_file(const std::filesystem::path& file, std::vector<std::string>& warnings) {
+  if (is_raster(file)) return read_raster(file, RasterUse::image).volume;
+  if (!is_nifti(file)) fail(file.string(), "only .nii, .nii.gz, .png and .jpg are read");
   NiftiImage image = read_nifti(file);
   for (const std::string& warning : image.warnings)
     warnings.push_back(file.string() + ": " + warning);
-  return image;
+  return std::move(image.volume);
+}
+
+// JPEG blurs a mask's edge: from half of the foreground's value up it is foreground. Between more
+// than two classes nothing of the kind can be told.
+void to_two_values(Tensor& labels, const Dataset& dataset, const std::string& where) {
+  if (dataset.class_count() != 2 || dataset.classes[1].value > 255)
+    fail(where, fmt::format("a JPEG holds labels of two classes up to 255, these are {} up to {}: "
+                            "its values are only near those written; use PNG",
+                            dataset.class_count(), dataset.classes.back().value));
+  const int64_t foreground = dataset.classes[1].value;
+  auto* values = labels.data<uint8_t>();
+  for (int64_t v = 0; v < labels.numel(); ++v)
+    values[v] = static_cast<uint8_t>(2 * values[v] >= foreground ? foreground : 0);
+}
+
+// A label file as it is, but for JPEG.
+Volume read_label_file(const Dataset& dataset, const std::filesystem::path& file,
+                       std::vector<std::string>& warnings) {
+  if (!is_raster(file)) return read_file(file, warnings);
+  Raster raster = read_raster(file, RasterUse::labels);
+  if (raster.lossy) to_two_values(raster.volume.voxels, dataset, file.string());
+  return std::move(raster.volume);
 }
 
 std::string text(const Size3& size) {
@@ -71,17 +95,17 @@ void to_classes(const Tensor& from, const std::map<int64_t, int32_t>& index_of, 
 
 Tensor read_labels(const Dataset& dataset, const std::filesystem::path& file, const Volume& image,
                    const std::filesystem::path& image_file, std::vector<std::string>& warnings) {
-  const NiftiImage label = read_file(file, warnings);
-  check_same_grid(file, label.volume, image_file, image, warnings);
-  if (label.volume.channels() != 1)
-    fail(file.string(), fmt::format("expected one label a voxel, got {}", label.volume.channels()));
+  const Volume label = read_label_file(dataset, file, warnings);
+  check_same_grid(file, label, image_file, image, warnings);
+  if (label.channels() != 1)
+    fail(file.string(), fmt::format("expected one label a voxel, got {}", label.channels()));
   std::map<int64_t, int32_t> index_of;
   for (const LabelClass& each : dataset.classes)
     index_of.emplace(each.value, static_cast<int32_t>(index_of.size()));
   const Size3 size = image.size();
   Tensor classes = Tensor::empty({size[0], size[1], size[2]}, DType::i32);
   int32_t* to = classes.data<int32_t>();
-  const Tensor& from = label.volume.voxels;
+  const Tensor& from = label.voxels;
   switch (from.dtype()) {
     case DType::u8:
       to_classes<uint8_t>(from, index_of, to, file.string());
@@ -112,7 +136,7 @@ Volume read_image(const std::vector<std::filesystem::path>& files, int64_t chann
   Volume whole;
   int64_t filled = 0;
   for (const auto& file : files) {
-    Volume part = read_file(file, warnings).volume;
+    Volume part = read_file(file, warnings);
     part.voxels = part.voxels.to(DType::f32);
     check_finite(part.voxels, file.string());
     const bool alone = files.size() == 1;

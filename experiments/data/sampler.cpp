@@ -33,8 +33,12 @@ PatchSampler::PatchSampler(std::vector<Case> cases, SamplerOptions options)
     fail(where, "batch must be at least 1, got " + std::to_string(options_.batch));
   if (!(options_.foreground >= 0 && options_.foreground <= 1))
     fail(where, "foreground must lie in [0, 1], got " + std::to_string(options_.foreground));
+  if (options_.patch.size() != 2 && options_.patch.size() != 3)
+    fail(where, "a patch has two or three axes, got " + std::to_string(options_.patch.size()));
   for (int64_t size : options_.patch)
     if (size < 1) fail(where, "the patch has a size of " + std::to_string(size));
+  patch_[0] = 1;
+  std::copy(options_.patch.rbegin(), options_.patch.rend(), patch_.rbegin());
   validate(options_.augment);
   for (const Case& each : cases_) {
     if (!each.label) fail(where, "case " + each.id + " has no label");
@@ -67,8 +71,8 @@ PatchSampler::PatchSampler(std::vector<Case> cases, SamplerOptions options)
 Size3 PatchSampler::begin_around(const Case& from, const Size3& voxel) const {
   Size3 begin;
   for (size_t a = 0; a < 3; ++a) {
-    const auto [low, high] = begin_range(from.image.size(static_cast<int>(a)), options_.patch[a]);
-    begin[a] = std::clamp(voxel[a] - options_.patch[a] / 2, low, high);
+    const auto [low, high] = begin_range(from.image.size(static_cast<int>(a)), patch_[a]);
+    begin[a] = std::clamp(voxel[a] - patch_[a] / 2, low, high);
   }
   return begin;
 }
@@ -94,26 +98,28 @@ PatchSampler::Place PatchSampler::place(int64_t n, Draws& draws) const {
     return place;
   }
   for (size_t a = 0; a < 3; ++a) {
-    const auto [low, high] = begin_range(from.image.size(static_cast<int>(a)), options_.patch[a]);
+    const auto [low, high] = begin_range(from.image.size(static_cast<int>(a)), patch_[a]);
     place.begin[a] = low + draws.below(high - low + 1);
   }
   return place;
 }
 
 Batch PatchSampler::batch(int64_t step) const {
-  const Size3& p = options_.patch;
-  const int64_t channels = cases_[0].image.size(3), voxels = p[0] * p[1] * p[2];
-  Batch batch{.step = step,
-              .image = Tensor::empty({options_.batch, p[0], p[1], p[2], channels}, DType::f32),
-              .label = Tensor::empty({options_.batch, p[0], p[1], p[2]}, DType::i32)};
+  const int64_t channels = cases_[0].image.size(3), voxels = patch_[0] * patch_[1] * patch_[2];
+  Shape shape{options_.batch};
+  for (int64_t size : options_.patch) shape.push_back(size);
+  Batch batch{.step = step, .label = Tensor::empty(shape, DType::i32)};
+  shape.push_back(channels);
+  batch.image = Tensor::empty(shape, DType::f32);
   for (int64_t i = 0; i < options_.batch; ++i) {
     Draws draws(options_.seed ^ seed_mask, static_cast<uint32_t>(i), static_cast<uint32_t>(step));
     const Place at = place(step * options_.batch + i, draws);
     const Case& from = cases_[at.which];
-    const PatchMap map = draw_map(options_.augment, from.spacing, draws);
+    const PatchMap map =
+        draw_map(options_.augment, from.spacing, draws, options_.patch.size() == 2);
     const std::span image(batch.image.data<float>() + i * voxels * channels,
                           static_cast<size_t>(voxels * channels));
-    read_patch(from.image, from.label, at.begin, p, map, image,
+    read_patch(from.image, from.label, at.begin, patch_, map, image,
                {batch.label.data<int32_t>() + i * voxels, static_cast<size_t>(voxels)});
     augment_intensity(options_.augment, image, channels, draws);
   }

@@ -1,5 +1,6 @@
 // Training batches: which case, where the patch lies, and its augmentation. A batch is a pure
-// function of the sampler and the step.
+// function of the sampler and the step. A 2-d network sees patches of single slices: any slice of a
+// volume, or the only one of a picture.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +13,12 @@ namespace voxlab {
 
 struct Batch {
   int64_t step = 0;
-  Tensor image;  // (N, D, H, W, C) f32
-  Tensor label;  // (N, D, H, W) i32 class indices
+  Tensor image;  // (N, D, H, W, C) f32, or (N, H, W, C)
+  Tensor label;  // (N, D, H, W) i32 class indices, or (N, H, W)
 };
 
 struct SamplerOptions {
-  Size3 patch{};  // z, y, x
+  std::vector<int64_t> patch;  // z, y, x; or y, x
   int64_t batch = 2;
   double foreground = 1.0 / 3;  // share of samples that are centred on a voxel of some class
   AugmentConfig augment;
@@ -52,6 +53,7 @@ class PatchSampler {
 
   std::vector<Case> cases_;
   SamplerOptions options_;
+  Size3 patch_{};                                    // one slice deep for a 2-d network
   std::vector<std::vector<Foreground>> foreground_;  // of each case, by rising class
 };
 

@@ -1,10 +1,13 @@
 // Records of whole networks and of blocks: outputs, loss, gradients, running statistics, counts.
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <optional>
 #include <set>
 
+#include "experiments/golden/kinks.h"
 #include "experiments/golden/subject.h"
 #include "runtime/autograd/tape.h"
 #include "runtime/core/error.h"
@@ -98,19 +101,24 @@ double noise_of(const json& noise) {  // "outputs" is a figure or one figure an 
   return most;
 }
 
+// A list of names, of rows that start with one, or an object that holds the list as "names".
+void insert_names(std::set<std::string>& names, const json& from, const char* key) {
+  if (!from.contains(key)) return;
+  const json& found = from.at(key);
+  for (const json& name : found.is_object() ? found.at("names") : found)
+    names.insert(name.is_string() ? name : name.at(0));
+}
+
 Limits limits_of(const json& record, const char* phase, DType dtype) {
   Limits limits{.f64 = dtype == DType::f64, .outputs = 1e-9, .gradients = 1e-8};
   const json noise = record.value("float32_noise", json::object()).value(phase, json::object());
+  const json section = record.value(phase, json::object());
   for (const json& top : noise.value("grads_top", json::array())) limits.listed[top[0]] = top[1];
   for (const char* key : {"ill_conditioned_grads", "ill_conditioned"})
-    for (const json* from : std::initializer_list<const json*>{&record, &noise})
-      if (from->contains(key))
-        for (const json& name : from->at(key)) limits.ill.insert(name.is_string() ? name : name[0]);
-  const json section = record.value(phase, json::object());
+    for (const json* from : std::initializer_list<const json*>{&record, &noise}) insert_names(limits.ill, *from, key);
   for (const char* key : {"zero_gradients", "zero_in_exact_arithmetic"})
     for (const json* from : std::initializer_list<const json*>{&record, &section, &noise})
-      if (from->contains(key))
-        for (const json& name : from->at(key)) limits.zero.insert(name.is_string() ? name : name[0]);
+      insert_names(limits.zero, *from, key);
   if (!limits.f64) {
     limits.outputs = 4 * noise_of(noise.value("outputs", json(2.5e-6)));
     // Gradients that are not listed are at least as well behaved as the least of those that are.
@@ -124,7 +132,8 @@ void check_gradients(GoldenReport& report, const Subject& subject, const Tensors
                      const Limits& limits) {
   const auto trainable = subject.parameters.trainable();
   double typical = 0;
-  for (const json& row : records) typical = std::fmax(typical, row[1].get<double>());
+  for (const json& row : records)
+    if (!row[1].is_null()) typical = std::fmax(typical, row[1].get<double>());
   for (const json& row : records) {
     const std::string official = row[0];
     const std::string ours = subject.import_name(official);
@@ -136,6 +145,10 @@ void check_gradients(GoldenReport& report, const Subject& subject, const Tensors
       continue;
     }
     const nn::Parameter& p = *trainable[at];
+    if (row[1].is_null()) {
+      report.add(name, gradients[at] ? std::nan("") : 0, 0, "never reached: no gradient");
+      continue;
+    }
     const std::vector<double> g =
         gradients[at] ? nn::to_source(p, gradients[at]).to_vector()
                       : std::vector<double>(static_cast<size_t>(p.value.numel()));
@@ -145,9 +158,38 @@ void check_gradients(GoldenReport& report, const Subject& subject, const Tensors
       report.add(name, std::fmax(norm_of(g), norm) / typical, limits.f64 ? 1e-10 : 1e-4, "zero in exact arithmetic; relative to the largest gradient");
     } else {
       const double limit = limits.gradient(official);
-      report.add(name, off / std::fmax(norm, 1e-300), limit, std::isinf(limit) ? "ill conditioned in float32: shown, not judged" : "");
+      report.add(name, off / std::fmax(norm, 1e-300), limit,
+                 std::isinf(limit) ? "ill conditioned in float32: shown, not judged" : "");
     }
   }
+}
+
+// A gradient in float32 that misses its limit is compared with what a flipped activation can do, when the
+// exact network shows that there is one: a record may hold an activation closer to 0 than rounding. The same
+// record in f64 judges the gradient itself.
+void allow_for_kinks(GoldenReport& report, const KinkWatch& kinks, const json& record) {
+  constexpr double limit = 1e-2;
+  const auto excused = [&](const GoldenRow& row) {
+    return !row.pass && row.name.starts_with("train.grad:") && row.error <= limit;
+  };
+  if (std::none_of(report.rows.begin(), report.rows.end(), excused)) return;
+  const GoldenOptions exact{.device = Device::ref, .dtype = DType::f64};
+  Subject subject = build_subject(record, exact);
+  GoldenReport ignored;
+  fill_parameters(ignored, subject, record.at("manifest"), exact);
+  KinkWatch reference;
+  {
+    const Observe watching(reference);
+    subject.forward(golden_input(record.at("input").at("name"), record.at("input").at("shape"), exact),
+                    {.training = true});
+  }
+  const int64_t count = flipped(kinks, reference);
+  if (count <= 0) return;
+  for (GoldenRow& row : report.rows)
+    if (excused(row))
+      row = {row.name, row.error, limit, true,
+             std::to_string(count) + " activation(s) crossed a kink by rounding; over the limit " +
+                 "of smooth gradients"};
 }
 
 void check_training(GoldenReport& report, Subject& subject, const Tensor& x, const json& record, const Limits& limits) {
@@ -157,8 +199,11 @@ void check_training(GoldenReport& report, Subject& subject, const Tensor& x, con
   tape.watch(values);
   tape.watch(x);
   Tensors outputs;
+  KinkWatch kinks;
   {
     const auto recording = tape.recording();
+    std::optional<Observe> watching;
+    if (!limits.f64) watching.emplace(kinks);
     outputs = subject.forward(x, {.training = true});
   }
   check_outputs(report, "train", outputs, train.at("outputs"), limits.outputs);
@@ -185,7 +230,8 @@ void check_training(GoldenReport& report, Subject& subject, const Tensor& x, con
   wrt.push_back(x);
   Tensors gradients = tape.gradient(outputs, cotangents, wrt);
   if (train.contains("grad_input") && gradients.back())
-    report.add("train.grad:input", tensor_error(to_channels_first(gradients.back()).to_vector(), train.at("grad_input")),
+    report.add("train.grad:input",
+               tensor_error(to_channels_first(gradients.back()).to_vector(), train.at("grad_input")),
                limits.f64 ? 1e-8 : std::fmax(limits.gradients, limits.outputs));
   check_gradients(report, subject, gradients, train.at("grads"), limits);
   for (const json& row : train.value("buffers_after", json::array())) {
@@ -200,6 +246,7 @@ void check_training(GoldenReport& report, Subject& subject, const Tensor& x, con
     const double off = std::fmax(std::fabs(norm_of(v) - norm), std::fabs(probe_of(v, "buffer:" + official) - probe));
     report.add("train.buffer:" + official, off / std::fmax(norm, 1e-300), limits.outputs);
   }
+  if (!limits.f64) allow_for_kinks(report, kinks, record);
 }
 
 }  // namespace
@@ -271,7 +318,7 @@ GoldenReport golden_network(const std::filesystem::path& file, const json& recor
   const Tensor x = golden_input(record.at("input").at("name"), record.at("input").at("shape"), options);
   const Limits eval = limits_of(record, "eval", options.dtype);
   check_outputs(report, "eval", subject.forward(x, {}), record.at("eval").at("outputs"), eval.outputs);
-  if (record.contains("train"))
+  if (record.value("train", json()).is_object())  // null: too large a network to train there
     check_training(report, subject, x, record, limits_of(record, "train", options.dtype));
   return report;
 }

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <functional>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 
 #include "experiments/golden/golden.h"
@@ -26,13 +26,23 @@ struct SubjectParts {
   std::function<std::string(std::string_view official_key)> import_name;
 };
 SubjectParts subject_unetr_pp(const nlohmann::json& config, const nn::Builder& builder);
+SubjectParts subject_ux_net(const nlohmann::json& config, const nn::Builder& builder);
+SubjectParts subject_levit_unet(const nlohmann::json& config, const nn::Builder& builder);
+SubjectParts subject_brats_unet(const nlohmann::json& config, const nn::Builder& builder);
+SubjectParts subject_dae_former(const nlohmann::json& config, const nn::Builder& builder);
+SubjectParts subject_unetr(const nlohmann::json& config, const nn::Builder& builder);
 
 // The network of a case of a counts.json, by its name there; nullopt for a case that is not built here.
 std::optional<NetConfig> counted_unetr_pp(const std::string& name);
+std::optional<NetConfig> counted_ux_net(const std::string& name);
+std::optional<NetConfig> counted_levit_unet(const std::string& name);
+std::optional<NetConfig> counted_brats_unet(const std::string& name);
+std::optional<NetConfig> counted_dae_former(const std::string& name);
+std::optional<NetConfig> counted_unetr(const std::string& name);
 
 // config[key] into field where the record has the key.
-template <class T>
-void take(const nlohmann::json& config, const char* key, T& field) {
+template <class Json, class T>
+void take(const Json& config, const char* key, T& field) {
   if (config.contains(key)) field = config.at(key).template get<T>();
 }
 

@@ -1,4 +1,6 @@
 // UNETR++ and its blocks from the records' keys.
+#include <nlohmann/json.hpp>
+
 #include "experiments/golden/subject.h"
 #include "nets/unetr_pp/net.h"
 #include "runtime/core/error.h"
@@ -53,8 +55,9 @@ SubjectParts subject_unetr_pp(const json& c, const nn::Builder& builder) {
   return subject;
 }
 
-// VARIANT_ds, VARIANT_no_ds, VARIANT_ds_epa_encoder_only.
+// VARIANT_ds, VARIANT_no_ds, VARIANT_ds_epa_encoder_only; and UNETR, the baseline.
 std::optional<NetConfig> counted_unetr_pp(const std::string& name) {
+  if (name.starts_with("unetr_")) return counted_unetr(name);
   const std::string variant = name.substr(0, name.find('_'));
   for (const std::string& known : net_variants("unetr_pp")) {
     if (known != variant) continue;

@@ -67,8 +67,12 @@ struct CountOptions {
   CommonOptions common;
   NetOptions net;
   std::string rule = "mac";
+  std::vector<std::string> explain;  // two rules; empty: none
+  bool training = false;             // layers and explanation of the forward pass in training mode
   bool layers = false;
   int depth = 1;
+  std::filesystem::path table;       // folder of counting tools' records; empty: none
+  std::filesystem::path output;      // of the table; empty: standard output
   std::filesystem::path published = "results/published";
 };
 
@@ -84,6 +88,17 @@ struct ImportOptions {
   CommonOptions common;
   NetOptions net;
   std::filesystem::path input, output;
+  bool partial = false;
+};
+
+struct ExportOptions {
+  CommonOptions common;
+  std::filesystem::path run;  // a run folder; empty: `net`
+  std::string checkpoint = "last";
+  NetOptions net;
+  std::filesystem::path weights;  // safetensors; empty: the starting values
+  std::filesystem::path onnx;
+  std::filesystem::path check;    // empty: none
 };
 
 struct SweepOptions {
@@ -91,6 +106,7 @@ struct SweepOptions {
   std::filesystem::path suite;
   std::vector<std::string> set;
   std::filesystem::path runs = "results/runs";
+  std::filesystem::path published = "results/published";
   bool dry_run = false;
 };
 
@@ -133,6 +149,7 @@ int command_evaluate(const EvaluateOptions& options);
 int command_count(const CountOptions& options);
 int command_golden(const GoldenCommandOptions& options);
 int command_import(const ImportOptions& options);
+int command_export(const ExportOptions& options);
 int command_sweep(const SweepOptions& options);
 int command_table(const TableOptions& options);
 int command_time(const TimeOptions& options);
@@ -145,6 +162,7 @@ void add_evaluate(CLI::App& app, int& code);
 void add_count(CLI::App& app, int& code);
 void add_golden(CLI::App& app, int& code);
 void add_import(CLI::App& app, int& code);
+void add_export(CLI::App& app, int& code);
 void add_sweep(CLI::App& app, int& code);
 void add_table(CLI::App& app, int& code);
 void add_time(CLI::App& app, int& code);

@@ -41,7 +41,7 @@ void print_summary(const Rule& rule, const std::vector<CaseScores>& cases) {
   table.add_note(fmt::format("rule {}: {}", rule.name, rule.source));
   table.add_note(fmt::format(
       "distances in {}; ± is the standard deviation over the n cases (last row: over labels)",
-      to_string(rule.spacing)));
+      cases.front().spacing.size() == 2 ? "pixels" : to_string(rule.spacing)));
   std::cout << print(table, TableFormat::text) << '\n';
 }
 
@@ -49,12 +49,12 @@ void print_summary(const Rule& rule, const std::vector<CaseScores>& cases) {
 
 void add_evaluate(CLI::App& app, int& code) {
   auto options = std::make_shared<EvaluateOptions>();
-  CLI::App* command = app.add_subcommand("evaluate", "Score label volumes against references");
+  CLI::App* command = app.add_subcommand("evaluate", "Score label volumes or pictures against references");
   command->footer(
       "Prints Dice, Jaccard, HD95 and ASSD per class, each under its rule for empty masks and "
       "spacing.\n"
       "Folders are matched by file name; a reference without a prediction is an error.");
-  command->add_option("prediction", options->prediction, "Label volume, or a folder of them")
+  command->add_option("prediction", options->prediction, "Label volume (NIfTI) or picture (PNG), or a folder of them")
       ->required()
       ->check(CLI::ExistingPath);
   command->add_option("reference", options->reference, "True labels, likewise")

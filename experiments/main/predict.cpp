@@ -11,16 +11,17 @@ namespace voxlab {
 
 void add_predict(CLI::App& app, int& code) {
   auto options = std::make_shared<PredictOptions>();
-  CLI::App* command = app.add_subcommand("predict", "Segment volumes with a trained run");
+  CLI::App* command = app.add_subcommand("predict", "Segment volumes or pictures with a trained run");
   command->footer(
-      "Each output is a NIfTI file of labels on the input's grid, under the input's name.");
+      "Each output holds labels on the input's grid, under the input's name: NIfTI for NIfTI, PNG for "
+      "pictures.");
   command->add_option("run", options->run, "Folder of the run")
       ->required()
       ->check(CLI::ExistingDirectory);
-  command->add_option("inputs", options->inputs, "NIfTI files or folders of them")
+  command->add_option("inputs", options->inputs, "NIfTI, PNG or JPEG files or folders of them")
       ->required()
       ->check(CLI::ExistingPath);
-  command->add_option("-o,--output", options->output, "Folder for the label volumes")->required();
+  command->add_option("-o,--output", options->output, "Folder for the label maps")->required();
   command->add_option("--checkpoint", options->checkpoint, "Which checkpoint of the run")
       ->check(CLI::IsMember({"last", "best"}))
       ->capture_default_str();

@@ -38,11 +38,11 @@ std::vector<ProfileRow> summarise(const std::vector<LedgerRow>& rows, int depth,
   for (const LedgerRow& row : rows) {
     if (row.kernel == "view") continue;
     const std::string scope = truncated(row.scope, depth);
-    ProfileRow& sum = merged[scope + '\n' + std::string(row.op) + '\n' + row.kernel + (row.backward ? "b" : "f")];
+    ProfileRow& sum = merged[scope + '\n' + std::string(row.op) + '\n' + row.kernel + (row.backward() ? "b" : "f")];
     sum.scope = scope;
     sum.op = row.op;
     sum.kernel = row.kernel;
-    sum.backward = row.backward;
+    sum.backward = row.backward();
     sum.seconds += row.seconds / static_cast<double>(repeats);
     sum.calls += 1;
     sum.cost.macs += row.cost.macs / repeats;
@@ -64,7 +64,7 @@ void write_trace(const std::filesystem::path& path, const std::vector<LedgerRow>
   for (const LedgerRow& row : rows) {
     if (row.kernel == "view") continue;
     events.push_back({{"name", row.scope.empty() ? std::string(row.op) : row.scope + "/" + std::string(row.op)},
-                      {"cat", row.backward ? "backward" : "forward"},
+                      {"cat", row.backward() ? "backward" : "forward"},
                       {"ph", "X"}, {"ts", at}, {"dur", row.seconds * 1e6}, {"pid", 1}, {"tid", 1},
                       {"args", {{"kernel", row.kernel}, {"attributes", row.attributes},
                                 {"macs", row.cost.macs}, {"bytes", row.cost.bytes}}}});
@@ -110,7 +110,7 @@ int command_profile(const ProfileOptions& o) {
   std::vector<LedgerRow> rows;
   for (int64_t i = 0; i < o.repeats; ++i) {
     Ledger ledger(Ledger::Timing::on);
-    work.on_backward([&] { ledger.begin_backward(); });
+    work.on_backward([&] { ledger.begin(Part::backward); });
     const Observe observe(ledger);
     work.run();
     rows.insert(rows.end(), ledger.rows().begin(), ledger.rows().end());

@@ -1,44 +1,34 @@
 // `voxlab sweep`.
 #include "experiments/run/sweep.h"
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "experiments/config/bind.h"
-#include "experiments/config/emit.h"
 #include "experiments/main/options.h"
+#include "experiments/report/plan_table.h"
 #include "experiments/run/experiment.h"
 
 namespace voxlab {
 namespace {
 
-void print_cells(std::span<const SweepCell> cells, const SweepOptions& options) {
+void print_plan(Suite suite, std::span<const SweepCell> cells, const SweepOptions& options) {
+  const std::vector<Results> costs = cell_costs(suite, cells);
+  if (!std::filesystem::is_directory(options.published)) {
+    if (!suite.table.published.table.empty())
+      std::cerr << "voxlab: warning: no folder " << options.published.string()
+                << ", so no published numbers\n";
+    suite.table.published = {};
+  }
+  const TableSources sources{.runs = options.runs, .published = options.published};
   if (options.common.json) {
-    nlohmann::json out = nlohmann::json::array();
-    for (const SweepCell& cell : cells)
-      out.push_back({{"id", cell.id},
-                     {"label", cell.label()},
-                     {"state", to_string(RunFolder(options.runs, cell.id).state())},
-                     {"config", to_json(cell.config)}});
-    std::cout << out.dump(2) << '\n';
-    return;
+    std::cout << plan_json(suite, cells, costs, sources).dump(2) << '\n';
+  } else {
+    std::cout << print(plan_table(suite, cells, costs, sources), TableFormat::text);
   }
-  std::vector<Column> columns = {
-      {"index", "", true}, {"id", "id", false}, {"state", "state", false}};
-  if (!cells.empty())
-    for (const AxisValue& axis : cells[0].axes) columns.push_back({axis.path, axis.path, false});
-  Table table(fmt::format("{}: {} cells", options.suite.string(), cells.size()), columns);
-  for (size_t i = 0; i < cells.size(); ++i) {
-    const RunState state = RunFolder(options.runs, cells[i].id).state();
-    std::vector<Cell> row = {Cell::of(std::to_string(i + 1)), Cell::of(cells[i].id),
-                             Cell::of(to_string(state))};
-    for (const AxisValue& axis : cells[i].axes) row.push_back(Cell::of(axis.value));
-    table.add_row(std::move(row));
-  }
-  std::cout << print(table, TableFormat::text);
 }
 
 std::string event_line(const SweepEvent& event) {
@@ -101,7 +91,9 @@ void add_sweep(CLI::App& app, int& code) {
   add_set(*command, options->set);
   command->add_option("--runs", options->runs, "Folder of all runs")->capture_default_str();
   command->add_flag("-n,--dry-run", options->dry_run,
-                    "Print the cells and their states, run nothing");
+                    "Print the cells, what they cost and what is published, run nothing");
+  command->add_option("--published", options->published, "Folder of published numbers (--dry-run)")
+      ->capture_default_str();
   add_common(*command, options->common);
   command->callback([options, &code] {
     options->common.apply();
@@ -113,7 +105,7 @@ int command_sweep(const SweepOptions& options) {
   const Suite suite = load_suite(options.suite, options.set);
   const std::vector<SweepCell> cells = expand(suite, resolve_experiment);
   if (options.dry_run) {
-    print_cells(cells, options);
+    print_plan(suite, cells, options);
     return exit_done;
   }
   const RunOptions run_options = {.quiet = options.common.quiet, .json = options.common.json};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "experiments/config/emit.h"
 #include "experiments/config/parse.h"
 #include "runtime/core/error.h"
 
@@ -28,6 +29,22 @@ bool lists(const ConfigNode& table, std::string_view list, std::string_view key)
   return node && std::any_of(node->items.begin(), node->items.end(),
                              [&](const ConfigNode& item) { return item.text == key; });
 }
+
+// "name [key=value]": whether a row is the one meant.
+bool is_meant(const ConfigNode& row, std::string_view method) {
+  const size_t open = method.rfind(" [");
+  const std::string name = text_of(row, "method");
+  if (name == method || open == std::string_view::npos || !method.ends_with(']'))
+    return name == method;
+  const std::string_view condition = method.substr(open + 2, method.size() - open - 3);
+  const size_t equals = condition.find('=');
+  const ConfigNode* value = row.find(condition.substr(0, equals));
+  return equals != std::string_view::npos && name == method.substr(0, open) && value != nullptr &&
+         to_toml_value(*value) == condition.substr(equals + 1);
+}
+
+// A row, or its whole table, of which nothing but the settings is known.
+bool values_absent(const ConfigNode& node) { return text_of(node, "status") == "values-absent"; }
 
 // [[table]] and its [[table.row]]; a file without either has none.
 std::span<const ConfigNode> items_of(const ConfigNode& node, std::string_view key) {
@@ -54,7 +71,7 @@ std::vector<std::string> PublishedTable::methods() const {
 
 const ConfigNode& PublishedTable::row(std::string_view method) const {
   for (const ConfigNode& row : items_of(table_, "row"))
-    if (text_of(row, "method") == method) return row;
+    if (is_meant(row, method)) return row;
   const std::vector<std::string> names = methods();
   const std::vector<std::string_view> known(names.begin(), names.end());
   fail(table_.at.to_string(), unknown_text("method", method, "", known));
@@ -64,7 +81,9 @@ std::optional<Figure> PublishedTable::find(std::string_view method, std::string_
   const ConfigNode& found = row(method);
   const ConfigNode* value = found.find_path(key);
   if (!value) {
-    if (lists(found, "absent", key) || lists(table_, "metric_columns", key)) return std::nullopt;
+    if (lists(found, "absent", key) || lists(table_, "metric_columns", key) ||
+        lists(table_, "metrics", key) || values_absent(found) || values_absent(table_))
+      return std::nullopt;
     std::vector<std::string_view> known;
     for (const ConfigField& field : found.fields) known.push_back(field.key);
     fail(found.at.to_string(), unknown_text("key", key, "", known));

@@ -23,7 +23,7 @@ class PublishedTable {
 
   // The figure at a row and a key of it ("params_M", "dice.Spl"), as printed there. Empty when the
   // paper's row is known but this number was found in no source; Error for an unknown method or
-  // key.
+  // key. "METHOD [KEY=VALUE]" is the row of that name whose KEY has that value.
   std::optional<Figure> find(std::string_view method, std::string_view key) const;
 
  private:

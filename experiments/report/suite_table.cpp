@@ -6,32 +6,28 @@
 #include <cmath>
 #include <set>
 
-#include "experiments/report/published.h"
+#include "experiments/report/published_rows.h"
 #include "runtime/core/error.h"
 
 namespace voxlab {
 namespace {
 
-constexpr std::array<FigureColumn, 11> figure_columns = {{
+constexpr std::array<FigureColumn, 14> figure_columns = {{
     {"params", "parameters (M)", 1e-6, 2, "million", "params_M"},
     {"macs", "MACs (G)", 1e-9, 2, "giga MACs", "flops_G"},
     {"latency", "latency (ms)", 1e3, 1, "ms", ""},
     {"train_step", "training step (ms)", 1e3, 1, "ms", ""},
     {"train_time", "training (min)", 1.0 / 60, 1, "min", ""},
     {"memory", "peak memory (MiB)", 1.0 / (1 << 20), 0, "MiB", ""},
+    {"train_memory", "training memory (MiB)", 1.0 / (1 << 20), 0, "MiB", ""},
     {"dice", "Dice (%)", 100, 2, "percent", "dice_mean"},
     {"jaccard", "Jaccard (%)", 100, 2, "percent", ""},
     {"hd95", "HD95 (mm)", 1, 2, "mm", "hd95"},
     {"assd", "ASSD (mm)", 1, 2, "mm", ""},
+    {"hd95_voxels", "HD95 (voxels)", 1, 2, "voxel", "hd95"},
+    {"assd_voxels", "ASSD (voxels)", 1, 2, "voxel", ""},
     {"loss", "last loss", 1, 4, "", ""},
 }};
-
-Figure in_unit(Figure figure, const FigureColumn& column) {
-  figure.value *= column.factor;
-  if (figure.spread) *figure.spread *= column.factor;
-  figure.unit = column.unit;
-  return figure;
-}
 
 struct Row {
   std::vector<std::string> labels;  // of the row axes
@@ -50,8 +46,8 @@ std::vector<Row> collect_rows(const Suite& suite, std::span<const SweepCell> cel
       if (std::find(wanted.begin(), wanted.end(), axis.path) == wanted.end()) continue;
       const bool named = suite.labels.count(axis.path + "." + axis.value) > 0;
       row.labels.push_back(named ? axis.label : axis.value);
-      row.key += (row.key.empty() ? "" : "/") + axis.value;
     }
+    row.key = row_key(suite, cell);
     auto found =
         std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.key == row.key; });
     if (found == rows.end()) found = rows.insert(rows.end(), std::move(row));
@@ -74,33 +70,7 @@ Cell own_cell(const Row& row, const FigureColumn& column, std::set<std::string>&
   return Cell::of(in_unit(figure, column), column.decimals);
 }
 
-// Digits as printed: a published 86.6 is not 86.60.
-int printed_decimals(double value) {
-  const std::string text = fmt::format("{}", value);
-  const size_t dot = text.find('.');
-  return dot == std::string::npos || text.find('e') != std::string::npos
-             ? 0
-             : static_cast<int>(text.size() - dot - 1);
-}
-
-Cell published_cell(const PublishedSpec& spec, const PublishedTable& table, const Row& row,
-                    const std::string& key, const FigureColumn& column) {
-  const auto method = spec.rows.find(row.key);
-  if (method == spec.rows.end()) return Cell::of("");
-  std::optional<Figure> figure = table.find(method->second, key);
-  if (!figure) return Cell::of("not found");
-  figure->unit = column.unit;
-  const int decimals = printed_decimals(figure->value);
-  return Cell::of(std::move(*figure), decimals);
-}
-
-std::string published_key(const PublishedSpec& spec, const FigureColumn& column) {
-  if (spec.table.empty()) return "";
-  const auto found = spec.columns.find(std::string(column.name));
-  return found == spec.columns.end() ? std::string(column.published_key) : found->second;
-}
-
-std::vector<Column> columns_of(const Suite& suite,
+std::vector<Column> columns_of(const Suite& suite, const PublishedRows& published,
                                const std::vector<const FigureColumn*>& figures) {
   std::vector<Column> columns;
   for (const SweepAxis& axis : suite.axes) {
@@ -111,19 +81,10 @@ std::vector<Column> columns_of(const Suite& suite,
   columns.push_back({"runs", "runs", true});
   for (const FigureColumn* each : figures) {
     columns.push_back({std::string(each->name), std::string(each->title), true});
-    if (!published_key(suite.table.published, *each).empty())
+    if (published.has(*each))
       columns.push_back({fmt::format("{}.published", each->name), "published", true});
   }
   return columns;
-}
-
-// A row of the suite that names a value which no axis has is a misspelt one.
-void check_published_rows(const Suite& suite, const std::vector<Row>& rows) {
-  std::vector<std::string_view> known;
-  for (const Row& row : rows) known.push_back(row.key);
-  for (const auto& [key, method] : suite.table.published.rows)
-    if (std::find(known.begin(), known.end(), key) == known.end())
-      fail(suite.path.string(), "table.published.rows: " + unknown_text("row", key, "", known));
 }
 
 }  // namespace
@@ -135,6 +96,13 @@ const FigureColumn& figure_column(std::string_view name, std::string_view where)
     known.push_back(column.name);
   }
   fail(where, unknown_text("column", name, "", known));
+}
+
+Figure in_unit(Figure figure, const FigureColumn& column) {
+  figure.value *= column.factor;
+  if (figure.spread) *figure.spread *= column.factor;
+  figure.unit = column.unit;
+  return figure;
 }
 
 Figure over_runs(std::span<const Figure> figures) {
@@ -164,13 +132,10 @@ Table suite_table(const Suite& suite, std::span<const SweepCell> cells,
   std::vector<const FigureColumn*> figures;
   for (const std::string& name : spec.columns)
     figures.push_back(&figure_column(name, suite.path.string() + ": table.columns"));
-  std::optional<PublishedTable> published;
-  if (!spec.published.table.empty())
-    published = load_published(sources.published, spec.published.table);
-
+  const PublishedRows published(suite, sources.published);
   const std::vector<Row> rows = collect_rows(suite, cells, sources.runs);
-  check_published_rows(suite, rows);
-  Table table(spec.title, columns_of(suite, figures));
+  published.check_rows(cells);
+  Table table(spec.title, columns_of(suite, published, figures));
   std::set<std::string> notes;
   for (const Row& row : rows) {
     std::vector<Cell> line;
@@ -179,9 +144,7 @@ Table suite_table(const Suite& suite, std::span<const SweepCell> cells,
                                         row.failed ? fmt::format(", {} failed", row.failed) : "")));
     for (const FigureColumn* column : figures) {
       line.push_back(own_cell(row, *column, notes));
-      const std::string key = published_key(spec.published, *column);
-      if (!key.empty())
-        line.push_back(published_cell(spec.published, *published, row, key, *column));
+      if (published.has(*column)) line.push_back(published.cell(row.key, *column));
     }
     table.add_row(std::move(line));
   }

@@ -32,5 +32,6 @@ struct FigureColumn {
   std::string_view unit, published_key;
 };
 const FigureColumn& figure_column(std::string_view name, std::string_view where);
+Figure in_unit(Figure figure, const FigureColumn& column);  // from the base unit
 
 }  // namespace voxlab

@@ -1,66 +1,122 @@
 #include "experiments/run/count.h"
 
-#include "runtime/autograd/tape.h"
+#include <unordered_map>
+
+#include "experiments/run/released_code.h"
+#include "experiments/run/timing.h"
+#include "runtime/train/step.h"
 
 namespace voxlab {
 namespace {
 
-Shape input_shape(const Network& net, int64_t batch) {
+Shape spatial_shape(const Network& net, int64_t batch) {
   Shape shape{batch};
   for (int64_t size : net.patch) shape.push_back(size);
-  shape.push_back(net.in_channels);
   return shape;
 }
 
-// Forward and backward with an arbitrary cotangent of every output: the loss itself is not the network's.
-int64_t step(const Network& net, const Tensor& x, Ledger& ledger) {
-  const Tensors values = net.parameters.values();
-  Tape tape;
-  tape.watch(values);
-  Tensors outputs;
-  {
-    const auto recording = tape.recording();
-    outputs = net.forward(x, {.training = true});
+std::vector<uint64_t> ids(const Tensors& tensors) {
+  std::vector<uint64_t> result;
+  for (const Tensor& t : tensors) result.push_back(t.id());
+  return result;
+}
+
+// The step that `voxlab time` measures and trainers run, on meta.
+void step(const Network& net, const Tensor& x, Ledger& ledger, NetworkCount& result, std::vector<uint64_t>& outputs) {
+  const Tensor labels = Tensor::empty(spatial_shape(net, result.batch), DType::i32, Device::meta);
+  train::Optimizer optimizer = train::make_optimizer({}, net.parameters);
+  const int64_t before = memory_report(Device::meta).current;
+  result.fixed_bytes += before;
+  const auto forward = [&](const Tensor& input, const nn::Phase& phase) {
+    Tensors logits = net.forward(input, phase);
+    outputs = ids(logits);
+    ledger.begin(Part::loss);
+    return logits;
+  };
+  train::train_step(forward, net.parameters, optimizer, x, labels,
+                    {.loss = timing_loss(net.classes), .before_backward = [&] {
+                       result.saved_bytes = memory_report(Device::meta).current - before;
+                       ledger.begin(Part::backward);
+                     }});
+}
+
+// Which parameters the forward pass reads, and which of them in several calls.
+void add_use(const Network& net, NetworkCount& result) {
+  std::unordered_map<uint64_t, int64_t> calls;
+  for (const LedgerRow& row : result.rows)
+    if (row.part == Part::forward)
+      for (uint64_t id : row.inputs) ++calls[id];
+  for (const nn::ParameterPtr& p : net.parameters.trainable()) {
+    const int64_t elements = p->value.numel(), n = calls[p->value.id()];
+    result.trained.emplace_back(p->value.id(), elements);
+    result.parameters += elements;
+    if (n > 1) result.shared += elements;
+    if (n > 0) continue;
+    result.unused += elements;
+    result.unused_names.push_back(p->name);
   }
-  const int64_t saved = tape.saved_bytes();
-  Tensors cotangents;
-  for (const Tensor& y : outputs) cotangents.push_back(Tensor::empty(y.meta()));
-  ledger.begin_backward();
-  tape.gradient(outputs, cotangents, values);
-  return saved;
 }
 
 }  // namespace
 
 NetworkCount count_network(const NetConfig& config, CountMode mode, int64_t batch, DType dtype) {
   NetworkCount result{.mode = mode, .batch = batch};
-  const int64_t before = memory_report(Device::meta).current;
-  Network net = make_network(config, {.device = Device::meta, .dtype = dtype});
-  for (const auto& p : net.parameters.all())
-    (p->buffer ? result.buffers : result.parameters) += p->value.numel();
-  result.parameter_bytes = (result.parameters + result.buffers) * size_of(dtype);
+  const int64_t outside = memory_report(Device::meta).current;
+  const Network net = make_network(config, {.device = Device::meta, .dtype = dtype});
+  for (const nn::ParameterPtr& p : net.parameters.all())
+    if (p->buffer) result.buffers += p->value.numel();
 
+  Shape shape = spatial_shape(net, batch);
+  shape.push_back(net.in_channels);
+  const Tensor x = Tensor::empty(shape, dtype, Device::meta);
   Ledger ledger;
-  const Observe observe(ledger);
-  const Tensor x = Tensor::empty(input_shape(net, batch), dtype, Device::meta);
   reset_peak(Device::meta);
-  if (mode == CountMode::training_step) {
-    result.saved_bytes = step(net, x, ledger);
-  } else {
-    net.forward(x, {.training = mode == CountMode::training_forward});
+  result.fixed_bytes = -outside;
+  std::vector<uint64_t> outputs;
+  const bool training = mode != CountMode::inference;
+  {
+    const Observe observe(ledger);
+    if (mode == CountMode::training_step) {
+      step(net, x, ledger, result, outputs);
+    } else {
+      result.fixed_bytes += memory_report(Device::meta).current;
+      outputs = ids(net.forward(x, {.training = training}));
+    }
   }
-  result.peak_bytes = memory_report(Device::meta).peak - before;
-  result.rows = ledger.rows();
+  result.peak_bytes = memory_report(Device::meta).peak - outside;
+  result.rows = ledger.take_rows();
+  mark_as_released(config, training, outputs, result.rows);
+  add_use(net, result);
   return result;
+}
+
+std::vector<std::string> unused_parameters(const NetConfig& config) {
+  return count_network(config, CountMode::inference).unused_names;
+}
+
+int64_t reported_parameters(const NetworkCount& count, const CountRule& rule) {
+  if (!rule.module_parameters) return count.parameters;
+  std::unordered_map<uint64_t, int64_t> names;     // of parameters that a known layer reads
+  std::unordered_map<uint64_t, uint64_t> viewed;  // view -> what it is a view of
+  for (const LedgerRow& row : count.rows) {
+    if (row.is_view() && !row.inputs.empty() && !row.outputs.empty())
+      viewed[row.outputs[0]] = viewed.contains(row.inputs[0]) ? viewed[row.inputs[0]] : row.inputs[0];
+    bool known = false;
+    for (const CountLine& line : rule.lines) known |= applies(line, row);
+    if (!known) continue;
+    for (uint64_t id : row.inputs) names[viewed.contains(id) ? viewed[id] : id] = row.module_names;
+  }
+  int64_t sum = 0;
+  for (const auto& [id, elements] : count.trained)
+    if (const auto found = names.find(id); found != names.end()) sum += elements * found->second;
+  return sum;
 }
 
 std::vector<ParameterTotal> parameters_by_scope(const NetConfig& config, int depth) {
   const Network net = make_network(config, {.device = Device::meta});
   std::vector<ParameterTotal> totals;
-  for (const auto& p : net.parameters.trainable()) {
-    size_t end = 0;
-    for (int d = 0; d < depth && end != std::string::npos; ++d) end = p->name.find('.', d == 0 ? 0 : end + 1);
-    const std::string scope = p->name.substr(0, end);
+  for (const nn::ParameterPtr& p : net.parameters.trainable()) {
+    const std::string scope = first_names(p->name, depth);
     if (totals.empty() || totals.back().scope != scope) totals.push_back({scope, 0});
     totals.back().parameters += p->value.numel();
   }

@@ -7,36 +7,48 @@
 #include <set>
 
 #include "experiments/data/nifti.h"
+#include "experiments/data/raster.h"
 #include "runtime/core/error.h"
+#include "runtime/ops/view.h"
 
 namespace voxlab {
 namespace {
 
 namespace fs = std::filesystem;
 
-bool is_nifti(const fs::path& file) {
-  const std::string name = file.filename().string();
-  return name.ends_with(".nii") || name.ends_with(".nii.gz");
-}
+constexpr std::string_view endings[] = {".nii.gz", ".nii", ".png"};
 
+// "ID.nii.gz" -> "ID"; empty when it is no label file.
 std::string stem_of(const fs::path& file) {
   const std::string name = file.filename().string();
-  return name.substr(0, name.rfind(".nii"));
+  for (std::string_view ending : endings)
+    if (name.ends_with(ending)) return name.substr(0, name.size() - ending.size());
+  return "";
 }
 
 struct LabelVolume {
   Tensor labels;  // (z, y, x) i64
   Spacing3 spacing{};
+  bool picture = false;
 };
 
+Volume read_volume(const fs::path& file, bool picture) {
+  if (!picture) return read_nifti(file).volume;
+  const Raster raster = read_raster(file, RasterUse::labels);
+  if (raster.lossy) fail(file.string(), "a JPEG's values are not exact labels; use PNG");
+  return raster.volume;
+}
+
 LabelVolume read_labels(const fs::path& file) {
-  const NiftiImage image = read_nifti(file);
-  const Tensor& voxels = image.volume.voxels;
+  const bool picture = is_raster(file);
+  const Volume volume = read_volume(file, picture);
+  const Tensor& voxels = volume.voxels;
   if (voxels.size(3) != 1)
     fail(file.string(), fmt::format("expected one label a voxel, got {}", voxels.size(3)));
   LabelVolume out{
       .labels = Tensor::empty({voxels.size(0), voxels.size(1), voxels.size(2)}, DType::i64),
-      .spacing = image.volume.spacing};
+      .spacing = volume.spacing,
+      .picture = picture};
   auto* to = out.labels.data<int64_t>();
   const std::vector<double> values = voxels.to_vector();
   for (size_t v = 0; v < values.size(); ++v) {
@@ -54,26 +66,29 @@ std::vector<LabelPair> match_labels(const fs::path& prediction, const fs::path& 
   if (fs::is_directory(prediction) != fs::is_directory(reference))
     fail(prediction.string(),
          fmt::format("a file and a folder cannot be compared ({})", reference.string()));
-  if (!fs::is_directory(reference)) return {{stem_of(reference), prediction, reference}};
+  if (!fs::is_directory(reference)) {
+    const std::string id = stem_of(reference);
+    return {{id.empty() ? reference.filename().string() : id, prediction, reference}};
+  }
   std::vector<LabelPair> pairs;
   std::set<std::string> used;
   for (const auto& entry : fs::directory_iterator(reference)) {
-    if (!is_nifti(entry.path())) continue;
     const std::string id = stem_of(entry.path());
+    if (id.empty()) continue;
     fs::path found;
-    for (const char* ending : {".nii.gz", ".nii"})
-      if (found.empty() && fs::exists(prediction / (id + ending)))
-        found = prediction / (id + ending);
+    for (std::string_view ending : endings)
+      if (found.empty() && fs::exists(prediction / (id + std::string(ending))))
+        found = prediction / (id + std::string(ending));
     if (found.empty())
       fail(prediction.string(), fmt::format("has no prediction for {}", entry.path().string()));
     used.insert(id);
     pairs.push_back({id, found, entry.path()});
   }
-  if (pairs.empty()) fail(reference.string(), "the folder holds no NIfTI file");
+  if (pairs.empty()) fail(reference.string(), "the folder holds no NIfTI or PNG file");
   std::sort(pairs.begin(), pairs.end(),
             [](const LabelPair& a, const LabelPair& b) { return a.id < b.id; });
   for (const auto& entry : fs::directory_iterator(prediction))
-    if (is_nifti(entry.path()) && !used.contains(stem_of(entry.path())))
+    if (!stem_of(entry.path()).empty() && !used.contains(stem_of(entry.path())))
       unmatched.push_back(entry.path().string());
   std::sort(unmatched.begin(), unmatched.end());
   return pairs;
@@ -105,6 +120,17 @@ std::vector<int64_t> labels_in(std::span<const LabelPair> pairs) {
   return {found.begin(), found.end()};
 }
 
+std::vector<CaseScores> score_labels(const std::string& id, const Tensor& prediction,
+                                     const Tensor& reference, const Spacing3& spacing, bool picture,
+                                     std::span<const Region> regions, std::span<const Rule> rules) {
+  if (!picture) return score_case(id, prediction, reference, spacing, regions, rules);
+  const auto flat = [](const Tensor& map) {
+    return reshape(map, {map.size(0) * map.size(1), map.size(2)});
+  };
+  return score_case(id, flat(prediction), flat(reference), std::span(spacing).last(2), regions,
+                    rules);
+}
+
 std::vector<std::vector<CaseScores>> evaluate(std::span<const LabelPair> pairs,
                                               std::span<const Region> regions,
                                               std::span<const Rule> rules) {
@@ -121,7 +147,8 @@ std::vector<std::vector<CaseScores>> evaluate(std::span<const LabelPair> pairs,
         fail(pair.prediction.string(),
              fmt::format("has another spacing than {}", pair.reference.string()));
     std::vector<CaseScores> scores =
-        score_case(pair.id, prediction.labels, reference.labels, reference.spacing, regions, rules);
+        score_labels(pair.id, prediction.labels, reference.labels, reference.spacing,
+                     reference.picture, regions, rules);
     for (size_t r = 0; r < rules.size(); ++r) all[r].push_back(std::move(scores[r]));
   }
   return all;

@@ -1,4 +1,4 @@
-// Scoring of label volumes against references.
+// Scoring of label volumes and label pictures (PNG) against references.
 #pragma once
 
 #include <filesystem>
@@ -29,6 +29,12 @@ std::vector<Region> label_regions(std::span<const int64_t> labels);      // by v
 
 // Labels other than 0 that occur in the references, by rising value.
 std::vector<int64_t> labels_in(std::span<const LabelPair> pairs);
+
+// Label maps (z, y, x) of one case. Those of a picture are scored as (y, x): in 3-d every pixel
+// would be surface, with nothing above and below; and distances are in pixels.
+std::vector<CaseScores> score_labels(const std::string& id, const Tensor& prediction,
+                                     const Tensor& reference, const Spacing3& spacing, bool picture,
+                                     std::span<const Region> regions, std::span<const Rule> rules);
 
 // One list of cases a rule, in order. Error when a pair lies on two grids.
 std::vector<std::vector<CaseScores>> evaluate(std::span<const LabelPair> pairs,

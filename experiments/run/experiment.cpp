@@ -3,6 +3,7 @@
 #include "experiments/config/bind.h"
 #include "experiments/metrics/rule.h"
 #include "experiments/run/demo_data.h"
+#include "experiments/run/regions.h"
 #include "runtime/core/error.h"
 
 namespace voxlab {
@@ -12,7 +13,7 @@ void expect(bool fine, const std::string& message) {
   if (!fine) fail("config", message);
 }
 
-// The file's table laid over the preset that its variant names.
+// The file's table laid over the presets that its variant and its train.loss.preset name.
 ConfigNode over_preset(const ConfigNode& node) {
   const ExperimentConfig defaults;
   const auto text_of = [&](std::string_view key, const std::string& otherwise) {
@@ -27,6 +28,11 @@ ConfigNode over_preset(const ConfigNode& node) {
   } catch (const Error& error) {
     const ConfigNode* at = node.find("variant") ? node.find("variant") : node.find("net");
     fail((at ? at : &node)->at.to_string(), error.what());
+  }
+  const ConfigNode* loss = node.find_path("train.loss.preset");
+  if (loss && loss->kind == NodeKind::text) {
+    const auto preset = parse_enum<train::LossPreset>(loss->text, loss->at.to_string());
+    set_path(base, "train.loss", to_node(train::LossConfig::named(preset)), loss->at);
   }
   merge(base, node);
   base.at = node.at;
@@ -50,8 +56,14 @@ void validate(const ExperimentConfig& c) {
       "train.checkpoint_every, validation_cases and validate_every must not be negative");
   expect(c.train.validate_every == 0 || c.train.validation_cases > 0,
          "train.validate_every needs train.validation_cases");
-  expect(c.train.loss.output == train::LossOutput::classes,
-         "train.loss.output: training on overlapping regions is not supported");
+  if (c.train.loss.output == train::LossOutput::regions) {
+    expect(!c.train.loss.regions.empty(),
+           "train.loss.output = \"regions\" needs train.loss.regions, the classes of each");
+    region_classes(c.train.loss.regions);
+  } else {
+    expect(c.train.loss.regions.empty(),
+           "train.loss.regions needs train.loss.output = \"regions\"");
+  }
   expect(c.test.step > 0 && c.test.step <= 1, "test.step must lie in (0, 1]");
   expect(c.test.checkpoint == "last" || c.test.checkpoint == "best",
          "test.checkpoint must be \"last\" or \"best\"");

@@ -9,10 +9,11 @@
 #include "experiments/config/bind.h"
 #include "experiments/config/parse.h"
 #include "experiments/data/nifti.h"
-#include "experiments/inference/sliding_window.h"
+#include "experiments/data/raster.h"
 #include "experiments/run/record.h"
 #include "runtime/core/error.h"
 #include "runtime/ops/view.h"
+#include "runtime/plan/plan.h"
 #include "runtime/train/checkpoint.h"
 
 namespace voxlab {
@@ -21,9 +22,10 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// "name.nii.gz" -> "name"; empty when it is no NIfTI file.
-std::string nifti_stem(const fs::path& file) {
+// "name.nii.gz" -> "name"; empty when it is no image file.
+std::string image_stem(const fs::path& file) {
   std::string name = file.filename().string();
+  if (is_raster(file)) return file.stem().string();
   for (std::string_view ending : {".nii.gz", ".nii"})
     if (name.ends_with(ending)) return name.substr(0, name.size() - ending.size());
   return "";
@@ -62,42 +64,48 @@ ModelCard card_of(const Dataset& dataset, const PreprocessPlan& plan) {
   return {.channels = dataset.channels, .classes = dataset.classes, .plan = plan};
 }
 
+RegionList predicted_regions(const ExperimentConfig& config) {
+  return config.train.loss.output == train::LossOutput::regions ? config.train.loss.regions
+                                                                : RegionList{};
+}
+
 WindowOptions window_options(const ExperimentConfig& config) {
-  return {.step = config.test.step,
-          .mirror_axes =
-              config.test.mirror ? config.train.augment.mirror_axes : std::vector<int64_t>{}};
+  return {
+      .step = config.test.step,
+      .mirror_axes = config.test.mirror ? config.train.augment.mirror_axes : std::vector<int64_t>{},
+      .regions = predicted_regions(config)};
 }
 
-Tensor predict_scores(const Network& network, const Tensor& image, const WindowOptions& options) {
-  const Device device = network.parameters.all().front()->value.device();
-  const Tensor volume = image.to(device);
-  const Shape one{1, image.size(0), image.size(1), image.size(2), image.size(3)};
-  const Tensor scores =
-      sliding_window(reshape(volume, one),
-                     [&](const Tensor& patches) {
-                       return network.forward(patches, {.all_outputs = false}).front();
-                     },
-                     {.patch = network.patch,
-                      .step = options.step,
-                      .mirror_axes = options.mirror_axes,
-                      .activation = OutputActivation::softmax});
-  return reshape(scores, Shape{image.size(0), image.size(1), image.size(2), scores.size(4)});
+Predictor predictor_of(const Network& network) {
+  const auto planned = std::make_shared<PlannedForward>(
+      [forward = network.forward](const Tensor& x) { return forward(x, {.all_outputs = false}); });
+  return {.infer = [planned](const Tensor& patches) { return (*planned)(patches).front(); },
+          .patch = network.patch,
+          .device = network.parameters.all().front()->value.device()};
 }
 
-Tensor classes_of(const Tensor& scores) {
-  Tensor classes = Tensor::empty({scores.size(0), scores.size(1), scores.size(2)}, DType::u8);
-  const int64_t k = scores.size(3);
-  const auto* from = scores.data<float>();
-  auto* to = classes.data<uint8_t>();
-  for (int64_t v = 0; v < classes.numel(); ++v, from += k)
-    to[v] = static_cast<uint8_t>(std::max_element(from, from + k) - from);
-  return classes;
+Tensor predict_scores(const Predictor& predictor, const Tensor& image, const WindowOptions& options) {
+  Tensor volume = image.to(predictor.device);
+  SlidingWindowOptions window{.patch = predictor.patch,
+                              .step = options.step,
+                              .mirror_axes = options.mirror_axes,
+                              .activation = options.regions.empty() ? OutputActivation::softmax
+                                                                  : OutputActivation::sigmoid};
+  if (predictor.patch.size() == 2) {
+    // Slice by slice: the volume is a batch of pictures, and z no axis to mirror.
+    std::erase(window.mirror_axes, 0);
+    for (int64_t& axis : window.mirror_axes) --axis;
+  } else {
+    volume = reshape(volume, {1, image.size(0), image.size(1), image.size(2), image.size(3)});
+  }
+  const Tensor scores = sliding_window(volume, predictor.infer, window);
+  return reshape(scores, {image.size(0), image.size(1), image.size(2), scores.size(-1)});
 }
 
-Tensor predict_classes(const Network& network, const PreprocessPlan& plan, const Case& which,
+Tensor predict_classes(const Predictor& predictor, const PreprocessPlan& plan, const Case& which,
                        const WindowOptions& options) {
-  return restore_classes(predict_scores(network, which.image, options), which.geometry,
-                         plan.score_order);
+  return restore_classes(predict_scores(predictor, which.image, options), which.geometry,
+                         plan.score_order, region_classes(options.regions));
 }
 
 TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Device device) {
@@ -118,7 +126,12 @@ TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Devi
                      checkpoint == "best" ? " (kept only when training validates)" : ""));
   model.network = make_network(model.config.net, {.device = device});
   train::load_checkpoint(file, model.network.parameters, nullptr);
+  model.predictor = predictor_of(model.network);
   return model;
+}
+
+std::string label_file_name(const std::string& id, const fs::path& image) {
+  return id + (is_raster(image) ? ".png" : ".nii.gz");
 }
 
 void write_labels(const fs::path& file, const Tensor& classes,
@@ -128,6 +141,7 @@ void write_labels(const fs::path& file, const Tensor& classes,
   auto* to = labels.data<int32_t>();
   for (int64_t v = 0; v < classes.numel(); ++v)
     to[v] = static_cast<int32_t>(values.at(from[v]).value);
+  if (is_raster(grid_of)) return write_label_png(file, labels);
   const bool small = values.back().value < 256;
   write_nifti_like(file, labels, read_nifti_header(grid_of),
                    small ? NiftiType::uint8 : NiftiType::int32);
@@ -143,16 +157,17 @@ std::vector<PredictionInput> prediction_inputs(const std::vector<fs::path>& path
       continue;
     }
     for (const auto& entry : fs::directory_iterator(path))
-      if (!nifti_stem(entry.path()).empty()) files.push_back(entry.path());
+      if (!image_stem(entry.path()).empty()) files.push_back(entry.path());
     std::sort(files.begin() + static_cast<std::ptrdiff_t>(before), files.end());
-    if (files.size() == before) fail(path.string(), "the folder holds no NIfTI file");
+    if (files.size() == before) fail(path.string(), "the folder holds no NIfTI, PNG or JPEG file");
   }
   std::vector<PredictionInput> inputs;
   std::map<std::string, std::map<int64_t, fs::path>> parts;
   for (const fs::path& file : files) {
-    std::string stem = nifti_stem(file);
-    if (stem.empty()) fail(file.string(), "only .nii and .nii.gz are read");
-    const int64_t channel = take_channel(stem, channels);
+    std::string stem = image_stem(file);
+    if (stem.empty()) fail(file.string(), "only .nii, .nii.gz, .png and .jpg are read");
+    // A picture in colour has every channel, whatever number its name ends in.
+    const int64_t channel = is_raster(file) && channels > 1 ? -1 : take_channel(stem, channels);
     auto& part = parts[stem];
     if (part.empty()) inputs.push_back({.id = stem, .images = {}});
     if (!part.emplace(channel, file).second)
@@ -179,8 +194,9 @@ PredictedFile predict_file(const TrainedModel& model, const PredictionInput& inp
   Dataset dataset{.channels = model.card.channels, .classes = model.card.classes};
   const Case which = load_case(dataset, {.id = input.id, .images = input.images}, model.card.plan);
   fs::create_directories(folder);
-  PredictedFile out{.file = folder / (input.id + ".nii.gz"), .warnings = which.warnings};
-  write_labels(out.file, predict_classes(model.network, model.card.plan, which, options),
+  PredictedFile out{.file = folder / label_file_name(input.id, input.images.front()),
+                    .warnings = which.warnings};
+  write_labels(out.file, predict_classes(model.predictor, model.card.plan, which, options),
                model.card.classes, input.images.front());
   return out;
 }

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "experiments/data/cases.h"
+#include "experiments/inference/sliding_window.h"
+#include "experiments/run/regions.h"
 #include "experiments/run/train_config.h"
 #include "nets/zoo.h"
 
@@ -27,21 +29,31 @@ ModelCard card_of(const Dataset& dataset, const PreprocessPlan& plan);
 struct WindowOptions {
   double step = 0.5;                 // between windows, as a share of the patch
   std::vector<int64_t> mirror_axes;  // averaged over all their subsets; empty: none
+  RegionList regions;                // what the network's channels are; empty: classes
 };
+// The regions that a network of this configuration predicts; empty: classes.
+RegionList predicted_regions(const ExperimentConfig& config);
 // The test settings of a configuration: mirroring along the axes that training flips.
 WindowOptions window_options(const ExperimentConfig& config);
 
-// image (D, H, W, C) f32, preprocessed -> class probabilities (D, H, W, K) f32: softmax, then the
-// Gaussian mean over windows, as nnU-Net v1.
-Tensor predict_scores(const Network& network, const Tensor& image, const WindowOptions& options);
+// A network that is done with training, as a function of patches.
+struct Predictor {
+  PatchNetwork infer;
+  std::vector<int64_t> patch;  // what it takes: {D, H, W} or {H, W}
+  Device device = Device::cpu;
+};
+// By plans of the parameters as they are now: the finest output alone.
+Predictor predictor_of(const Network& network);
 
-// The class of the largest score at every voxel, (D, H, W) u8; the first of equals.
-Tensor classes_of(const Tensor& scores);
+// image (D, H, W, C) f32, preprocessed -> probabilities (D, H, W, K) f32: softmax, or sigmoid of
+// regions, then the Gaussian mean over windows, as nnU-Net v1.
+Tensor predict_scores(const Predictor& predictor, const Tensor& image, const WindowOptions& options);
 
 // A network with its parameters and all that is needed to use it on a file.
 struct TrainedModel {
   ExperimentConfig config;
   Network network;
+  Predictor predictor;
   ModelCard card;
 };
 // From a run's folder; `checkpoint` is "last" or "best".
@@ -49,10 +61,13 @@ TrainedModel load_model(const std::filesystem::path& run, const std::string& che
                         Device device = Device::cpu);
 
 // Class indices (z, y, x) u8 on the grid of the file that `which` came from.
-Tensor predict_classes(const Network& network, const PreprocessPlan& plan, const Case& which,
+Tensor predict_classes(const Predictor& predictor, const PreprocessPlan& plan, const Case& which,
                        const WindowOptions& options);
 
-// Writes label values on the grid of `grid_of` (an image file), with its very header.
+// "ID.png" for a picture, else "ID.nii.gz".
+std::string label_file_name(const std::string& id, const std::filesystem::path& image);
+
+// Writes label values on the grid of `grid_of` (an image file): NIfTI with its very header, or PNG.
 void write_labels(const std::filesystem::path& file, const Tensor& classes,
                   const std::vector<LabelClass>& values, const std::filesystem::path& grid_of);
 

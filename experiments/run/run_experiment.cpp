@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "experiments/data/raster.h"
 #include "experiments/metrics/score_json.h"
 #include "experiments/report/image.h"
 #include "experiments/run/count.h"
@@ -49,10 +50,11 @@ void add_latency(Results& results, const Network& network) {
   for (int64_t size : network.patch) shape.push_back(size);
   shape.push_back(network.in_channels);
   const Tensor x = Tensor::full(shape, 0.5, DType::f32, device);
+  const Predictor predictor = predictor_of(network);
   std::vector<double> seconds;
   for (int64_t i = 0; i <= repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
-    network.forward(x, {.all_outputs = false});
+    predictor.infer(x);
     if (i > 0)
       seconds.push_back(
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -62,7 +64,7 @@ void add_latency(Results& results, const Network& network) {
       .value = seconds[seconds.size() / 2],
       .unit = "s",
       .source =
-          fmt::format("one patch, the forward pass alone; {}; median of {}, spread is the range",
+          fmt::format("one patch, the forward pass alone, by a plan; {}; median of {}, spread is the range",
                       setting("f32"), repeats),
       .spread = seconds.back() - seconds.front(),
       .n = repeats};
@@ -83,17 +85,23 @@ void add_training(Results& results, const ExperimentConfig& config, const TrainR
                      .n = std::min<int64_t>(20, trained.steps)};
 }
 
+// Distances are millimetres, but for rules that ignore the spacing and for pictures, which have
+// none.
 void add_scores(Results& results, const Rule& rule, const std::vector<CaseScores>& cases) {
+  const bool voxels = rule.spacing == SpacingRule::voxels || cases.front().spacing.size() == 2;
   const Summary summary = summarise(cases);
   for (const char* name : {"dice", "jaccard", "hd95", "assd"}) {
     const auto found = summary.over_regions.find(name);
     if (found == summary.over_regions.end()) continue;
     const bool length = std::string_view(name) == "hd95" || std::string_view(name) == "assd";
-    results[name] = {.value = found->second.mean,
-                     .unit = length ? "mm" : "",
-                     .source = fmt::format("rule {}; mean over {} test case(s), then over classes",
-                                           rule.name, cases.size()),
-                     .n = static_cast<int64_t>(cases.size())};
+    results[name + std::string(length && voxels ? "_voxels" : "")] = {
+        .value = found->second.mean,
+        .unit = !length  ? ""
+                : voxels ? "voxel"
+                         : "mm",
+        .source = fmt::format("rule {}; mean over {} test case(s), then over classes", rule.name,
+                              cases.size()),
+        .n = static_cast<int64_t>(cases.size())};
   }
 }
 
@@ -141,23 +149,26 @@ void write_picture(const std::filesystem::path& file, const Volume& image, const
 std::vector<CaseScores> test(const ExperimentConfig& config, const TrainingData& data,
                              const Network& network, const RunFolder& folder,
                              const std::function<void(std::string_view)>& note) {
-  const std::vector<Region> regions = class_regions(data.dataset.classes);
+  const std::vector<Region> regions =
+      scored_regions(data.dataset.classes, predicted_regions(config));
   const std::array<Rule, 1> rules{metric_rule(config.test.rule)};
   std::vector<CaseScores> scores;
+  const Predictor predictor = predictor_of(network);
   std::filesystem::create_directories(folder.file("predictions"));
   for (const DatasetCase& each : data.test) {
     const Case which =
         load_case(data.dataset, each, data.plan, folder.path().parent_path() / "cache");
     for (const std::string& warning : which.warnings) note(warning);
-    const Tensor predicted = predict_classes(network, data.plan, which, window_options(config));
-    write_labels(folder.file("predictions") / (each.id + ".nii.gz"), predicted,
-                 data.dataset.classes, each.images.front());
+    const Tensor predicted = predict_classes(predictor, data.plan, which, window_options(config));
+    write_labels(folder.file("predictions") / label_file_name(each.id, each.images.front()),
+                 predicted, data.dataset.classes, each.images.front());
     if (each.label.empty()) continue;
     const RawCase raw = read_case(data.dataset, each);
     if (scores.empty())
       write_picture(folder.file("prediction.png"), raw.volume, raw.labels, predicted);
-    scores.push_back(
-        score_case(each.id, predicted, raw.labels, raw.volume.spacing, regions, rules).front());
+    scores.push_back(score_labels(each.id, predicted, raw.labels, raw.volume.spacing,
+                                  is_raster(each.images.front()), regions, rules)
+                         .front());
   }
   return scores;
 }

@@ -29,16 +29,21 @@ struct SweepAxis {
 };
 
 // Published rows beside ours: rows[value of the row's axes, joined by '/'] = method in the table of
-// the paper, columns[our column] = key in that row where the default key is not the right one.
+// the paper, columns[our column] = key in that row where the default key is not the right one ("":
+// no such figure), factors[our column] = 100 where the paper prints 0.874 for our 87.4 %. A method
+// may stand in another table of the file, "TABLE: METHOD", and end in " [KEY=VALUE]" where several
+// rows have its name.
 struct PublishedSpec {
   std::string table;  // "unetr_pp/ablation_epa": file and table id; empty: none
   std::map<std::string, std::string> rows;
   std::map<std::string, std::string> columns;
+  std::map<std::string, double> factors;
   template <class Self, class V>
   static void visit(Self& s, V&& v) {
     v("table", s.table);
     v("rows", s.rows);
     v("columns", s.columns);
+    v("factors", s.factors);
   }
 };
 
@@ -46,12 +51,14 @@ struct TableSpec {
   std::string title;
   std::vector<std::string> rows;  // axes; the remaining ones are repetitions. Default: all but seed
   std::vector<std::string> columns;  // names of figures
+  std::string rule = "mac";          // how --dry-run counts operations: a rule of `voxlab count`
   PublishedSpec published;
   template <class Self, class V>
   static void visit(Self& s, V&& v) {
     v("title", s.title);
     v("rows", s.rows);
     v("columns", s.columns);
+    v("rule", s.rule);
     v("published", s.published);
   }
 };

@@ -31,13 +31,19 @@ struct NetworkWork::State {
 
   void train_step() {
     train::train_step(net.forward, net.parameters, *optimizer, input, labels,
-                      {.loss = train::LossConfig::nnunet(false),
+                      {.loss = timing_loss(net.classes),
                        .lr = optimizer->config().lr,
                        .precision = options.dtype,
                        .phase = {.training = true, .seed = 1, .step = step++},
                        .before_backward = backward_hook});
   }
 };
+
+train::LossConfig timing_loss(int64_t classes) {
+  train::LossConfig loss = train::LossConfig::nnunet(false);
+  loss.background = classes < 2;  // a single class has no background to leave out
+  return loss;
+}
 
 NetworkWork::NetworkWork(const NetConfig& config, const WorkOptions& options) : state_(std::make_unique<State>()) {
   state_->options = options;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "nets/zoo.h"
+#include "runtime/train/loss.h"
 
 namespace voxlab {
 
@@ -17,6 +18,9 @@ struct WorkOptions {
   int64_t batch = 1;
   bool plan = true;         // inference by a plan; false: op by op
 };
+
+// The loss of a training step that is measured or counted: nnU-Net's, whatever the network trains with.
+train::LossConfig timing_loss(int64_t classes);
 
 // One repetition of the work. Inference: image in, logits of the finest output out. Training step: forward,
 // loss of every output (cross entropy + soft Dice a sample, weights halving), backward, gradient

@@ -28,7 +28,8 @@ double now() {
 }
 
 // The cases that a list names, out of all of the dataset.
-std::vector<DatasetCase> listed(const Dataset& dataset, const fs::path& list) {
+std::vector<DatasetCase> listed(const Dataset& dataset, const fs::path& path) {
+  const fs::path list = fs::exists(path) ? path : dataset.root / path;
   std::vector<DatasetCase> found;
   for (const std::string& id : read_case_list(list)) {
     const DatasetCase* which = nullptr;
@@ -62,22 +63,28 @@ void check_network(const ExperimentConfig& config, const Dataset& dataset) {
   if (net.in_channels != channels)
     fail(config.net.net + ".in_channels", fmt::format("is {}, but {} has {} channel(s)", net.in_channels,
                                              dataset.root.string(), channels));
-  if (net.classes != dataset.class_count())
+  const RegionList regions = predicted_regions(config);
+  scored_regions(dataset.classes, regions);  // refuses classes that are not there
+  if (!regions.empty() && net.classes != static_cast<int64_t>(regions.size()))
+    fail(config.net.net + ".classes", fmt::format("is {}, but train.loss.regions has {}", net.classes, regions.size()));
+  if (regions.empty() && net.classes != dataset.class_count())
     fail(config.net.net + ".classes", fmt::format("is {}, but {} has {}, background included", net.classes,
                                          dataset.root.string(), dataset.class_count()));
 }
 
-// Mean hard Dice over classes and cases on the preprocessed grid, one window after the other, no
+// Mean hard Dice over classes or regions and cases on the preprocessed grid, one window after the other, no
 // mirroring. A class that neither has counts nowhere.
-double validation_dice(const Network& network, const std::vector<Case>& cases) {
+double validation_dice(const Network& network, const std::vector<Case>& cases, const RegionList& regions,
+                       std::span<const Region> scored) {
   double sum = 0;
   int64_t count = 0;
+  const Predictor predictor = predictor_of(network);
   for (const Case& each : cases) {
-    const Tensor predicted = classes_of(predict_scores(network, each.image, {}));
-    for (int64_t c = 1; c < network.classes; ++c) {
-      const std::array<int64_t, 1> label{c};
-      const double d =
-          dice(count_overlap(mask_of_labels(predicted, label), mask_of_labels(each.label, label)));
+    const Tensor scores = predict_scores(predictor, each.image, {.regions = regions});
+    const Tensor predicted = classes_of(scores, region_classes(regions));
+    for (const Region& region : scored) {
+      const double d = dice(count_overlap(mask_of_labels(predicted, region.labels),
+                                          mask_of_labels(each.label, region.labels)));
       if (std::isnan(d)) continue;
       sum += d;
       ++count;
@@ -107,8 +114,7 @@ class Trainer {
       elapsed_ = line.value("seconds", elapsed_);
     const double started = now() - elapsed_;
     Progress bar("train", config_.train.steps, step_, progress);
-    const Size3 patch{network_.patch.at(0), network_.patch.at(1), network_.patch.at(2)};
-    const PatchSampler sampler(data_.train, {.patch = patch,
+    const PatchSampler sampler(data_.train, {.patch = network_.patch,
                                              .batch = config_.train.batch,
                                              .foreground = config_.train.foreground,
                                              .augment = config_.train.augment,
@@ -192,7 +198,9 @@ class Trainer {
   }
 
   double validate() {
-    const double dice = validation_dice(network_, data_.validation);
+    const RegionList regions = predicted_regions(config_);
+    const double dice =
+        validation_dice(network_, data_.validation, regions, scored_regions(data_.dataset.classes, regions));
     if (!best_dice_ || dice > *best_dice_) {
       best_dice_ = dice;
       write("best");

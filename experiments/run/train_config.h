@@ -16,7 +16,8 @@ namespace voxlab {
 struct DataConfig {
   std::string
       source;  // a dataset folder, "colin27" (Debian's mricron-data) or "phantom" (generated)
-  std::string train_list;  // file of case ids, one a line; empty: the dataset's own training cases
+  // Files of case ids, one a line, by path or inside the dataset folder; empty: the dataset's own.
+  std::string train_list;
   std::string test_list;
   PreprocessConfig preprocess;
   template <class Self, class V>

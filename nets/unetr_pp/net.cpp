@@ -8,7 +8,6 @@
 #include "runtime/ops/copy.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/softmax.h"
-#include "runtime/ops/unary.h"
 #include "runtime/ops/view.h"
 
 namespace voxlab::unetr_pp {
@@ -18,7 +17,6 @@ using nn::Builder;
 using nn::Init;
 using nn::Phase;
 
-nn::Conv::Options conv3(int64_t in, int64_t out) { return {.in = in, .out = out, .padding = {1}}; }
 nn::Conv::Options pointwise(int64_t in, int64_t out, bool bias) {
   return {.in = in, .out = out, .kernel = {1, 1, 1}, .bias = bias};
 }
@@ -38,27 +36,6 @@ bool in_encoder(Attention a) { return a == Attention::both || a == Attention::en
 bool in_decoder(Attention a) { return a == Attention::both || a == Attention::decoder; }
 
 }  // namespace
-
-// ---- residual convolution block ----
-
-ResBlock::ResBlock(const Builder& b, int64_t in, int64_t out, nn::NormKind norm)
-    : scope_(b.leaf()),
-      conv1_(b / "conv1", conv3(in, out)),
-      conv2_(b / "conv2", conv3(out, out)),
-      norm1_(b / "norm1", {.kind = norm, .channels = out, .affine = norm == nn::NormKind::batch}),
-      norm2_(b / "norm2", {.kind = norm, .channels = out, .affine = norm == nn::NormKind::batch}) {
-  if (in == out) return;
-  conv3_.emplace(b / "conv3", pointwise(in, out, false));
-  norm3_.emplace(b / "norm3", nn::Norm::Options{.kind = norm, .channels = out, .affine = norm == nn::NormKind::batch});
-}
-
-Tensor ResBlock::operator()(const Tensor& x, const Phase& phase) const {
-  const Scope scope(scope_);
-  Tensor y = leaky_relu(norm1_(conv1_(x), phase));
-  y = norm2_(conv2_(y), phase);
-  const Tensor residual = conv3_ ? (*norm3_)((*conv3_)(x), phase) : x;
-  return leaky_relu(add(y, residual));
-}
 
 // ---- efficient paired attention ----
 
@@ -149,7 +126,7 @@ Tensor Epa::operator()(const Tensor& x, const Phase& phase) const {
 Block::Block(const Builder& b, const Config& c, const Epa::Options& o, bool attention)
     : scope_(b.leaf()),
       conv51_(b / "conv51", o.width, o.width, nn::NormKind::batch),
-      drop_(b / "drop", c.conv_dropout, true),
+      drop_(b / "drop", c.conv_dropout, DropUnit::channel),
       conv8_(b / "conv8", pointwise(o.width, o.width, true)) {
   if (attention)
     attend_.emplace(Attend{.position = b.parameter("pos_embed", {1, o.tokens, o.width}, Init::zeros()),

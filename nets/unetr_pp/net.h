@@ -4,25 +4,13 @@
 #include <memory>
 #include <optional>
 
+#include "nets/blocks/unetr_blocks.h"
 #include "nets/unetr_pp/config.h"
 #include "runtime/nn/layers.h"
 
 namespace voxlab::unetr_pp {
 
-// Two 3x3x3 convolutions with norms and leaky ReLU 0.01, and a residual path (1x1x1 convolution and norm
-// where the width changes).
-class ResBlock {
- public:
-  ResBlock(const nn::Builder& b, int64_t in, int64_t out, nn::NormKind norm);
-  Tensor operator()(const Tensor& x, const nn::Phase& phase) const;
-
- private:
-  std::string scope_;
-  nn::Conv conv1_, conv2_;
-  nn::Norm norm1_, norm2_;
-  std::optional<nn::Conv> conv3_;
-  std::optional<nn::Norm> norm3_;
-};
+using blocks::ResBlock;
 
 // Efficient paired attention (EPA), a channel and a spatial branch on one query and key:
 // x (B, N, C) -> (B, N, C).

@@ -1,44 +1,45 @@
 #include "runtime/analyze/ledger.h"
 
-#include <unordered_map>
-
-#include "runtime/core/error.h"
+#include <unordered_set>
 
 namespace voxlab {
 namespace {
 
-using When = CountLine::When;
-
-// Products count one per multiply-add.
-std::vector<CountLine> products() {
-  std::vector<CountLine> lines;
-  for (std::string_view op : {"conv", "conv_transpose", "conv_dgrad", "conv_wgrad", "linear", "matmul"})
-    lines.push_back({.op = op});
-  return lines;
+// The value of `key` in an op's attributes as text, up to the next blank; "" when it has no such key.
+std::string attribute(const std::string& attributes, std::string_view key) {
+  for (size_t at = 0; at < attributes.size();) {
+    const size_t end = std::min(attributes.find(' ', at), attributes.size());
+    if (attributes.compare(at, key.size(), key) == 0 && attributes[at + key.size()] == '=')
+      return attributes.substr(at + key.size() + 1, end - at - key.size() - 1);
+    at = end + 1;
+  }
+  return "";
 }
 
-// fvcore 0.1.5 (fvcore/nn/jit_handles.py): a norm counts per element of its input, 5 with affine
-// parameters and 4 without; batch norm 5 in training mode, 2 in evaluation (1 without affine
-// parameters). Everything else is unsupported and counts nothing.
-std::vector<CountLine> fvcore_lines() {
-  std::vector<CountLine> lines = products();
-  for (std::string_view op : {"layer_norm", "group_norm", "batch_norm"}) {
-    lines.push_back({When::affine, op, Quantity::in_elements, 5});
-    lines.push_back({When::plain, op, Quantity::in_elements, 4});
+int64_t positions(const Meta& m) { return m.shape.rank() == 0 || m.shape[-1] == 0 ? 1 : m.numel() / m.shape[-1]; }
+
+std::string variant_of(const CallEvent& e, const std::string& attributes) {
+  if (e.op.name == "group_norm") return e.out[1].shape[-1] == e.in[0].shape[-1] ? "instance" : "group";
+  if (e.op.name == "resize") {
+    const int axes = e.in[0].shape.rank() - 2;
+    if (attribute(attributes, "mode") == "nearest") return "nearest" + std::to_string(axes) + "d";
+    // nn.UpsamplingBilinear2d, a class of its own, is the one with aligned corners.
+    if (axes == 2) return attribute(attributes, "align_corners") == "true" ? "aligned_bilinear2d" : "bilinear2d";
+    return axes == 3 ? "trilinear3d" : "linear1d";
   }
-  lines.push_back({When::affine, "batch_norm_inference", Quantity::in_elements, 2});
-  lines.push_back({When::plain, "batch_norm_inference", Quantity::in_elements, 1});
-  return lines;
+  return attribute(attributes, "kind");
 }
 
-double quantity(Quantity q, const LedgerRow& row) {
-  switch (q) {
-    case Quantity::macs: return static_cast<double>(row.cost.macs);
-    case Quantity::flops: return static_cast<double>(row.cost.flops);
-    case Quantity::in_elements: return static_cast<double>(row.in_elements);
-    case Quantity::out_elements: return static_cast<double>(row.out_elements);
-  }
-  return 0;
+Written usual_writing(std::string_view op) {
+  if (op == "resize") return Written::function;
+  for (std::string_view expression : {"matmul", "binary", "softmax", "reduce"})
+    if (op == expression) return Written::expression;
+  return Written::layer;
+}
+
+void append_ids(std::vector<uint64_t>& ids, const Tensors& tensors) {
+  ids.reserve(tensors.size());
+  for (const Tensor& t : tensors) ids.push_back(t.id());
 }
 
 }  // namespace
@@ -48,67 +49,43 @@ void Ledger::on_call(const CallEvent& e) {
   row.scope = e.scope;
   row.op = e.op.name;
   row.attributes = e.op.describe(e.attrs);
+  row.variant = variant_of(e, row.attributes);
+  row.written = usual_writing(row.op);
   row.kernel = e.kernel;
   if (e.op.view == nullptr) row.cost = e.op.cost(e.attrs, e.in, e.out);
-  row.in_elements = e.in.empty() ? 0 : e.in[0].numel();
-  row.out_elements = e.out.empty() ? 0 : e.out[0].numel();
+  if (!e.in.empty()) {
+    row.in_elements = e.in[0].numel();
+    row.in_positions = positions(e.in[0]);
+  }
+  if (!e.out.empty()) {
+    row.out_elements = e.out[0].numel();
+    row.out_positions = positions(e.out[0]);
+  }
+  const bool third = e.inputs.size() > 2 && static_cast<bool>(e.inputs[2]);
+  if (third && (row.op == "conv" || row.op == "conv_transpose" || row.op == "linear"))
+    row.bias_elements = e.inputs[2].numel();
   row.affine = e.inputs.size() > 1 && static_cast<bool>(e.inputs[1]);
-  row.backward = backward_;
+  row.part = part_;
   row.seconds = e.seconds;
   if (!e.outputs.empty()) row.memory_after = memory_report(e.outputs[0].device()).current;
+  append_ids(row.inputs, e.inputs);
+  append_ids(row.outputs, e.outputs);
   rows_.push_back(std::move(row));
 }
 
-const std::vector<CountRule>& count_rules() {
-  static const std::vector<CountRule> rules = {
-      {.name = "mac", .convention = "multiply-adds of convolutions and matrix products", .quantity = Quantity::macs},
-      {.name = "flop",
-       .convention = "2 per multiply-add, plus elementwise work, norms and softmax",
-       .quantity = Quantity::flops},
-      {.name = "fvcore",
-       .convention = "as fvcore 0.1.5 counts: 1 per multiply-add, norms 5 per element (4 without affine parameters; "
-                     "batch norm 2 in evaluation)",
-       .lines = fvcore_lines()}};
-  return rules;
+bool LedgerRow::is(std::string_view name) const {
+  const size_t n = op.size();
+  return name == op || (name.starts_with(op) && name.size() > n && name[n] == '.' && name.substr(n + 1) == variant);
 }
 
-const CountRule& count_rule(std::string_view name) {
-  std::string known;
-  for (const CountRule& rule : count_rules()) {
-    if (rule.name == name) return rule;
-    known += (known.empty() ? "" : ", ") + std::string(rule.name);
+void mark_returned(std::vector<LedgerRow>& rows, std::span<const uint64_t> outputs) {
+  std::unordered_set<uint64_t> needed(outputs.begin(), outputs.end());
+  for (size_t i = rows.size(); i-- > 0;) {
+    LedgerRow& row = rows[i];
+    row.returned = false;
+    for (uint64_t id : row.outputs) row.returned |= needed.contains(id);
+    if (row.returned) needed.insert(row.inputs.begin(), row.inputs.end());
   }
-  fail("count", "rule '" + std::string(name) + "' is none of " + known);
-}
-
-double count(const CountRule& rule, const LedgerRow& row) {
-  if (rule.lines.empty()) return quantity(rule.quantity, row);
-  double sum = 0;
-  for (const CountLine& line : rule.lines) {
-    if (line.op != row.op) continue;
-    if (line.when == When::affine && !row.affine) continue;
-    if (line.when == When::plain && row.affine) continue;
-    sum += line.factor * quantity(line.quantity, row);
-  }
-  return sum;
-}
-
-std::vector<CountTotal> totals(const std::vector<LedgerRow>& rows, const CountRule& rule, int depth) {
-  std::vector<CountTotal> out;
-  std::unordered_map<std::string, size_t> index;
-  for (const LedgerRow& row : rows) {
-    size_t end = 0;
-    for (int d = 0; d < depth && end != std::string::npos; ++d)
-      end = row.scope.find('.', d == 0 ? 0 : end + 1);
-    const std::string scope = depth == 0 ? "" : row.scope.substr(0, end);
-    const auto [at, fresh] = index.try_emplace(scope, out.size());
-    if (fresh) out.push_back({.scope = scope});
-    CountTotal& total = out[at->second];
-    total.count += count(rule, row);
-    total.bytes += row.cost.bytes;
-    total.seconds += row.seconds;
-  }
-  return out;
 }
 
 }  // namespace voxlab

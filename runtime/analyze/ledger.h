@@ -2,6 +2,7 @@
 // paper-size network is counted in milliseconds, and on real tensors, where it also times each call.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -9,18 +10,37 @@
 
 namespace voxlab {
 
+// The parts of a training step; an inference is all forward.
+enum class Part : uint8_t { forward, loss, backward };
+
+// How the code that a counting tool reads writes a call: as a module (nn.Conv3d), as a function of torch or
+// torch.nn.functional, or as an operator or method (a @ b, a.softmax(-1)) or several smaller steps.
+enum class Written : uint8_t { layer, function, expression };
+
 struct LedgerRow {
   std::string scope;
   std::string_view op;
-  std::string attributes;    // of the op, as text
-  std::string kernel;        // implementation name; "meta" or "view" when nothing ran
+  std::string variant;     // what counting tools tell apart: "gelu", "add", "instance", "bilinear2d"; or ""
+  std::string attributes;  // of the op, as text
+  std::string kernel;      // implementation name; "meta" or "view" when nothing ran
   Cost cost;
   int64_t in_elements = 0;   // of the first input
   int64_t out_elements = 0;  // of the first output
-  bool affine = false;       // a norm with weight and bias
-  bool backward = false;     // called while a gradient was being computed
-  double seconds = 0;        // 0 unless timed
-  int64_t memory_after = 0;  // bytes of live tensors after the call
+  int64_t in_positions = 0;  // the same without the channels
+  int64_t out_positions = 0;
+  int64_t bias_elements = 0;  // of a convolution's or linear layer's bias
+  bool affine = false;        // a norm with weight and bias
+  Part part = Part::forward;
+  bool returned = true;                   // a returned output depends on it; false after mark_returned found none
+  Written written = Written::layer;       // matmul, binary ops and softmax: expression; resize: function
+  int64_t module_names = 1;               // under how many names the module tree holds the layer
+  double seconds = 0;                     // 0 unless timed
+  int64_t memory_after = 0;               // bytes of live tensors after the call
+  std::vector<uint64_t> inputs, outputs;  // identities of the tensors
+
+  bool backward() const { return part == Part::backward; }
+  bool is_view() const { return cost.bytes == 0; }
+  bool is(std::string_view name) const;  // "unary", or with the variant "unary.gelu"
 };
 
 class Ledger final : public Observer {
@@ -29,47 +49,19 @@ class Ledger final : public Observer {
   explicit Ledger(Timing timing = Timing::off) : timing_(timing) {}
   void on_call(const CallEvent& event) override;
   bool wants_time() const override { return timing_ == Timing::on; }
-  void begin_backward() { backward_ = true; }
+  void begin(Part part) { part_ = part; }
 
   const std::vector<LedgerRow>& rows() const { return rows_; }
+  std::vector<LedgerRow> take_rows() { return std::move(rows_); }
 
  private:
   Timing timing_;
-  bool backward_ = false;
+  Part part_ = Part::forward;
   std::vector<LedgerRow> rows_;
 };
 
-// ---- counting rules ----
-
-enum class Quantity : uint8_t { macs, flops, in_elements, out_elements };
-
-// One line of a rule: `factor` times a quantity of every call of an op. `condition` narrows it.
-struct CountLine {
-  enum class When : uint8_t { always, affine, plain } when = When::always;
-  std::string_view op;
-  Quantity quantity = Quantity::macs;
-  double factor = 1;
-};
-
-struct CountRule {
-  std::string_view name;
-  std::string_view convention;  // one sentence for table headers
-  std::vector<CountLine> lines;  // empty: `quantity` of every op
-  Quantity quantity = Quantity::macs;
-};
-
-const std::vector<CountRule>& count_rules();
-const CountRule& count_rule(std::string_view name);  // Error naming the rules there are
-double count(const CountRule& rule, const LedgerRow& row);
-
-struct CountTotal {
-  std::string scope;
-  double count = 0;
-  int64_t bytes = 0;
-  double seconds = 0;
-};
-
-// Totals by the first `depth` names of the scope, in order of first appearance; depth 0 is one total.
-std::vector<CountTotal> totals(const std::vector<LedgerRow>& rows, const CountRule& rule, int depth);
+// Sets `returned` of every row: whether one of the tensors with these identities depends on it. A traced
+// graph holds no other calls.
+void mark_returned(std::vector<LedgerRow>& rows, std::span<const uint64_t> outputs);
 
 }  // namespace voxlab

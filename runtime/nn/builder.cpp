@@ -24,6 +24,8 @@ Tensor draw(const std::string& name, const Shape& shape, const Init& init, const
   for (double& v : values) {
     if (init.kind == Init::Kind::uniform) {
       v = (2 * random.uniform(next++) - 1) * init.value;
+    } else if (init.kind == Init::Kind::normal) {
+      v = random.normal(next++) * init.value;
     } else {
       do v = random.normal(next++) * init.value;
       while (std::fabs(v) > 2);

@@ -34,8 +34,8 @@ Tensor to_source(const Parameter& p, const Tensor& value);
 
 // Starting values; random ones are a pure function of (seed, parameter name).
 struct Init {
-  enum class Kind : uint8_t { constant, uniform, normal_truncated } kind = Kind::constant;
-  double value = 0;  // the constant, the bound of the uniform, or the deviation of the normal
+  enum class Kind : uint8_t { constant, uniform, normal, normal_truncated } kind = Kind::constant;
+  double value = 0;  // the constant, the bound of the uniform, or the deviation of a normal
 
   static Init zeros() { return {Kind::constant, 0}; }
   static Init ones() { return {Kind::constant, 1}; }
@@ -43,6 +43,7 @@ struct Init {
   static Init uniform(double bound) { return {Kind::uniform, bound}; }
   // PyTorch's default for convolutions and linear layers: uniform within 1 / sqrt(fan_in).
   static Init fan_in(int64_t fan);
+  static Init normal(double std) { return {Kind::normal, std}; }
   // Normal of deviation `std`, cut at +-2 (absolute), as timm's trunc_normal_.
   static Init truncated_normal(double std) { return {Kind::normal_truncated, std}; }
 };

@@ -3,7 +3,6 @@
 #include "runtime/core/scope.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/call.h"
-#include "runtime/ops/dropout.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm.h"
 #include "runtime/ops/unary.h"
@@ -41,9 +40,9 @@ Tensor Linear::operator()(const Tensor& x) const {
 Conv::Conv(const Builder& b, const Options& o)
     : scope_(b.leaf()), options_{.stride = o.stride, .padding = o.padding, .groups = o.groups} {
   const int64_t fan_in = product(o.kernel) * o.in / o.groups;
-  weight_ = b.parameter("weight", weight_shape(o.kernel, o.in / o.groups, o.out), Init::fan_in(fan_in),
-                        SourceLayout::conv);
-  if (o.bias) bias_ = b.parameter("bias", {o.out}, Init::fan_in(fan_in));
+  weight_ = b.parameter("weight", weight_shape(o.kernel, o.in / o.groups, o.out),
+                        o.weight_init.value_or(Init::fan_in(fan_in)), SourceLayout::conv);
+  if (o.bias) bias_ = b.parameter("bias", {o.out}, o.bias_init.value_or(Init::fan_in(fan_in)));
 }
 
 Tensor Conv::operator()(const Tensor& x) const {
@@ -54,8 +53,8 @@ Tensor Conv::operator()(const Tensor& x) const {
 ConvTranspose::ConvTranspose(const Builder& b, const Options& o)
     : scope_(b.leaf()), options_{.stride = o.stride} {
   // PyTorch takes the fan-in of a transposed convolution from axis 1 of its weight: the output channels.
-  weight_ = b.parameter("weight", weight_shape(o.kernel, o.out, o.in), Init::fan_in(product(o.kernel) * o.out),
-                        SourceLayout::conv_transpose);
+  weight_ = b.parameter("weight", weight_shape(o.kernel, o.out, o.in),
+                        o.weight_init.value_or(Init::fan_in(product(o.kernel) * o.out)), SourceLayout::conv_transpose);
 }
 
 Tensor ConvTranspose::operator()(const Tensor& x) const {
@@ -89,7 +88,7 @@ Tensor GroupNorm::operator()(const Tensor& x) const {
 Norm::Norm(const Builder& b, const Options& o) : scope_(b.leaf()), options_(o) {
   const Shape shape{o.channels};
   if (o.affine) {
-    weight_ = b.parameter("weight", shape, Init::ones());
+    weight_ = b.parameter("weight", shape, o.weight_init);
     bias_ = b.parameter("bias", shape, Init::zeros());
   }
   if (o.kind == NormKind::batch) {
@@ -124,8 +123,8 @@ Tensor Norm::batch_norm(const Tensor& x, const Phase& phase) const {
   return out[0];
 }
 
-Dropout::Dropout(const Builder& b, double p, bool whole_channels)
-    : scope_(b.leaf()), p_(p), whole_channels_(whole_channels) {
+Dropout::Dropout(const Builder& b, double p, DropUnit unit)
+    : scope_(b.leaf()), p_(p), unit_(unit) {
   uint32_t h = 2166136261u;  // FNV-1a of the path
   for (char c : b.path()) h = (h ^ static_cast<uint8_t>(c)) * 16777619u;
   stream_ = h;
@@ -135,7 +134,7 @@ Tensor Dropout::operator()(const Tensor& x, const Phase& phase) const {
   if (!phase.training || p_ == 0) return x;
   const Scope scope(scope_);
   return dropout(x, {.p = p_,
-                     .unit = whole_channels_ ? DropUnit::channel : DropUnit::element,
+                     .unit = unit_,
                      .seed = phase.seed,
                      .stream = stream_,
                      .step = phase.step});

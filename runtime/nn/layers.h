@@ -5,6 +5,7 @@
 
 #include "runtime/nn/builder.h"
 #include "runtime/ops/conv.h"
+#include "runtime/ops/dropout.h"
 
 namespace voxlab::nn {
 
@@ -46,6 +47,9 @@ class Conv {
     std::vector<int64_t> padding{0};
     int64_t groups = 1;
     bool bias = false;
+    // PyTorch's default unless a network's code sets another: weights, bias.
+    std::optional<Init> weight_init = {};
+    std::optional<Init> bias_init = {};
   };
   Conv(const Builder& b, const Options& o);
   Tensor operator()(const Tensor& x) const;
@@ -63,6 +67,7 @@ class ConvTranspose {
     int64_t out = 0;
     std::vector<int64_t> kernel{2, 2, 2};
     std::vector<int64_t> stride{2};
+    std::optional<Init> weight_init = {};  // PyTorch's default unless a network's code sets another
   };
   ConvTranspose(const Builder& b, const Options& o);
   Tensor operator()(const Tensor& x) const;
@@ -114,6 +119,7 @@ class Norm {
     bool affine = true;
     int64_t groups = 1;  // of a group norm
     double momentum = 0.1;
+    Init weight_init = Init::ones();
   };
   Norm(const Builder& b, const Options& o);
   Tensor operator()(const Tensor& x, const Phase& phase) const;
@@ -125,17 +131,18 @@ class Norm {
   ParameterPtr weight_, bias_, running_mean_, running_var_;
 };
 
-// Zeroes elements (or whole channels) with probability p in training and scales the rest by 1 / (1 - p).
+// Zeroes elements (or whole channels, or whole samples: drop path) with probability p in training and scales
+// the rest by 1 / (1 - p).
 class Dropout {
  public:
-  Dropout(const Builder& b, double p, bool whole_channels = false);
+  Dropout(const Builder& b, double p, DropUnit unit = DropUnit::element);
   Tensor operator()(const Tensor& x, const Phase& phase) const;
 
  private:
   std::string scope_;
   uint32_t stream_;  // this layer's own random numbers
   double p_;
-  bool whole_channels_;
+  DropUnit unit_;
 };
 
 }  // namespace voxlab::nn

@@ -144,8 +144,13 @@ std::vector<Sample> Conv::samples() {
       sample<Conv>("grouped", c({1}, {1}, {1}, 2), {{.shape = {1, 3, 3, 4, 4}}, {.shape = {3, 3, 3, 2, 6}}, {.shape = {6}}}),
       sample<Conv>("depthwise 7", c({1}, {3}, {1}, 5), {{.shape = {1, 4, 5, 8, 5}}, {.shape = {7, 7, 7, 1, 5}}}),
       sample<Conv>("channel-wise 1-4", c({1}, {0}, {1}, 3), {{.shape = {2, 2, 3, 3, 3}}, {.shape = {1, 1, 1, 1, 12}}, {.shape = {12}}}),
+      sample<Conv>("channel-wise 4-1", c({1}, {0}, {1}, 17), {{.shape = {1, 1, 2, 2, 68}}, {.shape = {1, 1, 1, 4, 17}}, {.shape = {17}}}),
+      sample<Conv>("channel-wise 1-2", c({1}, {0}, {1}, 17), {{.shape = {1, 2, 3, 17}}, {.shape = {1, 1, 1, 34}}}),
+      sample<Conv>("channel-wise 8-1", c({1}, {0}, {1}, 3), {{.shape = {2, 1, 1, 3, 24}}, {.shape = {1, 1, 1, 8, 3}}}),
+      sample<Conv>("channel-wise 1-1", c({1}, {0}, {1}, 17), {{.shape = {1, 2, 3, 17}}, {.shape = {1, 1, 1, 17}}, {.shape = {17}}}),
       sample<Conv>("1x1x1", c({1}, {0}), {{.shape = {2, 3, 3, 5, 17}}, {.shape = {1, 1, 1, 17, 14}}, {.shape = {14}}}),
       sample<Conv>("2-d", c({1}, {1}), {{.shape = {2, 6, 7, 3}}, {.shape = {3, 3, 3, 5}}, {.shape = {5}}}),
+      sample<Conv>("depthwise plane", c({1}, {1}, {1}, 67), {{.shape = {2, 4, 6, 67}}, {.shape = {3, 3, 1, 67}}, {.shape = {67}}}),
       sample<Conv>("2-d stride", c({2, 1}, {1, 0}), {{.shape = {1, 9, 8, 16}}, {.shape = {3, 3, 16, 33}}}),
       refused<Conv>("does not fit axis 1", c({1}, {0}), {{.shape = {1, 2, 4, 4, 2}}, {.shape = {3, 3, 3, 2, 2}}}),
       refused<Conv>("input has 2 channels", c({1}, {1}), {{.shape = {1, 4, 4, 4, 2}}, {.shape = {3, 3, 3, 3, 2}}}),
@@ -193,6 +198,9 @@ std::vector<Sample> ConvDgrad::samples() {
       sample<ConvDgrad>("dilated", c({1, 2, 1}, {2, 1, 0}, {5, 5, 6}, {2, 1, 2}), {{.shape = {1, 5, 3, 4, 3}}, {.shape = {3, 2, 2, 2, 3}}}),
       sample<ConvDgrad>("grouped", c({1}, {1}, {3, 3, 4}, {1}, 2), {{.shape = {1, 3, 3, 4, 6}}, {.shape = {3, 3, 3, 2, 6}}}),
       sample<ConvDgrad>("depthwise 7", c({1}, {3}, {4, 5, 8}, {1}, 5), {{.shape = {1, 4, 5, 8, 5}}, {.shape = {7, 7, 7, 1, 5}}}),
+      sample<ConvDgrad>("channel-wise 1-4", c({1}, {0}, {1, 2, 2}, {1}, 17), {{.shape = {1, 1, 2, 2, 68}}, {.shape = {1, 1, 1, 1, 68}}}),
+      sample<ConvDgrad>("channel-wise 4-1", c({1}, {0}, {1, 2, 2}, {1}, 17), {{.shape = {1, 1, 2, 2, 17}}, {.shape = {1, 1, 1, 4, 17}}}),
+      sample<ConvDgrad>("depthwise plane", c({1}, {1, 0}, {4, 7}, {1}, 67), {{.shape = {1, 4, 5, 67}}, {.shape = {3, 3, 1, 67}}}),
       sample<ConvDgrad>("2-d", c({2, 1}, {1}, {6, 7}), {{.shape = {2, 3, 7, 5}}, {.shape = {3, 3, 3, 5}}}),
       refused<ConvDgrad>("gives", c({2}, {1}, {9, 6, 7}), {{.shape = {1, 3, 3, 4, 3}}, {.shape = {3, 3, 3, 4, 3}}})};
 }
@@ -236,6 +244,9 @@ std::vector<Sample> ConvWgrad::samples() {
       sample<ConvWgrad>("dilated", c({1, 2, 1}, {2, 1, 0}, {3, 2, 2}, {2, 1, 2}), {{.shape = {1, 5, 5, 6, 2}}, {.shape = {1, 5, 3, 4, 3}}}),
       sample<ConvWgrad>("grouped", c({1}, {1}, {3, 3, 3}, {1}, 2), {{.shape = {1, 3, 3, 4, 4}}, {.shape = {1, 3, 3, 4, 6}}}),
       sample<ConvWgrad>("depthwise 7", c({1}, {3}, {7, 7, 7}, {1}, 5), {{.shape = {1, 4, 5, 8, 5}}, {.shape = {1, 4, 5, 8, 5}}}),
+      sample<ConvWgrad>("channel-wise 1-4", c({1}, {0}, {1, 1, 1}, {1}, 3), {{.shape = {2, 1, 5, 7, 3}}, {.shape = {2, 1, 5, 7, 12}}}),
+      sample<ConvWgrad>("channel-wise 4-1", c({1}, {0}, {1, 1, 1}, {1}, 17), {{.shape = {1, 1, 2, 2, 68}}, {.shape = {1, 1, 2, 2, 17}}}),
+      sample<ConvWgrad>("depthwise plane", c({1}, {0, 2}, {3, 3}, {1}, 67), {{.shape = {2, 4, 5, 67}}, {.shape = {2, 2, 7, 67}}}),
       sample<ConvWgrad>("2-d", c({1}, {1}, {3, 3}), {{.shape = {2, 6, 7, 3}}, {.shape = {2, 6, 7, 5}}}),
       refused<ConvWgrad>("gives", c({1}, {1}, {3, 3, 3}), {{.shape = {1, 5, 6, 7, 4}}, {.shape = {1, 3, 3, 4, 3}}})};
 }

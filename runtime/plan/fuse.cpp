@@ -240,6 +240,7 @@ void fuse_epilogues(Graph& graph) {
   for (int start = static_cast<int>(graph.nodes.size()) - 1; start >= 0; --start) {
     const Node& node = r.node(start);
     if (node.op == nullptr || !(is<Conv>(node) || is<Linear>(node) || plain_norm(r, node))) continue;
+    if (is<Conv>(node) && attrs<Conv>(node).groups > 1) continue;  // their kernels gain nothing by it
     if (r.meta(node.out[0]).dtype != DType::f32 || r.meta(node.out[0]).device != Device::cpu) continue;
     const Epilogue e = follow(r, start);
     if (e.end == start) continue;

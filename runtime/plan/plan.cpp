@@ -167,6 +167,7 @@ Plan::Plan(const plan::Forward& forward, const Tensor& x, Tensors* traced) : inp
   plan::fold_batch_norms(graph);
   plan::fuse_epilogues(graph);
   Planner(*this, graph).run();
+  release_cached_blocks();  // what the traced run needed: the plan has its own block
 }
 
 std::byte* Plan::address(const Place& place, std::byte* arena, const Tensor& x, const Tensors& outputs) const {

@@ -59,6 +59,19 @@ Tensor target_of(const LossConfig& config, const Tensor& logits, const Tensor& l
 
 }  // namespace
 
+LossConfig LossConfig::named(LossPreset preset) {
+  LossConfig config;
+  switch (preset) {
+    case LossPreset::nnunet: config = nnunet(); break;
+    case LossPreset::nnunet_regions: config = nnunet_regions({}); break;
+    case LossPreset::monai: config = monai(); break;
+    case LossPreset::dae_former: config = transunet(0.4, 0.6); break;
+    case LossPreset::transunet: config = transunet(0.5, 0.5); break;
+  }
+  config.preset = preset;
+  return config;
+}
+
 LossConfig LossConfig::nnunet(bool batch_dice) { return {.batch_dice = batch_dice}; }
 
 LossConfig LossConfig::nnunet_regions(std::vector<std::vector<int64_t>> regions, bool batch_dice) {

@@ -28,10 +28,23 @@ constexpr auto enum_names(Supervision) {
                     std::pair{std::string_view("halving_but_last"), Supervision::halving_but_last}};
 }
 
+// The papers' losses by name: what a configuration's other keys are laid over. nnunet: UNETR++;
+// nnunet_regions: BraTS 2021; monai: 3D UX-Net; transunet: LeViT-UNet, whose own loss is not published.
+enum class LossPreset : uint8_t { nnunet, nnunet_regions, monai, dae_former, transunet };
+
+constexpr auto enum_names(LossPreset) {
+  return std::array{std::pair{std::string_view("nnunet"), LossPreset::nnunet},
+                    std::pair{std::string_view("nnunet_regions"), LossPreset::nnunet_regions},
+                    std::pair{std::string_view("monai"), LossPreset::monai},
+                    std::pair{std::string_view("dae_former"), LossPreset::dae_former},
+                    std::pair{std::string_view("transunet"), LossPreset::transunet}};
+}
+
 // loss = cross_entropy_weight * (binary) cross entropy
 //      + dice_weight * (dice_offset - mean over classes (and samples) of
 //                       (2 sum(p t) + numerator_smooth) / (sum(p) + sum(t) + denominator_smooth)).
 struct LossConfig {
+  LossPreset preset = LossPreset::nnunet;  // where the values came from; nothing is computed from it
   LossOutput output = LossOutput::classes;
   double cross_entropy_weight = 1;
   double dice_weight = 1;
@@ -49,7 +62,7 @@ struct LossConfig {
   Supervision supervision = Supervision::halving;
   template <class Self, class V>
   static void visit(Self& s, V&& v) {
-    v("output", s.output); v("cross_entropy_weight", s.cross_entropy_weight);
+    v("preset", s.preset); v("output", s.output); v("cross_entropy_weight", s.cross_entropy_weight);
     v("dice_weight", s.dice_weight); v("batch_dice", s.batch_dice); v("background", s.background);
     v("squared", s.squared); v("numerator_smooth", s.numerator_smooth);
     v("denominator_smooth", s.denominator_smooth); v("dice_offset", s.dice_offset);
@@ -58,6 +71,7 @@ struct LossConfig {
     v("supervision", s.supervision);
   }
 
+  static LossConfig named(LossPreset preset);
   // nnU-Net's and UNETR++'s DC_and_CE_loss as their trainers call it.
   static LossConfig nnunet(bool batch_dice = true);
   // Their DC_and_BCE_loss on regions (smooth 0; the 1e-8 stays).

@@ -10,8 +10,9 @@
 namespace voxlab::train {
 namespace {
 
+// NaN for an absent part of the loss, and on meta, where there are no values.
 double item_or_nan(const Tensor& t) {
-  return t ? t.item() : std::numeric_limits<double>::quiet_NaN();
+  return t && is_host(t.device()) ? t.item() : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace
@@ -35,16 +36,17 @@ StepResult train_step(const Forward& forward, const nn::ParameterStore& paramete
     const auto recording = tape.recording();
     loss = deep_supervision_loss(options.loss, forward(x, options.phase), labels);
   }
-  StepResult result{.loss = loss.total.item(),
+  const bool values_known = is_host(x.device());
+  StepResult result{.loss = item_or_nan(loss.total),
                     .cross_entropy = item_or_nan(loss.cross_entropy),
                     .dice = options.loss.dice_offset - item_or_nan(loss.dice)};
-  if (!std::isfinite(result.loss))
+  if (values_known && !std::isfinite(result.loss))
     fail("training step", "the loss is " + std::to_string(result.loss));
   if (options.before_backward) options.before_backward();
   const Tensors gradients = tape.gradient(loss.total, values);
   // Clipping needs the norm before the update; without clipping it is only reported.
   result.gradient_norm = global_norm(gradients);
-  if (!std::isfinite(result.gradient_norm))
+  if (values_known && !std::isfinite(result.gradient_norm))
     fail("training step", "the gradient's norm is " + std::to_string(result.gradient_norm));
   optimizer.step(gradients, options.lr, result.gradient_norm);
   return result;

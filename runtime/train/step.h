@@ -32,7 +32,7 @@ struct StepResult {
 Optimizer make_optimizer(const OptimizerConfig& config, const nn::ParameterStore& parameters);
 
 // Labels as for segmentation_loss, at the size of the finest output. Error, before anything is
-// updated, when the loss or the gradient is not finite.
+// updated, when the loss or the gradient is not finite. On meta nothing is computed and all is NaN.
 StepResult train_step(const Forward& forward, const nn::ParameterStore& parameters,
                       Optimizer& optimizer, const Tensor& x, const Tensor& labels,
                       const StepOptions& options);

@@ -130,6 +130,16 @@ TEST(DenseConv, ShapesOfTheNetworks) {
       {.batch = 2, .in = {3, 4, 5}, .in_channels = 6, .out_channels = 24, .groups = 6});
   check_all_passes(
       {.batch = 2, .in = {3, 4, 5}, .in_channels = 24, .out_channels = 6, .groups = 6});
+  for (const int64_t ratio : {1, 2, 4, 8}) {  // channel scaling, with and without a vector's tail
+    for (const int64_t narrow : {16, 37}) {
+      const ConvGeometry g = {.batch = 2, .in = {1, 9, 9}, .groups = narrow};
+      ConvGeometry wide = g, back = g;
+      wide.in_channels = back.out_channels = narrow;
+      wide.out_channels = back.in_channels = narrow * ratio;
+      check_all_passes(wide);
+      check_all_passes(back);
+    }
+  }
   check_all_passes({.in = {1, 8, 8},
                     .in_channels = 8,
                     .out_channels = 12,
@@ -270,8 +280,14 @@ TEST(DenseConv, SplitBf16RandomGeometries) {
 
 TEST(DenseConv, ImplementationNames) {
   const ConvGeometry dense = {.in = {2, 4, 4}, .in_channels = 16, .out_channels = 16};
-  const ConvGeometry depthwise = {
-      .in = {2, 4, 4}, .in_channels = 16, .out_channels = 16, .groups = 16};
+  const ConvGeometry depthwise = {.in = {2, 4, 4},
+                                  .in_channels = 16,
+                                  .out_channels = 16,
+                                  .kernel = {3, 3, 3},
+                                  .pad = {1, 1, 1},
+                                  .groups = 16};
+  const ConvGeometry scale = {
+      .in = {2, 4, 4}, .in_channels = 16, .out_channels = 64, .groups = 16};
   const Values v(4096);
   Values out(4096);
   const auto run = [&](const ConvGeometry& g, DType type, Precision precision) {
@@ -288,6 +304,7 @@ TEST(DenseConv, ImplementationNames) {
     EXPECT_EQ(run(dense, DType::bf16, Precision::strict),
               amx ? "cpu.conv.amx.bf16" : "cpu.conv." + level + ".widened");
     EXPECT_EQ(run(depthwise, DType::f32, Precision::strict), "cpu.dwconv." + level);
+    EXPECT_EQ(run(scale, DType::f32, Precision::strict), "cpu.chscale." + level);
   }
 }
 

@@ -28,7 +28,7 @@ class Cli : public TemporaryFolder {
 };
 
 constexpr const char* commands[] = {"train",  "predict", "evaluate", "count", "golden",
-                                    "import", "sweep",   "table",    "time",  "profile"};
+                                    "import", "export",  "sweep",    "table", "time", "profile"};
 
 TEST_F(Cli, EverySubCommandExplainsItself) {
   const Outcome all = run("--help");
@@ -75,12 +75,35 @@ TEST_F(Cli, TheShippedSuitesExpand) {
     EXPECT_EQ(json[0]["config"]["unetr_pp"]["attention"], "none");
     EXPECT_EQ(json[0]["state"], "absent");
     EXPECT_EQ(json[cells - 1]["config"]["unetr_pp"]["attention"], "both");
+    EXPECT_GT(json[cells - 1]["figures"]["params"]["value"], json[0]["figures"]["params"]["value"]);
+    EXPECT_EQ(json[0]["published"].size(), 0u);  // there is no results/published here
+    EXPECT_NE(outcome.err.find("no published numbers"), std::string::npos);
     const Outcome table =
         run("table " + suites + name + " --published " VOXLAB_SOURCE_DIR "/results/published");
     EXPECT_EQ(table.code, 0) << table.err;
     EXPECT_NE(table.out.find("87.22 [1]"), std::string::npos);  // UNETR++ on Synapse, as published
     EXPECT_NE(table.out.find("not found"), std::string::npos);  // encoder only: in no source
   }
+}
+
+TEST_F(Cli, ExportWritesOnnxOrSaysWhyNot) {
+  const Outcome neither = run("export --onnx a.onnx");
+  EXPECT_EQ(neither.code, 2);
+  EXPECT_EQ(neither.err, "voxlab: export: expected a run's folder, or a network by --net\n");
+  EXPECT_EQ(run("export . --net unetr_pp --onnx a.onnx").code, 2);
+  const std::string net = "--config " VOXLAB_TEST_DATA "/export/small/unetr_pp_synapse.toml ";
+  write("other.safetensors", std::string("\x02\0\0\0\0\0\0\0{}", 10));
+  const Outcome lacking = run("export " + net + "--weights other.safetensors --onnx a.onnx");
+  EXPECT_EQ(lacking.code, 2);
+  EXPECT_EQ(lacking.err, "voxlab: other.safetensors: lacks encoder.stem.conv.weight\n");
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "a.onnx"));
+  const Outcome written = run("export --json " + net + "--onnx a.onnx --check a.safetensors");
+  ASSERT_EQ(written.code, 0) << written.err;
+  const auto json = nlohmann::json::parse(written.out);
+  EXPECT_EQ(json["bytes"], std::filesystem::file_size(folder_ / "a.onnx"));
+  EXPECT_EQ(json["weights"], "none: initialised with seed 0");
+  EXPECT_EQ(json["nodes"]["Softmax"], 14);  // two of each of 4 + 3 blocks
+  EXPECT_TRUE(std::filesystem::exists(folder_ / "a.safetensors"));
 }
 
 constexpr std::string_view wrong_record =

@@ -155,6 +155,20 @@ TEST(TrainRun, AVariantIsTheBaseOfItsTable) {
   EXPECT_EQ(config.net.unetr_pp.heads, 2);
 }
 
+TEST(TrainRun, ALossPresetIsTheBaseOfItsTable) {
+  const auto loss = [](const std::string& lines) {
+    const ConfigNode node = parse_config("[data]\nsource = \"x\"\n[train.loss]\n" + lines, "t");
+    return read_config<ExperimentConfig>(resolve_experiment(node)).train.loss;
+  };
+  const auto dae = loss("preset = \"dae_former\"\ndice_weight = 0.5\n");
+  EXPECT_EQ(dae.cross_entropy_weight, 0.4);
+  EXPECT_EQ(dae.dice_weight, 0.5);
+  EXPECT_TRUE(dae.squared);
+  EXPECT_TRUE(dae.background);
+  EXPECT_EQ(loss("").dice_weight, 1);
+  EXPECT_THROW(loss("preset = \"dae\"\n"), Error);
+}
+
 TEST(PredictInputs, ChannelsOfOneVolumeBelongTogether) {
   const TemporaryFolder folder;
   for (const char* name : {"a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "notes.txt"})

@@ -138,7 +138,7 @@ TEST(Layers, LayerNormOverTheLastAxis) {
 
 TEST(Layers, DropoutByElementAndByChannel) {
   Bench bench;
-  const Dropout element(bench.builder / "a", 0.25), channel(bench.builder / "b", 0.25, true);
+  const Dropout element(bench.builder / "a", 0.25), channel(bench.builder / "b", 0.25, DropUnit::channel);
   const Tensor x = Tensor::full({2, 50, 40, 10}, 3, DType::f64, Device::ref);
   EXPECT_EQ(element(x, {}).id(), x.id()) << "inference hands its input on";
   EXPECT_EQ(Dropout(bench.builder / "c", 0)(x, {.training = true}).id(), x.id());
@@ -155,6 +155,19 @@ TEST(Layers, DropoutByElementAndByChannel) {
   const Values whole = channel(x, phase).to_vector();
   for (size_t i = 0; i < whole.size(); ++i)
     ASSERT_EQ(whole[i], whole[i / 20000 * 20000 + i % 10]) << i;
+}
+
+TEST(Layers, DropPathDropsWholeSamples) {
+  Bench bench;
+  const Dropout path(bench.builder / "d", 0.25, DropUnit::sample);
+  const Values y = path(Tensor::full({400, 3, 2}, 3, DType::f64, Device::ref), {.training = true, .seed = 5}).to_vector();
+  int64_t kept = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    ASSERT_EQ(y[i], y[i / 6 * 6]) << i;
+    ASSERT_TRUE(y[i] == 0 || y[i] == 4) << y[i];  // 3 / (1 - 0.25)
+    kept += i % 6 == 0 && y[i] != 0;
+  }
+  EXPECT_NEAR(kept, 300, 5 * std::sqrt(400 * 0.25 * 0.75));
 }
 
 TEST(Layers, DropoutDependsOnSeedStepAndPath) {

@@ -27,6 +27,22 @@ TEST(Loss, UniformLogitsByHand) {
   EXPECT_NEAR(transunet.dice.item(), 1 - (1 + 1e-5) / (0.5 + 1 + 1e-5), 1e-15);  // sum p^2 = 0.5
 }
 
+// 0.4 cross entropy + 0.6 Dice, as DAE-Former's trainer weighs them; 0.5 and 0.5 in TransUNet's.
+TEST(Loss, PresetsByName) {
+  const Tensor x = values({1, 2, 1, 2}, {0, 0, 0, 0}), y = labels({1, 2, 1}, {0, 1});
+  const double dice = 1 - (1 + 1e-5) / (0.5 + 1 + 1e-5), entropy = std::log(2.0);
+  const auto total = [&](LossPreset preset) {
+    const LossConfig config = LossConfig::named(preset);
+    EXPECT_EQ(config.preset, preset);
+    return segmentation_loss(config, x, y).total.item();
+  };
+  EXPECT_NEAR(total(LossPreset::dae_former), 0.4 * entropy + 0.6 * dice, 1e-15);
+  EXPECT_NEAR(total(LossPreset::transunet), 0.5 * entropy + 0.5 * dice, 1e-15);
+  EXPECT_NEAR(total(LossPreset::nnunet), entropy - (1 + 1e-5) / (2 + 1e-5 + 1e-8), 1e-15);
+  EXPECT_NEAR(total(LossPreset::monai), entropy + 1 - (1 + 1e-5) / (2 + 1e-5), 1e-15);
+  EXPECT_EQ(LossConfig::named(LossPreset::nnunet_regions).output, LossOutput::regions);
+}
+
 TEST(Loss, IgnoredVoxelsCountNowhere) {
   LossConfig config = LossConfig::nnunet();
   config.ignore_label = 2;

@@ -88,6 +88,11 @@ void require_f32_residual(std::string_view where, const Epilogue& epilogue, Buff
     fail(where, "a residual needs an f32 output, got " + std::string(name(out.dtype)));
 }
 
+KernelKind conv_kind(const KernelTable& kernels, const ConvGeometry& g) {
+  if (is_channel_scale(g)) return KernelKind::channel_scale;
+  return is_depthwise(g, kernels.width) ? KernelKind::depthwise : KernelKind::conv;
+}
+
 struct ConvSizes {
   int64_t x;
   int64_t y;
@@ -181,11 +186,10 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   check("conv", g);
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
-  const bool depthwise = is_depthwise(g, kernels.width);
-  const KernelKind kind = depthwise ? KernelKind::depthwise : KernelKind::conv;
+  const KernelKind kind = conv_kind(kernels, g);
   const GatherMode mode =
-      depthwise ? GatherMode::f32
-                : gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups);
+      kind == KernelKind::conv ? gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups)
+                               : GatherMode::f32;
   const std::string_view name = implementation(kind, mode, x.dtype);
   if (x.data == nullptr) return name;
   require_f32_residual("conv", epilogue, y);
@@ -199,8 +203,11 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   }
   const float* xf = widened(kernels, x, n.x, Purpose::input_a);
   float* yf = f32_output(y, n.y);
-  if (depthwise) {
-    const LateFinish finish(epilogue);
+  const LateFinish finish(epilogue);
+  if (kind == KernelKind::channel_scale) {
+    channel_scale_forward(kernels, g, xf, wf, yf, finish.first());
+    finish.apply(kernels, {yf, DType::f32}, n.y);
+  } else if (kind == KernelKind::depthwise) {
     depthwise_forward(kernels, g, xf, wf, yf, finish.first());
     finish.apply(kernels, {yf, DType::f32}, n.y);
   } else {
@@ -216,17 +223,19 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   check("conv_dgrad", g);
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
-  const bool depthwise = is_depthwise(g, kernels.width);
-  const KernelKind kind = depthwise ? KernelKind::depthwise : KernelKind::conv;
-  const GatherMode mode =
-      depthwise ? GatherMode::f32 : gather_mode(dy.dtype, precision, g.out_channels / g.groups);
+  const KernelKind kind = conv_kind(kernels, g);
+  const GatherMode mode = kind == KernelKind::conv
+                              ? gather_mode(dy.dtype, precision, g.out_channels / g.groups)
+                              : GatherMode::f32;
   const std::string_view name = implementation(kind, mode, dy.dtype);
   if (dy.data == nullptr) return name;
   const float* wf = widened(kernels, w, n.w, Purpose::input_b);
   if (mode != GatherMode::f32 && dense_dgrad(kernels, g, dy, wf, dx, epilogue, mode)) return name;
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_a);
   float* dxf = f32_output(dx, n.x);
-  if (depthwise) {
+  if (kind == KernelKind::channel_scale) {
+    channel_scale_dgrad(kernels, g, dyf, wf, dxf, epilogue);
+  } else if (kind == KernelKind::depthwise) {
     depthwise_dgrad(kernels, g, dyf, wf, dxf, epilogue);
   } else {
     dense_dgrad(kernels, g, {dyf, DType::f32}, wf, {dxf, DType::f32}, epilogue, GatherMode::f32);
@@ -241,14 +250,16 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   check("conv_wgrad", g);
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
-  const bool depthwise = is_depthwise(g, kernels.width);
-  const std::string_view name = implementation(depthwise ? KernelKind::depthwise : KernelKind::conv,
-                                               GatherMode::f32, x.dtype);
+  const KernelKind kind = conv_kind(kernels, g);
+  const std::string_view name = implementation(kind, GatherMode::f32, x.dtype);
   if (x.data == nullptr) return name;
   const float* xf = widened(kernels, x, n.x, Purpose::input_a);
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);
   float* dwf = f32_output(dw, n.w);
-  (depthwise ? depthwise_wgrad : dense_wgrad)(kernels, g, xf, dyf, dwf);
+  const auto pass = kind == KernelKind::channel_scale ? channel_scale_wgrad
+                    : kind == KernelKind::depthwise   ? depthwise_wgrad
+                                                      : dense_wgrad;
+  pass(kernels, g, xf, dyf, dwf);
   narrow_output(kernels, dwf, n.w, dw);
   return name;
 }

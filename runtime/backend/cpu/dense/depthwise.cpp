@@ -5,6 +5,7 @@
 #include <array>
 #include <vector>
 
+#include "runtime/backend/cpu/dense/depthwise_plane.h"
 #include "runtime/backend/cpu/dense/depthwise_rows.h"
 #include "runtime/backend/cpu/dense/passes.h"
 #include "runtime/backend/cpu/dense/scratch.h"
@@ -230,6 +231,7 @@ bool is_depthwise(const ConvGeometry& g, int width) {
 
 void depthwise_forward(const KernelTable& kernels, const ConvGeometry& g, const float* x,
                        const float* w, float* y, const Epilogue& epilogue) {
+  if (is_depthwise_plane(g, epilogue)) return depthwise_plane_forward(kernels, g, x, w, y, epilogue.bias);
   const Triple out = g.out();
   DepthwiseGather c = {};
   c.batch = g.batch;
@@ -248,6 +250,7 @@ void depthwise_forward(const KernelTable& kernels, const ConvGeometry& g, const 
 
 void depthwise_dgrad(const KernelTable& kernels, const ConvGeometry& g, const float* dy,
                      const float* w, float* dx, const Epilogue& epilogue) {
+  if (is_depthwise_plane(g, epilogue)) return depthwise_plane_dgrad(kernels, g, dy, w, dx, epilogue.bias);
   const ChannelMap map = {g.out_channels, g.out_channels / g.groups, g.in_channels / g.groups};
   const int64_t planes = map.source_group;
   if (!map.identity()) {

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "runtime/backend/cpu/dense/depthwise_plane.h"
 #include "runtime/backend/cpu/dense/depthwise_rows.h"
 #include "runtime/backend/cpu/dense/passes.h"
 #include "runtime/backend/cpu/dense/scratch.h"
@@ -157,6 +158,7 @@ class WgradWorker {
 
 void depthwise_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float* x,
                      const float* dy, float* dw) {
+  if (is_depthwise_plane(g, {})) return depthwise_plane_wgrad(kernels, g, x, dy, dw);
   WgradCall call = {
       kernels, g, g.out(), {}, {g.in_channels, g.in_channels / g.groups, g.out_channels / g.groups},
       x,       dy};

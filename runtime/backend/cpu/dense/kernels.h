@@ -65,6 +65,21 @@ struct DepthwiseArgs {
 
 using DepthwiseFn = void (*)(const DepthwiseArgs&);
 
+// 3x3 for a few neighbouring outputs and all channels, straight from the tensor. `x` lists the channels of
+// the positions read, [3][outputs + 2]. Forward: y[t] = bias + sum of x * w. Weight gradient: y[tap] +=
+// sum of x * dy, y being [9][channels].
+struct DepthwisePlaneArgs {
+  const float* const* x;
+  const float* const* w;  // [9]
+  const float* bias;      // or null
+  const float* dy;        // outputs `channels` apart
+  float* y;               // the same
+  int64_t channels;
+};
+
+using DepthwisePlaneFn = void (*)(const DepthwisePlaneArgs&);
+constexpr int max_plane_outputs = 4;
+
 // dw[tap] += sum over rows and positions of x[position + tap] * dy[position], one channel vector.
 struct DepthwiseWgradArgs {
   const char* x;
@@ -79,6 +94,23 @@ struct DepthwiseWgradArgs {
 
 using DepthwiseWgradFn = void (*)(const DepthwiseWgradArgs&);
 
+// Channel scaling on rows of `channels` narrow and ratio times as many wide values, wide channel c * ratio + j
+// belonging to narrow channel c; w in the order of the wide channels.
+struct ChannelScaleArgs {
+  const float* narrow;  // null where it is the output
+  const float* wide;
+  const float* w;
+  const float* bias;  // one value an output channel, or null
+  float* out;
+  int64_t rows;
+  int64_t channels;
+  int activation;
+  float slope;
+};
+
+using ChannelScaleFn = void (*)(const ChannelScaleArgs&);
+constexpr int channel_ratios = 4;  // 1, 2, 4, 8
+
 struct KernelTable {
   int width;                          // floats a vector
   int pairs[max_panel_vectors];       // most pairs a tile takes, by vectors - 1
@@ -92,9 +124,16 @@ struct KernelTable {
   TileFn row_tile[max_row_outputs];
   int depthwise_outputs[2];  // most outputs a tile takes, by vectors - 1
   DepthwiseFn depthwise[2][max_depthwise_outputs];
+  DepthwisePlaneFn depthwise_plane[max_plane_outputs];  // by outputs - 1
+  DepthwisePlaneFn depthwise_plane_wgrad[max_plane_outputs];
   // For neighbouring taps, a kernel row of weights in registers; null where they do not fit.
   DepthwiseFn depthwise_row[depthwise_widths][2][max_depthwise_outputs];
   DepthwiseWgradFn depthwise_wgrad[max_wgrad_taps];
+  // By the logarithm of the ratio: wide = narrow * w; narrow = sum of its wide values * w; and the sum over the
+  // rows of wide * narrow, one value a wide channel.
+  ChannelScaleFn widen_channels[channel_ratios];
+  ChannelScaleFn narrow_channels[channel_ratios];
+  ChannelScaleFn scale_wgrad[channel_ratios];
   // For each position, one vector of the floats `lanes` picks (offsets, ascending, from that
   // position); lanes from `lane_count` on become zero. Pitches in floats.
   void (*pick_lanes)(const float* in, int64_t in_pitch, int64_t positions, const int32_t* lanes,

@@ -16,6 +16,17 @@ void depthwise_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, c
 void depthwise_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
                      const float* dy, float* dw);
 
+// A kernel of 1 on grouped channels whose groups have one channel on one side and 1, 2, 4 or 8 on the other:
+// elementwise but for short sums.
+bool is_channel_scale(const ConvGeometry& geometry);
+
+void channel_scale_forward(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
+                           const float* w, float* y, const Epilogue& epilogue);
+void channel_scale_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* dy,
+                         const float* w, float* dx, const Epilogue& epilogue);
+void channel_scale_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
+                         const float* dy, float* dw);
+
 // How the products of a gather are formed: on the f32 kernels, or on AMX.
 enum class GatherMode : uint8_t { f32, bf16, bf16x3 };
 

@@ -83,13 +83,16 @@ const KernelTable& active_kernels() {
 
 std::string_view kernel_name(KernelKind kind, bool bf16) {
   // [kind][level][bf16]; bf16 without AMX is widened to f32 first.
-  constexpr std::array<std::array<std::array<std::string_view, 2>, 3>, 3> names = {{
+  constexpr std::array<std::array<std::array<std::string_view, 2>, 3>, 4> names = {{
       {{{"cpu.conv.plain", "cpu.conv.plain.widened"},
         {"cpu.conv.avx2.fma", "cpu.conv.avx2.widened"},
         {"cpu.conv.avx512.fma", "cpu.conv.avx512.widened"}}},
       {{{"cpu.dwconv.plain", "cpu.dwconv.plain.widened"},
         {"cpu.dwconv.avx2", "cpu.dwconv.avx2.widened"},
         {"cpu.dwconv.avx512", "cpu.dwconv.avx512.widened"}}},
+      {{{"cpu.chscale.plain", "cpu.chscale.plain.widened"},
+        {"cpu.chscale.avx2", "cpu.chscale.avx2.widened"},
+        {"cpu.chscale.avx512", "cpu.chscale.avx512.widened"}}},
       {{{"cpu.matmul.plain", "cpu.matmul.plain.widened"},
         {"cpu.matmul.avx2.fma", "cpu.matmul.avx2.widened"},
         {"cpu.matmul.avx512.fma", "cpu.matmul.avx512.widened"}}},

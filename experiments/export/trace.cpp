@@ -1,0 +1,89 @@
+#include "experiments/export/trace.h"
+
+#include <unordered_map>
+
+#include "runtime/core/scope.h"
+#include "runtime/ops/call.h"
+
+namespace voxlab {
+namespace {
+
+// Sits where the tape sits in training, and so gets attributes that outlive the call.
+class TraceRecorder final : public Recorder {
+ public:
+  explicit TraceRecorder(const Tensors& inputs) {
+    for (const Tensor& input : inputs) trace_.inputs.push_back(add(input, {}));
+  }
+
+  bool watches(const Tensors& in) const override {
+    for (const Tensor& t : in)
+      if (t && depends(t)) return true;
+    return false;
+  }
+
+  void record(const OpRecord& op, const std::shared_ptr<const void>& attrs, const Tensors& in,
+              const Tensors& out) override {
+    TraceStep step{.op = &op, .attrs = attrs, .scope = current_scope()};
+    for (const Tensor& t : in) step.inputs.push_back(t ? find_or_keep(t) : -1);
+    for (const Tensor& t : out) step.outputs.push_back(add(t, {}));
+    trace_.steps.push_back(std::move(step));
+  }
+
+  Trace finish(const Tensors& outputs) {
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      if (!depends(outputs[i]))
+        fail("trace", "output " + std::to_string(i) + " does not depend on the input");
+      trace_.outputs.push_back(index_.at(outputs[i].id()));
+    }
+    drop_unused();
+    return std::move(trace_);
+  }
+
+ private:
+  bool depends(const Tensor& t) const {
+    const auto found = index_.find(t.id());
+    return found != index_.end() && !trace_.values[static_cast<size_t>(found->second)].constant;
+  }
+
+  int add(const Tensor& t, const Tensor& constant) {
+    const int at = static_cast<int>(trace_.values.size());
+    trace_.values.push_back({t.meta(), constant});
+    index_[t.id()] = at;
+    return at;
+  }
+
+  int find_or_keep(const Tensor& t) {
+    const auto found = index_.find(t.id());
+    return found != index_.end() ? found->second : add(t, t);
+  }
+
+  void drop_unused() {
+    std::vector<bool> used(trace_.values.size());
+    for (int output : trace_.outputs) used[static_cast<size_t>(output)] = true;
+    std::vector<TraceStep> kept;
+    for (; !trace_.steps.empty(); trace_.steps.pop_back()) {
+      TraceStep& step = trace_.steps.back();
+      bool needed = false;
+      for (int output : step.outputs) needed = needed || used[static_cast<size_t>(output)];
+      if (!needed) continue;
+      for (int input : step.inputs)
+        if (input >= 0) used[static_cast<size_t>(input)] = true;
+      kept.push_back(std::move(step));
+    }
+    trace_.steps.assign(std::make_move_iterator(kept.rbegin()),
+                        std::make_move_iterator(kept.rend()));
+  }
+
+  Trace trace_;
+  std::unordered_map<uint64_t, int> index_;  // tensor id -> value
+};
+
+}  // namespace
+
+Trace trace(const Tensors& inputs, const std::function<Tensors()>& forward) {
+  TraceRecorder recorder(inputs);
+  const RecordTo here(&recorder);
+  return recorder.finish(forward());
+}
+
+}  // namespace voxlab

@@ -1,0 +1,38 @@
+// Trace: the calls of one forward pass as data, a list of steps over numbered values.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/ops/op.h"
+
+namespace voxlab {
+
+struct TraceValue {
+  Meta meta;
+  Tensor constant;  // defined when the value does not depend on the inputs: a parameter, or made of
+                    // parameters
+};
+
+struct TraceStep {
+  const OpRecord* op = nullptr;
+  std::shared_ptr<const void> attrs;
+  std::vector<int> inputs;  // indices into values; -1 is an optional input left out
+  std::vector<int> outputs;
+  std::string scope;  // the layer's name
+};
+
+struct Trace {
+  std::vector<TraceValue> values;
+  std::vector<TraceStep> steps;  // in the order of the calls; only those that an output needs
+  std::vector<int> inputs, outputs;
+};
+
+// Runs `forward`, which reads `inputs`, and records every call that depends on them. What does not
+// is a constant: it was computed while tracing. Branches taken and shapes seen are those of these
+// inputs. Error when an output depends on none of them.
+Trace trace(const Tensors& inputs, const std::function<Tensors()>& forward);
+
+}  // namespace voxlab

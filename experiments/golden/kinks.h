@@ -1,0 +1,24 @@
+// Activations that rounding carries over a kink (of ReLU, leaky ReLU, hardswish): where that happens a float32
+// gradient differs from the exact one by far more than rounding, in every parameter before it.
+#pragma once
+
+#include <vector>
+
+#include "runtime/ops/call.h"
+
+namespace voxlab {
+
+// Notes between which kinks every input of such a function lies while it is observing.
+class KinkWatch : public Observer {
+ public:
+  void on_call(const CallEvent& event) override;
+  const std::vector<std::vector<uint8_t>>& pieces() const { return pieces_; }
+
+ private:
+  std::vector<std::vector<uint8_t>> pieces_;  // one entry a call, in order
+};
+
+// How many values lie on other pieces in the two runs of one network; -1 when the calls are not the same.
+int64_t flipped(const KinkWatch& a, const KinkWatch& b);
+
+}  // namespace voxlab

@@ -178,6 +178,7 @@ void add_convolutions() {
                        .groups = 128};
   add_conv("dw3_128_56x56", flat, all);
   add_conv("k1_g48_48-192_48x48x48", same({48, 48, 48}, 48, 192, 1, 48), all);
+  add_conv("k1_g48_192-48_48x48x48", same({48, 48, 48}, 192, 48, 1, 48), all);
   ConvGeometry levit = {.in = {1, 112, 112},
                         .in_channels = 48,
                         .out_channels = 96,

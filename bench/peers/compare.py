@@ -1,4 +1,4 @@
-"""UNETR++ (synapse, 1x1x64x128x128, f32): voxlab and PyTorch eager in turn, in one run.
+"""The five networks at paper size, f32: voxlab and PyTorch eager in turn, in one run.
 
 Both sides are processes that stay alive and do one repetition for each "go", so both are warm, and
 whatever else the machine does meets both. Only one of them works at a time. See README.md.
@@ -18,16 +18,24 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MODES = {"infer": "inference", "train": "training step"}
+# Ours for each of the authors' networks in authors.py, and the input of both.
+NETWORKS = {
+    "unetr_pp": ("synapse", "1x1x64x128x128"),
+    "ux_net": ("flare", "1x1x96x96x96"),
+    "levit_unet": ("384", "1x1x224x224"),
+    "brats_unet": ("bl", "1x4x128x128x128"),
+    "dae_former": ("synapse", "1x3x224x224"),
+}
 
 
-def commands(options, mode):
-    voxlab = [options.voxlab, *"time unetr_pp --variant synapse --stdin --threads".split(), str(options.threads)]
+def commands(options, net, mode):
+    voxlab = [options.voxlab, "time", net, "--variant", NETWORKS[net][0], "--stdin", "--threads", str(options.threads)]
     if mode == "train":
         voxlab.append("--training")
     torch = [options.python, str(HERE / "torch_worker.py")]
     if options.channels_last:
         torch.append("--channels-last")
-    torch += ["--mode", mode, "--threads", str(options.threads)]
+    torch += ["--net", net, "--mode", mode, "--threads", str(options.threads)]
     return {"voxlab": voxlab, "pytorch": torch}
 
 
@@ -97,10 +105,10 @@ def summary(seconds):
     }
 
 
-def compare(options, mode):
+def compare(options, net, mode):
     workers = {}
     try:
-        for name, command in commands(options, mode).items():
+        for name, command in commands(options, net, mode).items():
             workers[name] = Worker(name, command, options.threads)
         for worker in workers.values():
             for _ in range(options.warmup):
@@ -115,7 +123,7 @@ def compare(options, mode):
                 seconds[name].append(answer["seconds"])
                 implementation[name] = answer.get("implementation", name)
             print(
-                f"{MODES[mode]} {round_number + 1}/{options.rounds}: "
+                f"{net} {MODES[mode]} {round_number + 1}/{options.rounds}: "
                 + ", ".join(f"{name} {times[-1]:.3f} s" for name, times in seconds.items()),
                 file=sys.stderr,
             )
@@ -164,34 +172,32 @@ def revision():
 
 def markdown(record):
     def seconds(s):
-        return (
-            f"{s['median']:.3f} ({s['quartiles'][0]:.3f} to {s['quartiles'][1]:.3f}; n = {s['n']})"
-        )
+        return f"{s['median']:.3f} ({s['quartiles'][0]:.3f} to {s['quartiles'][1]:.3f})"
 
-    modes = record["modes"]
-    peer = next(iter(modes.values()))["pytorch"]["implementation"]
-    rows = [f"| | voxlab | {peer} | voxlab / PyTorch |", "|---|---|---|---|"]
-    for mode, r in modes.items():
-        ours, theirs = (seconds(r[name]["seconds"]) for name in ("voxlab", "pytorch"))
-        rows.append(f"| {MODES[mode]}, s | {ours} | {theirs} | {r['ratio']['of_medians']:.3f} |")
-        for key, label in (
-            ("peak_resident_bytes", "peak resident memory"),
-            ("peak_anonymous_bytes", "peak memory without mapped files"),
-        ):
-            ours, theirs = r["voxlab"][key], r["pytorch"][key]
+    first = next(iter(record["networks"].values()))["modes"]
+    peer = next(iter(first.values()))["pytorch"]["implementation"]
+    rows = [
+        f"| network | | n | voxlab, s | {peer}, s | time ratio | voxlab, GiB | PyTorch, GiB | memory ratio |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for net, one in record["networks"].items():
+        for mode, r in one["modes"].items():
+            ours, theirs = r["voxlab"], r["pytorch"]
+            memory = [side["peak_anonymous_bytes"] for side in (ours, theirs)]
             rows.append(
-                f"| {MODES[mode]}, {label}, GiB | {ours / 2**30:.2f} | {theirs / 2**30:.2f} "
-                f"| {ours / theirs:.2f} |"
+                f"| {net} {one['variant']}, {one['input']} | {MODES[mode]} | {ours['seconds']['n']} "
+                f"| {seconds(ours['seconds'])} | {seconds(theirs['seconds'])} | {r['ratio']['of_medians']:.3f} "
+                f"| {memory[0] / 2**30:.2f} | {memory[1] / 2**30:.2f} | {memory[0] / memory[1]:.2f} |"
             )
     m = record["machine"]
     return (
-        f"# UNETR++ (synapse) against PyTorch eager\n\n"
-        f"Input {record['input']}, {record['precision']}, {record['threads']} threads; "
-        f"{m['cpu']}, {m['cores']} cores; revision {record['revision']}.\n"
+        f"# The five networks against PyTorch eager\n\n"
+        f"Batch 1, {record['precision']}, {record['threads']} threads; {m['cpu']}, {m['cores']} cores, load "
+        f"{m['load_before']:.1f} before the run; revision {record['revision']}. Measured by bench/peers/compare.py.\n\n"
         f"Medians (first to third quartile) of repetitions that alternate in one run, after "
-        f"{record['warmup']} unclocked on each side.\n"
-        f"Weights and input stand in memory; a training step is forward, Dice and cross entropy "
-        f"on three scales, backward, clipping, SGD.\n\n" + "\n".join(rows) + "\n"
+        f"{record['warmup']} unclocked on each side. Weights and input stand in memory; inference gives the "
+        f"full-size output alone; a training step is forward, Dice and cross entropy on every output, backward, "
+        f"clipping, SGD. Memory is the peak without mapped files.\n\n" + "\n".join(rows) + "\n"
     )
 
 
@@ -216,6 +222,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--voxlab", default=str(ROOT / "build/release/voxlab"), help="our program")
     parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch")
+    parser.add_argument("--net", choices=NETWORKS, action="append", help="only this (default: all)")
     parser.add_argument("--mode", choices=MODES, action="append", help="only this (default: both)")
     parser.add_argument("--rounds", type=at_least(2), default=11)
     parser.add_argument("--warmup", type=at_least(1), default=2)
@@ -226,23 +233,24 @@ def main():
     parser.add_argument(
         "--out",
         type=pathlib.Path,
-        default=ROOT / "results/tables/unetr_pp_synapse_pytorch",
+        default=ROOT / "results/tables/pytorch_eager",
         help="written with .json and .md added",
     )
     options = parser.parse_args()
 
     record = {
-        "net": "unetr_pp",
-        "variant": "synapse",
-        "input": "1x1x64x128x128",
         "precision": "f32",
         "threads": options.threads,
         "warmup": options.warmup,
         "revision": revision(),
         "machine": machine(),
+        "networks": {},
     }
-    record["modes"] = {mode: compare(options, mode) for mode in options.mode or MODES}
-    write(options.out.with_name(options.out.name + ".json"), json.dumps(record, indent=2) + "\n")
+    for net in options.net or NETWORKS:
+        variant, shape = NETWORKS[net]
+        modes = {mode: compare(options, net, mode) for mode in options.mode or MODES}
+        record["networks"][net] = {"variant": variant, "input": shape, "modes": modes}
+        write(options.out.with_name(options.out.name + ".json"), json.dumps(record, indent=2) + "\n")
     table = markdown(record)
     write(options.out.with_name(options.out.name + ".md"), table)
     print(table)

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "experiments/export/trace.h"
+#include "runtime/plan/trace.h"
 #include "runtime/io/onnx_file.h"
 
 namespace voxlab {

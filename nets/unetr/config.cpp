@@ -18,7 +18,8 @@ std::string text(const std::vector<int64_t>& values) {
 void expect_positive(std::string_view key, const std::vector<int64_t>& values, size_t count) {
   bool fine = values.size() == count;
   for (int64_t v : values) fine = fine && v > 0;
-  if (!fine) fail(where, std::string(key) + " needs " + std::to_string(count) + " positive numbers, got " + text(values));
+  if (!fine)
+    fail(where, std::string(key) + " needs " + std::to_string(count) + " positive numbers, got " + text(values));
 }
 
 }  // namespace

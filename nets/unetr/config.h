@@ -20,7 +20,7 @@ struct Config {
   // Blocks after which the three skips are taken. The paper says 3, 6 and 9; the code reads a list of the blocks'
   // outputs at 3, 6 and 9, counted from 0.
   std::vector<int64_t> skip_after{4, 7, 10};
-  // MONAI 1.4 and later: each block has a norm for cross-attention, which nothing uses.
+  // Newer MONAI: each block has a norm for cross-attention, which nothing uses.
   bool unused_norms = true;
 
   template <class Self, class V>

@@ -18,7 +18,8 @@ std::string text(const std::vector<int64_t>& values) {
 void expect_positive(std::string_view key, const std::vector<int64_t>& values, size_t count) {
   bool fine = values.size() == count;
   for (int64_t v : values) fine = fine && v > 0;
-  if (!fine) fail(where, std::string(key) + " needs " + std::to_string(count) + " positive numbers, got " + text(values));
+  if (!fine)
+    fail(where, std::string(key) + " needs " + std::to_string(count) + " positive numbers, got " + text(values));
 }
 
 void validate_image(const Config& c) {
@@ -64,8 +65,8 @@ void validate(const Config& c) {
   validate_image(c);
   expect_positive("widths", c.widths, 4);
   expect_positive("depths", c.depths, 4);
-  expect_positive("in_channels, classes, hidden, decoder_groups", {c.in_channels, c.classes, c.hidden, c.decoder_groups},
-                  4);
+  expect_positive("in_channels, classes, hidden, decoder_groups",
+                  {c.in_channels, c.classes, c.hidden, c.decoder_groups}, 4);
   if (c.kernel < 1 || c.kernel % 2 == 0)
     fail(where, "kernel must be odd, so that a block keeps the grid; got " + std::to_string(c.kernel));
   if (!(c.layer_scale >= 0)) fail(where, "layer_scale must not be negative, got " + std::to_string(c.layer_scale));

@@ -13,53 +13,53 @@ namespace voxlab::plan {
 namespace {
 
 template <class Op>
-bool is(const Node& node) {
+bool is(const TraceStep& node) {
   return node.op == &record_of<Op>();
 }
 template <class Op>
-const typename Op::Attrs& attrs(const Node& node) {
+const typename Op::Attrs& attrs(const TraceStep& node) {
   return *static_cast<const typename Op::Attrs*>(node.attrs.get());
 }
 template <class Op>
-void become(Node& node, typename Op::Attrs attrs, std::vector<int> in, std::vector<int> out) {
+void become(TraceStep& node, typename Op::Attrs attrs, std::vector<int> in, std::vector<int> out) {
   node.op = &record_of<Op>();
   node.attrs = std::make_shared<const typename Op::Attrs>(std::move(attrs));
-  node.in = std::move(in);
-  node.out = std::move(out);
+  node.inputs = std::move(in);
+  node.outputs = std::move(out);
 }
 
-int input(const Node& node, size_t i) { return i < node.in.size() ? node.in[i] : absent; }
+int input(const TraceStep& node, size_t i) { return i < node.inputs.size() ? node.inputs[i] : absent; }
 
 // A graph under rewriting: who makes and who reads each value. Removed nodes are empty until the end.
 class Rewriter {
  public:
-  explicit Rewriter(Graph& graph) : graph(graph) { refresh(); }
+  explicit Rewriter(Trace& graph) : graph(graph) { refresh(); }
   ~Rewriter() {
-    std::erase_if(graph.nodes, [](const Node& node) { return node.op == nullptr; });
+    std::erase_if(graph.steps, [](const TraceStep& node) { return node.op == nullptr; });
   }
 
-  Node& node(int n) { return graph.nodes[static_cast<size_t>(n)]; }
+  TraceStep& node(int n) { return graph.steps[static_cast<size_t>(n)]; }
   const Meta& meta(int value) const { return graph.values[static_cast<size_t>(value)].meta; }
   const Tensor& constant(int value) const { return graph.values[static_cast<size_t>(value)].constant; }
   // The one node that reads this value, or absent.
   int only_user(int value) const {
     const auto& users = users_[static_cast<size_t>(value)];
-    return users.size() == 1 && users[0] < static_cast<int>(graph.nodes.size()) ? users[0] : absent;
+    return users.size() == 1 && users[0] < static_cast<int>(graph.steps.size()) ? users[0] : absent;
   }
   bool read(int value) const { return !users_[static_cast<size_t>(value)].empty(); }
   int maker(int value) const { return maker_[static_cast<size_t>(value)]; }
   // The node takes the place of the one at `to`.
-  void move(int from, int to) { node(to) = std::exchange(node(from), Node{}); }
-  void remove(int n) { node(n) = Node{}; }
+  void move(int from, int to) { node(to) = std::exchange(node(from), TraceStep{}); }
+  void remove(int n) { node(n) = TraceStep{}; }
   // After a change: numbers are right again.
   void refresh() {
-    users_ = users_of(graph);
+    users_ = graph.users();
     maker_.assign(graph.values.size(), absent);
-    for (size_t n = 0; n < graph.nodes.size(); ++n)
-      for (int value : graph.nodes[n].out) maker_[static_cast<size_t>(value)] = static_cast<int>(n);
+    for (size_t n = 0; n < graph.steps.size(); ++n)
+      for (int value : graph.steps[n].outputs) maker_[static_cast<size_t>(value)] = static_cast<int>(n);
   }
 
-  Graph& graph;
+  Trace& graph;
 
  private:
   std::vector<std::vector<int>> users_;
@@ -73,8 +73,8 @@ struct ChannelAffine {
   std::vector<double> scale, shift;
 };
 
-ChannelAffine affine_of(const Rewriter& r, const Node& norm) {
-  const auto value = [&](size_t i) { return input(norm, i) == absent ? std::vector<double>{} : r.constant(norm.in[i]).to_vector(); };
+ChannelAffine affine_of(const Rewriter& r, const TraceStep& norm) {
+  const auto value = [&](size_t i) { return input(norm, i) == absent ? std::vector<double>{} : r.constant(norm.inputs[i]).to_vector(); };
   const auto weight = value(1), bias = value(2), mean = value(3), variance = value(4);
   const double eps = attrs<BatchNormInference>(norm).eps;
   ChannelAffine a;
@@ -91,53 +91,39 @@ Tensor constant_of(const Shape& shape, const std::vector<double>& values, DType 
 
 }  // namespace
 
-void own_outputs(Graph& graph) {
+void own_outputs(Trace& graph) {
   for (size_t i = 0; i < graph.outputs.size(); ++i) {
     int& output = graph.outputs[i];
-    const auto made = std::find_if(graph.nodes.begin(), graph.nodes.end(), [&](const Node& node) {
-      return std::count(node.out.begin(), node.out.end(), output) > 0;
+    const auto made = std::find_if(graph.steps.begin(), graph.steps.end(), [&](const TraceStep& node) {
+      return std::count(node.outputs.begin(), node.outputs.end(), output) > 0;
     });
     const bool twice = std::count(graph.outputs.begin(), graph.outputs.begin() + static_cast<std::ptrdiff_t>(i), output) > 0;
-    if (made != graph.nodes.end() && made->op->view == nullptr && !twice) continue;
+    if (made != graph.steps.end() && made->op->view == nullptr && !twice) continue;
     const Meta meta = graph.values[static_cast<size_t>(output)].meta;
     graph.values.push_back({.meta = meta});
-    Node copy{.scope = "output"};
+    TraceStep copy{.scope = "output"};
     become<Contiguous>(copy, {}, {output}, {static_cast<int>(graph.values.size()) - 1});
-    graph.nodes.push_back(std::move(copy));
+    graph.steps.push_back(std::move(copy));
     output = static_cast<int>(graph.values.size()) - 1;
   }
 }
 
-void fold_constants(Graph& graph) {
-  const auto constant = [&](int value) -> Tensor { return value == absent ? Tensor() : graph.values[static_cast<size_t>(value)].constant; };
-  std::erase_if(graph.nodes, [&](const Node& node) {
-    Tensors in;
-    for (int value : node.in) {
-      in.push_back(constant(value));
-      if (value != absent && !in.back()) return false;
-    }
-    const Tensors out = call(*node.op, node.attrs, in);
-    for (size_t i = 0; i < out.size(); ++i) graph.values[static_cast<size_t>(node.out[i])].constant = out[i];
-    return true;
-  });
-}
-
-void fold_batch_norms(Graph& graph) {
+void fold_batch_norms(Trace& graph) {
   Rewriter r(graph);
-  for (int n = 0; n < static_cast<int>(graph.nodes.size()); ++n) {
+  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
     if (r.node(n).op == nullptr || (!is<Conv>(r.node(n)) && !is<Linear>(r.node(n)))) continue;
-    const int next = r.only_user(r.node(n).out[0]);
+    const int next = r.only_user(r.node(n).outputs[0]);
     if (next == absent || !is<BatchNormInference>(r.node(next))) continue;
-    const Node& product = r.node(n);
-    const Node norm = r.node(next);
+    const TraceStep& product = r.node(n);
+    const TraceStep norm = r.node(next);
     const int bias = input(product, 2);
-    const bool known = r.constant(product.in[1]) && (bias == absent || r.constant(bias)) &&
-                       std::all_of(norm.in.begin() + 1, norm.in.end(),
+    const bool known = r.constant(product.inputs[1]) && (bias == absent || r.constant(bias)) &&
+                       std::all_of(norm.inputs.begin() + 1, norm.inputs.end(),
                                    [&](int value) { return value == absent || r.constant(value); });
     if (!known) continue;
     const ChannelAffine a = affine_of(r, norm);
     const size_t channels = a.scale.size();  // the last axis of both kinds of weight
-    const Tensor old_weight = r.constant(product.in[1]);
+    const Tensor old_weight = r.constant(product.inputs[1]);
     std::vector<double> weight = old_weight.to_vector();
     for (size_t i = 0; i < weight.size(); ++i) weight[i] *= a.scale[i % channels];
     std::vector<double> shift = a.shift;
@@ -147,8 +133,8 @@ void fold_batch_norms(Graph& graph) {
     }
     const int w = graph.add_constant(constant_of(old_weight.shape(), weight, old_weight.dtype()));
     const int b = graph.add_constant(constant_of(Shape{static_cast<int64_t>(channels)}, shift, old_weight.dtype()));
-    r.node(n).in = {r.node(n).in[0], w, b};
-    r.node(n).out = norm.out;
+    r.node(n).inputs = {r.node(n).inputs[0], w, b};
+    r.node(n).outputs = norm.outputs;
     r.move(n, next);
     r.refresh();
   }
@@ -167,25 +153,25 @@ struct Epilogue {
 };
 
 // The other operand of a sum with `value`, when nothing is broadcast.
-int other_operand(const Rewriter& r, const Node& sum, int value) {
+int other_operand(const Rewriter& r, const TraceStep& sum, int value) {
   if (!is<Binary>(sum) || attrs<Binary>(sum).kind != BinaryKind::add) return absent;
-  const int other = sum.in[0] == value ? sum.in[1] : sum.in[0];
+  const int other = sum.inputs[0] == value ? sum.inputs[1] : sum.inputs[0];
   if (other == value || r.meta(other).shape != r.meta(value).shape || r.meta(other).dtype != DType::f32) return absent;
   return other;
 }
 
 // A group norm whose statistics nobody reads.
-bool plain_norm(const Rewriter& r, const Node& node) {
-  return is<GroupNorm>(node) && !r.read(node.out[1]) && !r.read(node.out[2]);
+bool plain_norm(const Rewriter& r, const TraceStep& node) {
+  return is<GroupNorm>(node) && !r.read(node.outputs[1]) && !r.read(node.outputs[2]);
 }
 
-bool same_norm(const Node& a, const Node& b) {
+bool same_norm(const TraceStep& a, const TraceStep& b) {
   return attrs<GroupNorm>(a).groups == attrs<GroupNorm>(b).groups && attrs<GroupNorm>(a).eps == attrs<GroupNorm>(b).eps;
 }
 
 Epilogue follow(Rewriter& r, int start) {
   Epilogue e{.end = start};
-  int value = r.node(start).out[0];
+  int value = r.node(start).outputs[0];
   int next = r.only_user(value);
   if (next != absent) {
     const int other = other_operand(r, r.node(next), value);
@@ -197,7 +183,7 @@ Epilogue follow(Rewriter& r, int start) {
           same_norm(r.node(start), r.node(maker)) && r.only_user(other) == next)
         e.norm = maker;
       e.end = next;
-      value = r.node(next).out[0];
+      value = r.node(next).outputs[0];
       next = r.only_user(value);
     }
   }
@@ -211,9 +197,9 @@ Epilogue follow(Rewriter& r, int start) {
 }
 
 void fuse(Rewriter& r, int start, const Epilogue& e) {
-  Node& node = r.node(start);
-  const std::vector<int> out = r.node(e.end).out;
-  const std::vector<int> base{node.in[0], input(node, 1), input(node, 2), e.residual};
+  TraceStep& node = r.node(start);
+  const std::vector<int> out = r.node(e.end).outputs;
+  const std::vector<int> base{node.inputs[0], input(node, 1), input(node, 2), e.residual};
   if (is<Conv>(node)) {
     become<FusedConv>(node, {attrs<Conv>(node), e.finish}, base, out);
   } else if (is<Linear>(node)) {
@@ -222,8 +208,8 @@ void fuse(Rewriter& r, int start, const Epilogue& e) {
     std::vector<int> in = base;
     const GroupNormAttrs norm = attrs<GroupNorm>(node);
     if (e.norm != absent) {
-      const Node& other = r.node(e.norm);
-      in[3] = other.in[0];
+      const TraceStep& other = r.node(e.norm);
+      in[3] = other.inputs[0];
       in.push_back(input(other, 1));
       in.push_back(input(other, 2));
       r.remove(e.norm);
@@ -234,17 +220,17 @@ void fuse(Rewriter& r, int start, const Epilogue& e) {
 
 }  // namespace
 
-void fuse_epilogues(Graph& graph) {
+void fuse_epilogues(Trace& graph) {
   Rewriter r(graph);
   // From the end: of two norms that meet in a sum, the later one takes in the earlier.
-  for (int start = static_cast<int>(graph.nodes.size()) - 1; start >= 0; --start) {
-    const Node& node = r.node(start);
+  for (int start = static_cast<int>(graph.steps.size()) - 1; start >= 0; --start) {
+    const TraceStep& node = r.node(start);
     if (node.op == nullptr || !(is<Conv>(node) || is<Linear>(node) || plain_norm(r, node))) continue;
     if (is<Conv>(node) && attrs<Conv>(node).groups > 1) continue;  // their kernels gain nothing by it
-    if (r.meta(node.out[0]).dtype != DType::f32 || r.meta(node.out[0]).device != Device::cpu) continue;
+    if (r.meta(node.outputs[0]).dtype != DType::f32 || r.meta(node.outputs[0]).device != Device::cpu) continue;
     const Epilogue e = follow(r, start);
     if (e.end == start) continue;
-    const int sum = e.residual != absent ? r.only_user(node.out[0]) : absent;
+    const int sum = e.residual != absent ? r.only_user(node.outputs[0]) : absent;
     fuse(r, start, e);
     if (sum != absent && sum != e.end) r.remove(sum);
     r.move(start, e.end);

@@ -1,22 +1,19 @@
 // Rewrites a traced graph into fewer and larger ops that compute the same up to rounding.
 #pragma once
 
-#include "runtime/plan/graph.h"
+#include "runtime/plan/trace.h"
 
 namespace voxlab::plan {
 
 // Every output becomes a value of its own: a copy where it is the input, a view, or an output already.
-void own_outputs(Graph& graph);
-
-// Calls on nothing but constants are made once, now.
-void fold_constants(Graph& graph);
+void own_outputs(Trace& graph);
 
 // A batch norm in inference right after a convolution or a linear layer becomes part of its weight and
 // bias (computed in f64).
-void fold_batch_norms(Graph& graph);
+void fold_batch_norms(Trace& graph);
 
 // Convolution, linear layer or group norm, then a sum with a tensor of the same shape, then an
 // activation: one op of runtime/ops/fused.h. f32 only.
-void fuse_epilogues(Graph& graph);
+void fuse_epilogues(Trace& graph);
 
 }  // namespace voxlab::plan

@@ -4,16 +4,12 @@
 #include <chrono>
 #include <unordered_map>
 
+#include "runtime/ops/call.h"
 #include "runtime/ops/fused.h"
 #include "runtime/plan/fuse.h"
 #include "runtime/plan/memory.h"
 
 namespace voxlab {
-
-using plan::absent;
-using plan::Graph;
-using plan::Node;
-
 namespace {
 
 // Kernels that read an element of input 0 before they write the same element.
@@ -26,16 +22,16 @@ bool works_in_place(const OpRecord& op) {
 // Finds for every value the tensor that holds it, then the lifetimes of the tensors, then their places.
 class Plan::Planner {
  public:
-  Planner(Plan& plan, const Graph& graph) : plan_(plan), graph_(graph), shadow_(graph.values.size()) {}
+  Planner(Plan& plan, const Trace& graph) : plan_(plan), graph_(graph), shadow_(graph.values.size()) {}
 
   void run() {
     shadow_values();
     end_lifetimes();
     place_roots();
-    for (const Node& node : graph_.nodes)
+    for (const TraceStep& node : graph_.steps)
       if (node.op->view == nullptr) plan_.steps_.push_back(step_of(node));
     for (int value : graph_.outputs) plan_.outputs_.push_back(meta(value));
-    for (const plan::Value& value : graph_.values)
+    for (const TraceValue& value : graph_.values)
       if (value.constant) plan_.kept_.push_back(value.constant);
   }
 
@@ -66,42 +62,42 @@ class Plan::Planner {
         roots_[t.storage().get()] = {{}, {.root = Place::Root::constant, .constant = t.raw() - t.offset() * size_of(t.dtype())}};
       }
     for (int value : graph_.inputs) make_root(value, 0, {.root = Place::Root::input});
-    const auto users = plan::users_of(graph_);
-    for (int n = 0; n < static_cast<int>(graph_.nodes.size()); ++n) {
-      const Node& node = graph_.nodes[static_cast<size_t>(n)];
+    const auto users = graph_.users();
+    for (int n = 0; n < static_cast<int>(graph_.steps.size()); ++n) {
+      const TraceStep& node = graph_.steps[static_cast<size_t>(n)];
       if (node.op->view != nullptr) {
-        const Tensors views = node.op->view(node.attrs.get(), shadow(node.in[0]));
-        for (size_t i = 0; i < views.size(); ++i) shadow(node.out[i]) = views[i];
+        const Tensors views = node.op->view(node.attrs.get(), shadow(node.inputs[0]));
+        for (size_t i = 0; i < views.size(); ++i) shadow(node.outputs[i]) = views[i];
         continue;
       }
-      for (size_t i = 0; i < node.out.size(); ++i) {
+      for (size_t i = 0; i < node.outputs.size(); ++i) {
         if (i == 0 && takes_over(node, n, users)) {
-          shadow(node.out[0]) = shadow(node.in[0]);
+          shadow(node.outputs[0]) = shadow(node.inputs[0]);
         } else {
-          make_root(node.out[i], n, {.root = Place::Root::arena});
+          make_root(node.outputs[i], n, {.root = Place::Root::arena});
         }
       }
     }
   }
 
   // Whether output 0 may be written over input 0: nobody reads the input later, in any view.
-  bool takes_over(const Node& node, int n, const std::vector<std::vector<int>>& users) {
+  bool takes_over(const TraceStep& node, int n, const std::vector<std::vector<int>>& users) {
     if (!works_in_place(*node.op)) return false;
-    const Tensor& from = shadow(node.in[0]);
-    if (root(node.in[0]).place.root != Place::Root::arena || !from.contiguous() || from.offset() != 0 ||
-        from.bytes() != meta(node.out[0]).bytes())
+    const Tensor& from = shadow(node.inputs[0]);
+    if (root(node.inputs[0]).place.root != Place::Root::arena || !from.contiguous() || from.offset() != 0 ||
+        from.bytes() != meta(node.outputs[0]).bytes())
       return false;
     for (size_t v = 0; v < shadow_.size(); ++v) {
       if (!shadow_[v] || shadow_[v].storage() != from.storage()) continue;
       for (int user : users[v])
-        if (user > n || (user == n && static_cast<int>(v) != node.in[0])) return false;
+        if (user > n || (user == n && static_cast<int>(v) != node.inputs[0])) return false;
     }
-    return std::count(node.in.begin(), node.in.end(), node.in[0]) == 1;
+    return std::count(node.inputs.begin(), node.inputs.end(), node.inputs[0]) == 1;
   }
 
   void end_lifetimes() {
-    for (int n = 0; n < static_cast<int>(graph_.nodes.size()); ++n)
-      for (const std::vector<int>* values : {&graph_.nodes[static_cast<size_t>(n)].in, &graph_.nodes[static_cast<size_t>(n)].out})
+    for (int n = 0; n < static_cast<int>(graph_.steps.size()); ++n)
+      for (const std::vector<int>* values : {&graph_.steps[static_cast<size_t>(n)].inputs, &graph_.steps[static_cast<size_t>(n)].outputs})
         for (int value : *values)
           if (value != absent) root(value).life.last = std::max(root(value).life.last, n);
   }
@@ -135,15 +131,15 @@ class Plan::Planner {
     return {.meta = meta(value), .strides = shadow(value).strides()};
   }
 
-  Step step_of(const Node& node) {
-    Step step{.node = node};
+  Step step_of(const TraceStep& node) {
+    Step step{.call = node};
     std::vector<TensorDesc> in, out;
-    for (int value : node.in) {
+    for (int value : node.inputs) {
       in.push_back(desc_of(value));
       step.in.push_back(place_of(value));
       step.in_metas.push_back(in.back().meta);
     }
-    for (int value : node.out) {
+    for (int value : node.outputs) {
       out.push_back(desc_of(value));
       step.out.push_back(place_of(value));
       step.out_metas.push_back(out.back().meta);
@@ -154,16 +150,17 @@ class Plan::Planner {
   }
 
   Plan& plan_;
-  const Graph& graph_;
+  const Trace& graph_;
   Tensors shadow_;
   std::vector<const Storage*> made_;  // in the order of the nodes
   std::unordered_map<const Storage*, Root> roots_;
 };
 
-Plan::Plan(const plan::Forward& forward, const Tensor& x, Tensors* traced) : input_(x.meta()) {
-  Graph graph = plan::trace(forward, x, traced);
+Plan::Plan(const Forward& forward, const Tensor& x, Tensors* traced) : input_(x.meta()) {
+  Tensors outputs;
+  Trace graph = trace({x}, [&] { return outputs = forward(x); });
+  if (traced != nullptr) *traced = outputs;
   plan::own_outputs(graph);
-  plan::fold_constants(graph);
   plan::fold_batch_norms(graph);
   plan::fuse_epilogues(graph);
   Planner(*this, graph).run();
@@ -187,7 +184,7 @@ void Plan::run(const Step& step, Pointers in, Pointers out, std::byte* workspace
   step.kernel.run(in, out, workspace);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const Tensors none;
-  tell_observers({*step.node.op, step.node.attrs.get(), step.in_metas, step.out_metas, step.node.scope,
+  tell_observers({*step.call.op, step.call.attrs.get(), step.in_metas, step.out_metas, step.call.scope,
                   step.kernel.name, seconds, none, none});
 }
 

@@ -5,15 +5,17 @@
 #include <map>
 
 #include "runtime/ops/kernel.h"
-#include "runtime/plan/graph.h"
+#include "runtime/plan/trace.h"
 
 namespace voxlab {
+
+using Forward = std::function<Tensors(const Tensor& x)>;
 
 class Plan {
  public:
   // Traces `forward` on x, which it runs once; `traced` gets the outputs of that run. Parameters are taken as
   // they are now: train, then plan.
-  Plan(const plan::Forward& forward, const Tensor& x, Tensors* traced = nullptr);
+  Plan(const Forward& forward, const Tensor& x, Tensors* traced = nullptr);
 
   // The same as forward(x), for an x of the same shape and dtype; Error otherwise.
   Tensors operator()(const Tensor& x);
@@ -30,7 +32,7 @@ class Plan {
     std::byte* constant = nullptr;
   };
   struct Step {
-    plan::Node node;
+    TraceStep call;
     Kernel kernel;
     Metas in_metas, out_metas;
     std::vector<Place> in, out;
@@ -50,11 +52,11 @@ class Plan {
 // A forward pass that plans itself for each shape that it meets.
 class PlannedForward {
  public:
-  explicit PlannedForward(plan::Forward forward) : forward_(std::move(forward)) {}
+  explicit PlannedForward(Forward forward) : forward_(std::move(forward)) {}
   Tensors operator()(const Tensor& x);
 
  private:
-  plan::Forward forward_;
+  Forward forward_;
   std::map<std::vector<int64_t>, Plan> plans_;
 };
 

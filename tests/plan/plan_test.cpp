@@ -34,23 +34,22 @@ double difference(const Tensor& a, const Tensor& b) {
   return most / scale;
 }
 
-std::map<std::string, int> ops_of(const plan::Graph& graph) {
+std::map<std::string, int> ops_of(const Trace& graph) {
   std::map<std::string, int> count;
-  for (const plan::Node& node : graph.nodes) ++count[std::string(node.op->name)];
+  for (const TraceStep& node : graph.steps) ++count[std::string(node.op->name)];
   return count;
 }
 
-plan::Graph fused(const plan::Forward& forward, const Tensor& x) {
-  plan::Graph graph = plan::trace(forward, x);
+Trace fused(const Forward& forward, const Tensor& x) {
+  Trace graph = trace({x}, [&] { return forward(x); });
   plan::own_outputs(graph);
-  plan::fold_constants(graph);
   plan::fold_batch_norms(graph);
   plan::fuse_epilogues(graph);
   return graph;
 }
 
 // Two plans of one function, on inputs that the trace did not see.
-void expect_same(const plan::Forward& forward, const Shape& shape, double limit = 2e-6) {
+void expect_same(const Forward& forward, const Shape& shape, double limit = 2e-6) {
   Plan planned(forward, random(shape, 1));
   for (uint64_t seed : {2u, 3u}) {
     const Tensor x = random(shape, seed);

@@ -10,6 +10,8 @@
 
 namespace voxlab {
 
+constexpr int absent = -1;  // in place of a value: an optional input that was left out
+
 struct TraceValue {
   Meta meta;
   Tensor constant;  // defined when the value does not depend on the inputs: a parameter, or made of
@@ -19,7 +21,7 @@ struct TraceValue {
 struct TraceStep {
   const OpRecord* op = nullptr;
   std::shared_ptr<const void> attrs;
-  std::vector<int> inputs;  // indices into values; -1 is an optional input left out
+  std::vector<int> inputs;  // indices into values, or absent
   std::vector<int> outputs;
   std::string scope;  // the layer's name
 };
@@ -28,6 +30,11 @@ struct Trace {
   std::vector<TraceValue> values;
   std::vector<TraceStep> steps;  // in the order of the calls; only those that an output needs
   std::vector<int> inputs, outputs;
+
+  int add_constant(const Tensor& t);
+  // For each value the steps that read it, once for each time; an output of the whole is read by
+  // step steps.size().
+  std::vector<std::vector<int>> users() const;
 };
 
 // Runs `forward`, which reads `inputs`, and records every call that depends on them. What does not

@@ -1,4 +1,4 @@
-#include "experiments/export/trace.h"
+#include "runtime/plan/trace.h"
 
 #include <unordered_map>
 
@@ -24,7 +24,7 @@ class TraceRecorder final : public Recorder {
   void record(const OpRecord& op, const std::shared_ptr<const void>& attrs, const Tensors& in,
               const Tensors& out) override {
     TraceStep step{.op = &op, .attrs = attrs, .scope = current_scope()};
-    for (const Tensor& t : in) step.inputs.push_back(t ? find_or_keep(t) : -1);
+    for (const Tensor& t : in) step.inputs.push_back(t ? find_or_keep(t) : absent);
     for (const Tensor& t : out) step.outputs.push_back(add(t, {}));
     trace_.steps.push_back(std::move(step));
   }
@@ -79,6 +79,21 @@ class TraceRecorder final : public Recorder {
 };
 
 }  // namespace
+
+int Trace::add_constant(const Tensor& t) {
+  values.push_back({t.meta(), t});
+  return static_cast<int>(values.size()) - 1;
+}
+
+std::vector<std::vector<int>> Trace::users() const {
+  std::vector<std::vector<int>> users(values.size());
+  for (size_t n = 0; n < steps.size(); ++n)
+    for (int value : steps[n].inputs)
+      if (value != absent) users[static_cast<size_t>(value)].push_back(static_cast<int>(n));
+  for (int value : outputs)
+    users[static_cast<size_t>(value)].push_back(static_cast<int>(steps.size()));
+  return users;
+}
 
 Trace trace(const Tensors& inputs, const std::function<Tensors()>& forward) {
   TraceRecorder recorder(inputs);

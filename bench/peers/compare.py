@@ -224,6 +224,7 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch")
     parser.add_argument("--net", choices=NETWORKS, action="append", help="only this (default: all)")
     parser.add_argument("--mode", choices=MODES, action="append", help="only this (default: both)")
+    parser.add_argument("--add", action="store_true", help="keep what the record holds already")
     parser.add_argument("--rounds", type=at_least(2), default=11)
     parser.add_argument("--warmup", type=at_least(1), default=2)
     parser.add_argument("--threads", type=at_least(1), default=2)
@@ -246,11 +247,15 @@ def main():
         "machine": machine(),
         "networks": {},
     }
+    file = options.out.with_name(options.out.name + ".json")
+    if options.add:
+        record["networks"] = json.loads(file.read_text())["networks"]
     for net in options.net or NETWORKS:
         variant, shape = NETWORKS[net]
-        modes = {mode: compare(options, net, mode) for mode in options.mode or MODES}
-        record["networks"][net] = {"variant": variant, "input": shape, "modes": modes}
-        write(options.out.with_name(options.out.name + ".json"), json.dumps(record, indent=2) + "\n")
+        one = record["networks"].setdefault(net, {"variant": variant, "input": shape, "modes": {}})
+        for mode in options.mode or MODES:
+            one["modes"][mode] = compare(options, net, mode)
+            write(file, json.dumps(record, indent=2) + "\n")
     table = markdown(record)
     write(options.out.with_name(options.out.name + ".md"), table)
     print(table)

@@ -274,7 +274,7 @@ class BlockRunner {
   void run_panel(const Panel& panel) {
     TileArgs args = panel_args(panel);
     float* out = panel_output(panel);
-    alignas(64) float dropped[max_panel_vectors * 16];
+    alignas(64) float dropped[max_panel_vectors * 16] = {};
     float* rows[max_tile_rows];
     const float* residual[max_tile_rows];
     args.c = rows;
@@ -296,7 +296,26 @@ class BlockRunner {
         }
       }
       args.pair_bytes = pairs_.a_bytes.data() + from;
-      kernels_.tile[panel.vectors - 1][to - from - 1](args);
+      sum_runs(args, kernels_.tile[panel.vectors - 1][to - from - 1]);
+    }
+  }
+
+  // A long sum goes through C in parts: added up one by one, ten thousand products would lose two digits
+  // more than PyTorch's convolutions do.
+  static void sum_runs(const TileArgs& whole, TileFn tile) {
+    constexpr int64_t part_length = 1024;
+    const int64_t part = std::max<int64_t>(1, part_length / std::max<int64_t>(1, whole.k));
+    if (whole.run_count <= part) return tile(whole);
+    TileArgs args = whole;
+    for (int64_t run = 0; run < whole.run_count; run += part) {
+      args.runs = whole.runs + run;
+      args.run_count = std::min(part, whole.run_count - run);
+      args.accumulate = run > 0;
+      args.bias = run > 0 ? nullptr : whole.bias;
+      const bool last = run + part >= whole.run_count;
+      args.activation = last ? whole.activation : 0;
+      args.residual = last ? whole.residual : nullptr;
+      tile(args);
     }
   }
 

@@ -68,10 +68,11 @@ def levit_unet():
     import timm.layers
     import timm.models.vision_transformer
 
-    stand_in("timm.models.layers", trunc_normal_=timm.layers.trunc_normal_)
+    stand_in("timm.models.layers", activations=timm.layers.activations, trunc_normal_=timm.layers.trunc_normal_)
     timm.models.vision_transformer.trunc_normal_ = timm.layers.trunc_normal_
     stand_in("timm.models.registry", register_model=lambda function: function)
     stand_in("utils", replace_batchnorm=None)
+    stand_in("ptflops", get_model_complexity_info=None)
     for name in ("cv2", "matplotlib", "matplotlib.pyplot"):
         stand_in(name)
     spec = importlib.util.spec_from_file_location("levit_384", f"{path}/LeViT-UNet-384.py")

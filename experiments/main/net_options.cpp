@@ -2,6 +2,7 @@
 
 #include "experiments/config/bind.h"
 #include "experiments/config/parse.h"
+#include "runtime/core/error.h"
 
 namespace voxlab {
 
@@ -18,6 +19,12 @@ NetConfig resolve_net(const NetOptions& options) {
   from_file("variant", variant);
   if (net.empty()) net = net_names().front();
   NetConfig config = net_preset(net, variant);
+  // What the file says beside the network is another command's business; what is set here is meant.
+  for (const std::string& assignment : options.set) {
+    const std::string key = assignment.substr(0, assignment.find_first_of(".="));
+    if (key != net && key != "net" && key != "variant")
+      fail("--set " + assignment, "is no key of the network: those start with " + net + ".");
+  }
   // A whole experiment may be named too: only the network's own table is read here.
   if (const ConfigNode* table = node.find(net)) {
     ConfigNode only;

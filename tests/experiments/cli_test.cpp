@@ -55,6 +55,15 @@ TEST_F(Cli, WrongUseIsOneLineAndExitCodeTwo) {
   }
 }
 
+TEST_F(Cli, ASettingThatIsNoneOfTheNetworkIsRefused) {
+  for (const char* wrong : {"image=[32,32,32]", "unetr_pp.heads=2", "ux_net.depth=3"}) {
+    const Outcome outcome = run(std::string("count ux_net --set ") + wrong);
+    EXPECT_EQ(outcome.code, 2) << wrong;
+    EXPECT_NE(outcome.err.find("ux_net"), std::string::npos) << outcome.err;
+  }
+  EXPECT_EQ(run("count ux_net --set ux_net.kernel=3").code, 0);
+}
+
 TEST_F(Cli, AnUnknownKeyOfASuiteIsSaidWithItsPlace) {
   write("s.toml", "seed = 1\n[train]\nstesp = 4\n");
   const Outcome outcome = run("sweep s.toml --dry-run");

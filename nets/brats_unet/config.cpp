@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "nets/blocks/config_checks.h"
 #include "runtime/core/error.h"
 
 namespace voxlab::brats_unet {
@@ -10,12 +11,6 @@ namespace {
 
 constexpr std::string_view where = "brats_unet";
 constexpr int64_t most_pools = 10;  // an image of 1024 voxels a side
-
-std::string text(const std::vector<int64_t>& values) {
-  std::string out = "[";
-  for (size_t i = 0; i < values.size(); ++i) out += (i ? ", " : "") + std::to_string(values[i]);
-  return out + "]";
-}
 
 void expect_at_least(std::string_view key, int64_t value, int64_t least) {
   if (value < least)

@@ -3,26 +3,13 @@
 
 #include <string>
 
+#include "nets/blocks/config_checks.h"
 #include "runtime/core/error.h"
 
 namespace voxlab::dae_former {
 namespace {
 
 constexpr std::string_view where = "dae_former";
-
-std::string text(const std::vector<int64_t>& values) {
-  std::string out = "[";
-  for (size_t i = 0; i < values.size(); ++i) out += (i ? ", " : "") + std::to_string(values[i]);
-  return out + "]";
-}
-
-void expect_positive(std::string_view key, const std::vector<int64_t>& values, size_t count) {
-  bool fine = values.size() == count;
-  for (int64_t v : values) fine = fine && v > 0;
-  if (!fine)
-    fail(where, std::string(key) + " needs " + std::to_string(count) + " positive numbers, got " +
-                    text(values));
-}
 
 void expect_divides(std::string_view key, int64_t heads, std::string_view of, int64_t width) {
   if (width % heads != 0)
@@ -34,10 +21,10 @@ void check_widths(const Config& c) {
   const size_t stages = c.dims.size();
   if (stages < 2 || stages > 4)
     fail(where, "dims needs two to four widths, one a stage, got " + text(c.dims));
-  expect_positive("dims", c.dims, stages);
-  expect_positive("layers", c.layers, stages);
-  if (!c.key_dims.empty()) expect_positive("key_dims (or none)", c.key_dims, stages);
-  if (!c.value_dims.empty()) expect_positive("value_dims (or none)", c.value_dims, stages);
+  expect_positive(where, "dims", c.dims, stages);
+  expect_positive(where, "layers", c.layers, stages);
+  if (!c.key_dims.empty()) expect_positive(where, "key_dims (or none)", c.key_dims, stages);
+  if (!c.value_dims.empty()) expect_positive(where, "value_dims (or none)", c.value_dims, stages);
   for (size_t stage = 0; stage < stages; ++stage) {
     expect_divides("efficient_heads", c.efficient_heads, "the key width", key_dim(c, stage));
     expect_divides("efficient_heads", c.efficient_heads, "the value width", value_dim(c, stage));
@@ -97,8 +84,8 @@ Config preset(std::string_view variant) {
 }
 
 void validate(const Config& c) {
-  expect_positive("image", c.image, 2);
-  expect_positive(
+  expect_positive(where, "image", c.image, 2);
+  expect_positive(where, 
       "in_channels, classes, decoder_layers, efficient_heads, channel_heads, cross_heads",
       {c.in_channels, c.classes, c.decoder_layers, c.efficient_heads, c.channel_heads,
        c.cross_heads},

@@ -2,25 +2,13 @@
 
 #include <string>
 
+#include "nets/blocks/config_checks.h"
 #include "runtime/core/error.h"
 
 namespace voxlab::levit_unet {
 namespace {
 
 constexpr std::string_view where = "levit_unet";
-
-std::string text(const std::vector<int64_t>& values) {
-  std::string out = "[";
-  for (size_t i = 0; i < values.size(); ++i) out += (i ? ", " : "") + std::to_string(values[i]);
-  return out + "]";
-}
-
-void expect_positive(std::string_view key, const std::vector<int64_t>& values, size_t count) {
-  bool fine = values.size() == count;
-  for (int64_t v : values) fine = fine && v > 0;
-  if (!fine)
-    fail(where, std::string(key) + " needs " + std::to_string(count) + " positive numbers, got " + text(values));
-}
 
 }  // namespace
 
@@ -56,15 +44,15 @@ Config preset(std::string_view variant) {
 }
 
 void validate(const Config& c) {
-  expect_positive("image", c.image, 2);
-  expect_positive("stem", c.stem, 4);
-  expect_positive("embed", c.embed, 3);
-  expect_positive("depths", c.depths, 3);
-  expect_positive("heads", c.heads, 3);
-  expect_positive("down_heads", c.down_heads, 2);
-  expect_positive("decoder", c.decoder, 3);
-  expect_positive("in_channels, classes, key_dim", {c.in_channels, c.classes, c.key_dim}, 3);
-  expect_positive("attention_ratio, mlp_ratio, down_attention_ratio, down_mlp_ratio",
+  expect_positive(where, "image", c.image, 2);
+  expect_positive(where, "stem", c.stem, 4);
+  expect_positive(where, "embed", c.embed, 3);
+  expect_positive(where, "depths", c.depths, 3);
+  expect_positive(where, "heads", c.heads, 3);
+  expect_positive(where, "down_heads", c.down_heads, 2);
+  expect_positive(where, "decoder", c.decoder, 3);
+  expect_positive(where, "in_channels, classes, key_dim", {c.in_channels, c.classes, c.key_dim}, 3);
+  expect_positive(where, "attention_ratio, mlp_ratio, down_attention_ratio, down_mlp_ratio",
                   {c.attention_ratio, c.mlp_ratio, c.down_attention_ratio, c.down_mlp_ratio}, 4);
   for (int64_t size : c.image)
     if (size % 32 != 0)

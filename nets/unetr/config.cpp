@@ -2,25 +2,13 @@
 
 #include <string>
 
+#include "nets/blocks/config_checks.h"
 #include "runtime/core/error.h"
 
 namespace voxlab::unetr {
 namespace {
 
 constexpr std::string_view where = "unetr";
-
-std::string text(const std::vector<int64_t>& values) {
-  std::string out = "[";
-  for (size_t i = 0; i < values.size(); ++i) out += (i ? ", " : "") + std::to_string(values[i]);
-  return out + "]";
-}
-
-void expect_positive(std::string_view key, const std::vector<int64_t>& values, size_t count) {
-  bool fine = values.size() == count;
-  for (int64_t v : values) fine = fine && v > 0;
-  if (!fine)
-    fail(where, std::string(key) + " needs " + std::to_string(count) + " positive numbers, got " + text(values));
-}
 
 }  // namespace
 
@@ -41,10 +29,10 @@ Config preset(std::string_view variant) {
 }
 
 void validate(const Config& c) {
-  expect_positive("image", c.image, 3);
-  expect_positive("in_channels, classes, feature_size, hidden, mlp, heads, layers",
+  expect_positive(where, "image", c.image, 3);
+  expect_positive(where, "in_channels, classes, feature_size, hidden, mlp, heads, layers",
                   {c.in_channels, c.classes, c.feature_size, c.hidden, c.mlp, c.heads, c.layers}, 7);
-  expect_positive("skip_after", c.skip_after, 3);
+  expect_positive(where, "skip_after", c.skip_after, 3);
   for (int64_t size : c.image)
     if (size % 16 != 0) fail(where, "image " + text(c.image) + " is not a multiple of 16, the patch");
   if (c.hidden % c.heads != 0)

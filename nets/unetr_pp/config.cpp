@@ -2,24 +2,13 @@
 
 #include <string>
 
+#include "nets/blocks/config_checks.h"
 #include "runtime/core/error.h"
 
 namespace voxlab::unetr_pp {
 namespace {
 
 constexpr std::string_view where = "unetr_pp";
-
-std::string text(const std::vector<int64_t>& values) {
-  std::string out = "[";
-  for (size_t i = 0; i < values.size(); ++i) out += (i ? ", " : "") + std::to_string(values[i]);
-  return out + "]";
-}
-
-void expect_positive(std::string_view key, const std::vector<int64_t>& values, size_t count) {
-  bool fine = values.size() == count;
-  for (int64_t v : values) fine = fine && v > 0;
-  if (!fine) fail(where, std::string(key) + " needs " + std::to_string(count) + " positive numbers, got " + text(values));
-}
 
 }  // namespace
 
@@ -55,13 +44,13 @@ Config preset(std::string_view variant) {
 }
 
 void validate(const Config& c) {
-  expect_positive("image", c.image, 3);
-  expect_positive("patch", c.patch, 3);
-  expect_positive("dims", c.dims, 4);
-  expect_positive("encoder_depths", c.encoder_depths, 4);
-  expect_positive("decoder_depths", c.decoder_depths, 3);
-  expect_positive("encoder_projection", c.encoder_projection, 4);
-  expect_positive("in_channels, classes, feature_size, heads, decoder_projection",
+  expect_positive(where, "image", c.image, 3);
+  expect_positive(where, "patch", c.patch, 3);
+  expect_positive(where, "dims", c.dims, 4);
+  expect_positive(where, "encoder_depths", c.encoder_depths, 4);
+  expect_positive(where, "decoder_depths", c.decoder_depths, 3);
+  expect_positive(where, "encoder_projection", c.encoder_projection, 4);
+  expect_positive(where, "in_channels, classes, feature_size, heads, decoder_projection",
                   {c.in_channels, c.classes, c.feature_size, c.heads, c.decoder_projection}, 5);
   for (size_t axis = 0; axis < 3; ++axis)
     if (c.image[axis] % (8 * c.patch[axis]) != 0)

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "nets/blocks/config_checks.h"
 #include "runtime/core/error.h"
 
 namespace voxlab::ux_net {
@@ -9,21 +10,8 @@ namespace {
 
 constexpr std::string_view where = "ux_net";
 
-std::string text(const std::vector<int64_t>& values) {
-  std::string out = "[";
-  for (size_t i = 0; i < values.size(); ++i) out += (i ? ", " : "") + std::to_string(values[i]);
-  return out + "]";
-}
-
-void expect_positive(std::string_view key, const std::vector<int64_t>& values, size_t count) {
-  bool fine = values.size() == count;
-  for (int64_t v : values) fine = fine && v > 0;
-  if (!fine)
-    fail(where, std::string(key) + " needs " + std::to_string(count) + " positive numbers, got " + text(values));
-}
-
 void validate_image(const Config& c) {
-  expect_positive("image", c.image, 3);
+  expect_positive(where, "image", c.image, 3);
   int64_t deepest = 1;
   for (int64_t size : c.image) {
     if (size % 16 != 0)
@@ -63,9 +51,9 @@ Config preset(std::string_view variant) {
 
 void validate(const Config& c) {
   validate_image(c);
-  expect_positive("widths", c.widths, 4);
-  expect_positive("depths", c.depths, 4);
-  expect_positive("in_channels, classes, hidden, decoder_groups",
+  expect_positive(where, "widths", c.widths, 4);
+  expect_positive(where, "depths", c.depths, 4);
+  expect_positive(where, "in_channels, classes, hidden, decoder_groups",
                   {c.in_channels, c.classes, c.hidden, c.decoder_groups}, 4);
   if (c.kernel < 1 || c.kernel % 2 == 0)
     fail(where, "kernel must be odd, so that a block keeps the grid; got " + std::to_string(c.kernel));

@@ -148,6 +148,29 @@ TEST(DenseConv, ShapesOfTheNetworks) {
                     .groups = 4});
 }
 
+// Large enough for Winograd's algorithm on every instruction set, with everything that an edge can be: odd sizes,
+// channels that fill no vector, pads of 0 to 2 (whose data gradient pads by the rest), groups, one to four taps along
+// D, a batch.
+TEST(DenseConv, WinogradAtTheEdges) {
+  const auto check = [](ConvGeometry g) {
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      const std::string_view forward = conv_forward(g, {}, {}, {});
+      const std::string_view dgrad = conv_dgrad(g, {}, {}, {});
+      const std::string_view wgrad = conv_wgrad(g, {}, {}, {});
+      for (const std::string_view name : {forward, dgrad, wgrad})
+        EXPECT_NE(name.find("winograd"), std::string_view::npos) << name << " " << describe(g);
+    }
+    check_all_passes(g);
+  };
+  check({.in = {5, 13, 15}, .in_channels = 16, .out_channels = 16, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
+  check({.batch = 2, .in = {4, 12, 9}, .in_channels = 19, .out_channels = 50, .kernel = {3, 3, 3}, .pad = {1, 0, 2}});
+  check({.in = {6, 14, 13}, .in_channels = 33, .out_channels = 17, .kernel = {4, 3, 3}, .pad = {0, 2, 0}});
+  check({.batch = 3, .in = {1, 21, 23}, .in_channels = 24, .out_channels = 96, .kernel = {1, 3, 3}, .pad = {0, 1, 1}});
+  check({.in = {4, 17, 16}, .in_channels = 36, .out_channels = 40, .kernel = {2, 3, 3}, .pad = {1, 1, 1}, .groups = 2});
+  check({.in = {3, 24, 24}, .in_channels = 128, .out_channels = 64, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
+}
+
 ConvGeometry random_geometry(std::mt19937& rng) {
   const auto pick = [&](int64_t low, int64_t high) {
     return std::uniform_int_distribution<int64_t>(low, high)(rng);

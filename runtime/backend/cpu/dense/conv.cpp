@@ -6,6 +6,7 @@
 #include "runtime/backend/cpu/dense/gather_conv.h"
 #include "runtime/backend/cpu/dense/passes.h"
 #include "runtime/backend/cpu/dense/scratch.h"
+#include "runtime/backend/cpu/dense/winograd.h"
 
 namespace voxlab::cpu {
 namespace {
@@ -26,11 +27,18 @@ bool patches_along_width(const ConvGeometry& g, const Triple& out) {
 }
 
 bool run_gather(const KernelTable& kernels, GatherConv conv, GatherMode mode) {
-  if (mode != GatherMode::f32) {
-    return gather_conv_amx(kernels, std::move(conv), mode == GatherMode::bf16x3);
+  switch (mode) {
+    case GatherMode::f32:
+      gather_conv(kernels, std::move(conv));
+      return true;
+    case GatherMode::winograd:
+      winograd_conv(kernels, conv);
+      return true;
+    case GatherMode::bf16:
+    case GatherMode::bf16x3:
+      return gather_conv_amx(kernels, std::move(conv), mode == GatherMode::bf16x3);
   }
-  gather_conv(kernels, std::move(conv));
-  return true;
+  return false;
 }
 
 struct DgradCall {
@@ -46,7 +54,7 @@ struct DgradCall {
 };
 
 // One residue class of input positions, one group. With patches, W holds all residues at once.
-bool dgrad_residue(const DgradCall& call, const Triple& residue, int64_t group) {
+GatherConv dgrad_gather(const DgradCall& call, const Triple& residue, int64_t group) {
   const ConvGeometry& g = call.geometry;
   const int64_t group_in = g.in_channels / g.groups;
   const int64_t group_out = g.out_channels / g.groups;
@@ -56,7 +64,6 @@ bool dgrad_residue(const DgradCall& call, const Triple& residue, int64_t group) 
   GatherConv c;
   c.batch = g.batch;
   for (int i = 0; i < 3; ++i) c.axis[i] = taps[i].axis;
-  if (c.axis[0].out * c.axis[1].out * c.axis[2].out == 0) return true;
   c.in = call.dy;
   c.in_offset = group * group_out;
   c.in_pitch = g.out_channels;
@@ -76,38 +83,57 @@ bool dgrad_residue(const DgradCall& call, const Triple& residue, int64_t group) 
   c.out_batch = product(g.in) * g.in_channels;
   c.epilogue = call.epilogue;
   if (!call.patches) c.epilogue.bias = offset_bias(call.epilogue, group * group_in);
-  return run_gather(call.kernels, std::move(c), call.mode);
+  return c;
 }
 
 }  // namespace
 
-bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const float* w,
-                   Buffer y, const Epilogue& epilogue, GatherMode mode) {
+GatherConv forward_gather(const ConvGeometry& g, ConstBuffer x, const float* w, Buffer y, const Epilogue& epilogue,
+                          int64_t group) {
   const Triple out = g.out();
   const int64_t group_in = g.in_channels / g.groups;
   const int64_t group_out = g.out_channels / g.groups;
+  GatherConv c;
+  c.batch = g.batch;
+  c.weights = {w + group * group_out, g.out_channels, group_in * g.out_channels, false, g.kernel, {}};
+  for (int i = 0; i < 3; ++i) {
+    KernelTaps taps = forward_taps(g, i);
+    c.axis[i] = std::move(taps.axis);
+    c.weights.kernel[static_cast<size_t>(i)] = std::move(taps.kernel);
+  }
+  c.in = x;
+  c.in_offset = group * group_in;
+  c.in_pitch = g.in_channels;
+  c.channels = group_in;
+  c.columns = group_out;
+  c.out = y;
+  c.out_offset = group * group_out;
+  c.out_batch = product(out) * g.out_channels;
+  c.out_step = {out[1] * out[2] * g.out_channels, out[2] * g.out_channels, g.out_channels};
+  c.epilogue = epilogue;
+  c.epilogue.bias = offset_bias(epilogue, group * group_out);
+  return c;
+}
+
+GatherMode f32_forward_mode(const KernelTable& kernels, const ConvGeometry& g) {
+  return suits_winograd(kernels, forward_gather(g, {}, nullptr, {}, {}, 0)) ? GatherMode::winograd : GatherMode::f32;
+}
+
+GatherMode f32_dgrad_mode(const KernelTable& kernels, const ConvGeometry& g) {
+  if (product(g.stride) != 1) return GatherMode::f32;
+  const DgradCall call = {kernels, g, g.out(), {}, nullptr, {}, {}, false, GatherMode::f32};
+  return suits_winograd(kernels, dgrad_gather(call, {0, 0, 0}, 0)) ? GatherMode::winograd : GatherMode::f32;
+}
+
+GatherMode f32_wgrad_mode(const KernelTable& kernels, const ConvGeometry& g) {
+  return suits_winograd_wgrad(kernels, forward_gather(g, {}, nullptr, {}, {}, 0)) ? GatherMode::winograd
+                                                                                  : GatherMode::f32;
+}
+
+bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const float* w,
+                   Buffer y, const Epilogue& epilogue, GatherMode mode) {
   for (int64_t group = 0; group < g.groups; ++group) {
-    GatherConv c;
-    c.batch = g.batch;
-    c.weights = {
-        w + group * group_out, g.out_channels, group_in * g.out_channels, false, g.kernel, {}};
-    for (int i = 0; i < 3; ++i) {
-      KernelTaps taps = forward_taps(g, i);
-      c.axis[i] = std::move(taps.axis);
-      c.weights.kernel[static_cast<size_t>(i)] = std::move(taps.kernel);
-    }
-    c.in = x;
-    c.in_offset = group * group_in;
-    c.in_pitch = g.in_channels;
-    c.channels = group_in;
-    c.columns = group_out;
-    c.out = y;
-    c.out_offset = group * group_out;
-    c.out_batch = product(out) * g.out_channels;
-    c.out_step = {out[1] * out[2] * g.out_channels, out[2] * g.out_channels, g.out_channels};
-    c.epilogue = epilogue;
-    c.epilogue.bias = offset_bias(epilogue, group * group_out);
-    if (!run_gather(kernels, std::move(c), mode)) return false;
+    if (!run_gather(kernels, forward_gather(g, x, w, y, epilogue, group), mode)) return false;
   }
   return true;
 }
@@ -128,7 +154,9 @@ bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer 
     for (int64_t d = 0; d < residues[0]; ++d) {
       for (int64_t h = 0; h < residues[1]; ++h) {
         for (int64_t v = 0; v < residues[2]; ++v) {
-          if (!dgrad_residue(call, {d, h, v}, group)) return false;
+          GatherConv c = dgrad_gather(call, {d, h, v}, group);
+          if (c.axis[0].out * c.axis[1].out * c.axis[2].out == 0) continue;
+          if (!run_gather(kernels, std::move(c), mode)) return false;
         }
       }
     }

@@ -106,15 +106,18 @@ ConvSizes sizes_of(const ConvGeometry& g) {
 
 // AMX where it is there and a run of K, `run` values long, fills at least a quarter of a tile:
 // below that the f32 kernels are faster.
-GatherMode gather_mode(DType input, Precision precision, int64_t run) {
+GatherMode gather_mode(DType input, Precision precision, int64_t run, GatherMode f32_mode) {
   constexpr int64_t shortest_run = 8;
-  if (active_isa() != Isa::amx || run < shortest_run) return GatherMode::f32;
+  if (active_isa() != Isa::amx || run < shortest_run) return f32_mode;
   if (input == DType::bf16) return GatherMode::bf16;
-  return precision == Precision::bf16x3 ? GatherMode::bf16x3 : GatherMode::f32;
+  return precision == Precision::bf16x3 ? GatherMode::bf16x3 : f32_mode;
 }
 
+bool on_amx(GatherMode mode) { return mode == GatherMode::bf16 || mode == GatherMode::bf16x3; }
+
 std::string_view implementation(KernelKind kind, GatherMode mode, DType input) {
-  if (mode != GatherMode::f32) return amx_name(kind, mode == GatherMode::bf16x3);
+  if (mode == GatherMode::winograd) kind = KernelKind::winograd;
+  if (on_amx(mode)) return amx_name(kind, mode == GatherMode::bf16x3);
   return kernel_name(kind, input == DType::bf16);
 }
 
@@ -187,14 +190,16 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
-  const GatherMode mode =
-      kind == KernelKind::conv ? gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups)
-                               : GatherMode::f32;
+  GatherMode mode = GatherMode::f32, f32_mode = GatherMode::f32;
+  if (kind == KernelKind::conv) {
+    f32_mode = f32_forward_mode(kernels, g);
+    mode = gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups, f32_mode);
+  }
   const std::string_view name = implementation(kind, mode, x.dtype);
   if (x.data == nullptr) return name;
   require_f32_residual("conv", epilogue, y);
   const float* wf = widened(kernels, w, n.w, Purpose::input_b);
-  if (mode != GatherMode::f32) {
+  if (on_amx(mode)) {
     const LateFinish finish(epilogue);
     if (dense_forward(kernels, g, x, wf, y, finish.first(), mode)) {
       finish.apply(kernels, y, n.y);
@@ -211,10 +216,10 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
     depthwise_forward(kernels, g, xf, wf, yf, finish.first());
     finish.apply(kernels, {yf, DType::f32}, n.y);
   } else {
-    dense_forward(kernels, g, {xf, DType::f32}, wf, {yf, DType::f32}, epilogue, GatherMode::f32);
+    dense_forward(kernels, g, {xf, DType::f32}, wf, {yf, DType::f32}, epilogue, f32_mode);
   }
   narrow_output(kernels, yf, n.y, y);
-  return implementation(kind, GatherMode::f32, x.dtype);
+  return implementation(kind, f32_mode, x.dtype);
 }
 
 std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w, Buffer dx,
@@ -224,13 +229,15 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
-  const GatherMode mode = kind == KernelKind::conv
-                              ? gather_mode(dy.dtype, precision, g.out_channels / g.groups)
-                              : GatherMode::f32;
+  GatherMode mode = GatherMode::f32, f32_mode = GatherMode::f32;
+  if (kind == KernelKind::conv) {
+    f32_mode = f32_dgrad_mode(kernels, g);
+    mode = gather_mode(dy.dtype, precision, g.out_channels / g.groups, f32_mode);
+  }
   const std::string_view name = implementation(kind, mode, dy.dtype);
   if (dy.data == nullptr) return name;
   const float* wf = widened(kernels, w, n.w, Purpose::input_b);
-  if (mode != GatherMode::f32 && dense_dgrad(kernels, g, dy, wf, dx, epilogue, mode)) return name;
+  if (on_amx(mode) && dense_dgrad(kernels, g, dy, wf, dx, epilogue, mode)) return name;
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_a);
   float* dxf = f32_output(dx, n.x);
   if (kind == KernelKind::channel_scale) {
@@ -238,10 +245,10 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   } else if (kind == KernelKind::depthwise) {
     depthwise_dgrad(kernels, g, dyf, wf, dxf, epilogue);
   } else {
-    dense_dgrad(kernels, g, {dyf, DType::f32}, wf, {dxf, DType::f32}, epilogue, GatherMode::f32);
+    dense_dgrad(kernels, g, {dyf, DType::f32}, wf, {dxf, DType::f32}, epilogue, f32_mode);
   }
   narrow_output(kernels, dxf, n.x, dx);
-  return implementation(kind, GatherMode::f32, dy.dtype);
+  return implementation(kind, f32_mode, dy.dtype);
 }
 
 std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, Buffer dw,
@@ -251,7 +258,8 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
-  const std::string_view name = implementation(kind, GatherMode::f32, x.dtype);
+  const GatherMode mode = kind == KernelKind::conv ? f32_wgrad_mode(kernels, g) : GatherMode::f32;
+  const std::string_view name = implementation(kind, mode, x.dtype);
   if (x.data == nullptr) return name;
   const float* xf = widened(kernels, x, n.x, Purpose::input_a);
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);
@@ -273,13 +281,14 @@ std::string_view matmul(const MatmulShape& s, ConstBuffer a, ConstBuffer b, Buff
                        std::to_string(s.n));
   }
   const KernelTable& kernels = active_kernels();
-  const GatherMode mode = suits_amx(s) ? gather_mode(a.dtype, precision, s.k) : GatherMode::f32;
+  const GatherMode mode = suits_amx(s) ? gather_mode(a.dtype, precision, s.k, GatherMode::f32)
+                                          : GatherMode::f32;
   const std::string_view name = implementation(KernelKind::matmul, mode, a.dtype);
   if (a.data == nullptr) return name;
   require_f32_residual("matmul", epilogue, c);
   const Extents n = extents_of(s);
   const float* bf = widened(kernels, b, n.b, Purpose::input_b);
-  if (mode != GatherMode::f32) {
+  if (on_amx(mode)) {
     const LateFinish finish(epilogue);
     if (matmul_amx(kernels, s, a, bf, c, finish.first(), mode)) {
       finish.apply(kernels, c, n.c);

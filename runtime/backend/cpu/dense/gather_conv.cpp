@@ -300,25 +300,6 @@ class BlockRunner {
     }
   }
 
-  // A long sum goes through C in parts: added up one by one, ten thousand products would lose two digits
-  // more than PyTorch's convolutions do.
-  static void sum_runs(const TileArgs& whole, TileFn tile) {
-    constexpr int64_t part_length = 1024;
-    const int64_t part = std::max<int64_t>(1, part_length / std::max<int64_t>(1, whole.k));
-    if (whole.run_count <= part) return tile(whole);
-    TileArgs args = whole;
-    for (int64_t run = 0; run < whole.run_count; run += part) {
-      args.runs = whole.runs + run;
-      args.run_count = std::min(part, whole.run_count - run);
-      args.accumulate = run > 0;
-      args.bias = run > 0 ? nullptr : whole.bias;
-      const bool last = run + part >= whole.run_count;
-      args.activation = last ? whole.activation : 0;
-      args.residual = last ? whole.residual : nullptr;
-      tile(args);
-    }
-  }
-
   // The same with row tiles, one output row at a time.
   void run_rows(const Panel& panel) {
     TileArgs args = panel_args(panel);
@@ -387,6 +368,23 @@ const float* pack_all(const KernelTable& kernels, const GatherConv& c,
 }
 
 }  // namespace
+
+void sum_runs(const TileArgs& whole, TileFn tile) {
+  constexpr int64_t part_length = 1024;
+  const int64_t part = std::max<int64_t>(1, part_length / std::max<int64_t>(1, whole.k));
+  if (whole.run_count <= part) return tile(whole);
+  TileArgs args = whole;
+  for (int64_t run = 0; run < whole.run_count; run += part) {
+    args.runs = whole.runs + run;
+    args.run_count = std::min(part, whole.run_count - run);
+    args.accumulate = run > 0;
+    args.bias = run > 0 ? nullptr : whole.bias;
+    const bool last = run + part >= whole.run_count;
+    args.activation = last ? whole.activation : 0;
+    args.residual = last ? whole.residual : nullptr;
+    tile(args);
+  }
+}
 
 void flatten(GatherConv& c) {
   if (!merge_into_width(c, 1) || !merge_into_width(c, 0)) return;

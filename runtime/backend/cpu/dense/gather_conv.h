@@ -50,6 +50,10 @@ struct GatherConv {
 // On f32 input and output.
 void gather_conv(const KernelTable& kernels, GatherConv conv);
 
+// Runs a tile whose sum may be long through C in parts: added up one by one, ten thousand products would lose two
+// digits more than PyTorch's convolutions do.
+void sum_runs(const TileArgs& whole, TileFn tile);
+
 // Merges axes that only enumerate positions into W.
 void flatten(GatherConv& conv);
 
@@ -77,6 +81,10 @@ struct KernelTaps {
   GatherAxis axis;
   std::vector<int64_t> kernel;
 };
+
+// A forward convolution, or one group of it, as a gather.
+GatherConv forward_gather(const ConvGeometry& geometry, ConstBuffer x, const float* w, Buffer y,
+                          const Epilogue& epilogue, int64_t group);
 
 // Of a forward convolution, over x.
 KernelTaps forward_taps(const ConvGeometry& geometry, int axis);

@@ -111,6 +111,35 @@ struct ChannelScaleArgs {
 using ChannelScaleFn = void (*)(const ChannelScaleArgs&);
 constexpr int channel_ratios = 4;  // 1, 2, 4, 8
 
+// Points of a row of F(2x2, 3x3) tiles, for all channels: tile t reads input columns first + 2t to first + 2t + 3.
+struct WinogradInputArgs {
+  const float* rows[4];  // first channel of column 0 of each input row; null: zeros
+  int64_t pitch;         // floats between columns
+  int64_t width;         // columns of the tensor; those outside are zero
+  int64_t first;
+  int64_t channels;
+  int64_t tiles;
+  float* v;            // [point][...][tile][channel]
+  int64_t point_step;  // floats
+};
+
+// Two rows of output from the points of a row of tiles, for one panel of columns.
+struct WinogradOutputArgs {
+  const float* m;      // [point][...][tile][vectors]
+  int64_t point_step;  // floats
+  int64_t row_pitch;   // floats between tiles
+  int64_t tiles;
+  float* out[2];             // first channel of the first position of each row; the second may be null
+  const float* residual[2];  // lies like out, or null
+  int64_t out_pitch;         // floats between positions
+  int64_t columns;           // positions a row: 2 * tiles, or one less
+  const float* bias;         // of the panel, or null
+  int activation;
+  float slope;
+  int vectors;
+  int last_columns;
+};
+
 struct KernelTable {
   int width;                          // floats a vector
   int pairs[max_panel_vectors];       // most pairs a tile takes, by vectors - 1
@@ -134,6 +163,14 @@ struct KernelTable {
   ChannelScaleFn widen_channels[channel_ratios];
   ChannelScaleFn narrow_channels[channel_ratios];
   ChannelScaleFn scale_wgrad[channel_ratios];
+  void (*winograd_input)(const WinogradInputArgs&);
+  void (*winograd_output)(const WinogradOutputArgs&);
+  // The output's gradient at the points; takes two rows, and reads columns first + 2t and first + 2t + 1.
+  void (*winograd_gradient)(const WinogradInputArgs&);
+  // n floats of each of nine taps, tap_step apart, to n floats of each of 16 points; n in whole vectors.
+  void (*winograd_weights)(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step);
+  // n floats of each of 16 points to n floats of each of nine taps.
+  void (*winograd_weight_gradient)(const float* u, int64_t point_step, int64_t n, float* w, int64_t tap_step);
   // For each position, one vector of the floats `lanes` picks (offsets, ascending, from that
   // position); lanes from `lane_count` on become zero. Pitches in floats.
   void (*pick_lanes)(const float* in, int64_t in_pitch, int64_t positions, const int32_t* lanes,

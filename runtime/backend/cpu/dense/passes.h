@@ -27,10 +27,15 @@ void channel_scale_dgrad(const KernelTable& kernels, const ConvGeometry& geometr
 void channel_scale_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
                          const float* dy, float* dw);
 
-// How the products of a gather are formed: on the f32 kernels, or on AMX.
-enum class GatherMode : uint8_t { f32, bf16, bf16x3 };
+// How the products of a gather are formed: on the f32 kernels, directly or by Winograd's algorithm, or on AMX.
+enum class GatherMode : uint8_t { f32, winograd, bf16, bf16x3 };
 
-// f32 mode needs f32 buffers. False, with the output in an unspecified state, when an AMX mode met
+// Which of the two f32 modes is faster; both sum f32 products with the same error.
+GatherMode f32_forward_mode(const KernelTable& kernels, const ConvGeometry& geometry);
+GatherMode f32_dgrad_mode(const KernelTable& kernels, const ConvGeometry& geometry);
+GatherMode f32_wgrad_mode(const KernelTable& kernels, const ConvGeometry& geometry);
+
+// The f32 modes need f32 buffers. False, with the output in an unspecified state, when an AMX mode met
 // a value that is not finite.
 bool dense_forward(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer x,
                    const float* w, Buffer y, const Epilogue& epilogue, GatherMode mode);

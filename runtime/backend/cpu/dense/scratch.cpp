@@ -83,7 +83,7 @@ const KernelTable& active_kernels() {
 
 std::string_view kernel_name(KernelKind kind, bool bf16) {
   // [kind][level][bf16]; bf16 without AMX is widened to f32 first.
-  constexpr std::array<std::array<std::array<std::string_view, 2>, 3>, 4> names = {{
+  constexpr std::array<std::array<std::array<std::string_view, 2>, 3>, 5> names = {{
       {{{"cpu.conv.plain", "cpu.conv.plain.widened"},
         {"cpu.conv.avx2.fma", "cpu.conv.avx2.widened"},
         {"cpu.conv.avx512.fma", "cpu.conv.avx512.widened"}}},
@@ -96,6 +96,9 @@ std::string_view kernel_name(KernelKind kind, bool bf16) {
       {{{"cpu.matmul.plain", "cpu.matmul.plain.widened"},
         {"cpu.matmul.avx2.fma", "cpu.matmul.avx2.widened"},
         {"cpu.matmul.avx512.fma", "cpu.matmul.avx512.widened"}}},
+      {{{"cpu.conv.plain.winograd", "cpu.conv.plain.winograd.widened"},
+        {"cpu.conv.avx2.winograd", "cpu.conv.avx2.winograd.widened"},
+        {"cpu.conv.avx512.winograd", "cpu.conv.avx512.winograd.widened"}}},
   }};
   const Isa isa = active_isa() == Isa::amx ? Isa::avx512 : active_isa();
   return names[static_cast<size_t>(kind)][static_cast<size_t>(isa)][bf16 ? 1 : 0];

@@ -34,7 +34,7 @@ int64_t l2_bytes();
 const KernelTable& active_kernels();
 
 // Name of an implementation at the active level, for profiles.
-enum class KernelKind : uint8_t { conv, depthwise, channel_scale, matmul };
+enum class KernelKind : uint8_t { conv, depthwise, channel_scale, matmul, winograd };
 std::string_view kernel_name(KernelKind kind, bool bf16);
 std::string_view amx_name(KernelKind kind, bool split);
 

@@ -6,6 +6,7 @@
 #include "runtime/backend/cpu/dense/depthwise_impl.h"
 #include "runtime/backend/cpu/dense/depthwise_plane_impl.h"
 #include "runtime/backend/cpu/dense/tile_impl.h"
+#include "runtime/backend/cpu/dense/winograd_impl.h"
 
 namespace voxlab::cpu {
 namespace {
@@ -23,6 +24,7 @@ constexpr KernelTable make_table() {
   table.add = add_arrays;
   table.finish = finish_array;
   set_depthwise_plane(table);
+  set_winograd(table);
   return table;
 }
 

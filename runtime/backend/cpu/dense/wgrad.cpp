@@ -7,6 +7,7 @@
 #include "runtime/backend/cpu/dense/gather_conv.h"
 #include "runtime/backend/cpu/dense/passes.h"
 #include "runtime/backend/cpu/dense/scratch.h"
+#include "runtime/backend/cpu/dense/winograd.h"
 #include "runtime/core/parallel.h"
 
 namespace voxlab::cpu {
@@ -230,10 +231,18 @@ void share_chunks(const WgradCall& call, const std::vector<Chunk>& chunks, int64
   });
 }
 
+void wgrad_by_winograd(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy, float* dw) {
+  for (int64_t group = 0; group < g.groups; ++group) {
+    const GatherConv conv = forward_gather(g, {x, DType::f32}, nullptr, {}, {}, group);
+    winograd_wgrad(kernels, conv, dy, dw + conv.out_offset, g.out_channels);
+  }
+}
+
 }  // namespace
 
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy,
                  float* dw) {
+  if (f32_wgrad_mode(kernels, g) == GatherMode::winograd) return wgrad_by_winograd(kernels, g, x, dy, dw);
   const int64_t group_in = g.in_channels / g.groups;
   const int64_t group_out = g.out_channels / g.groups;
   const bool row_joined = g.dilation[2] == 1 && g.groups == 1;

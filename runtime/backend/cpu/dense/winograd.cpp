@@ -1,0 +1,291 @@
+// Cuts the output into blocks of 2x2 tiles whose transformed input fits the second-level cache. Each of the 16
+// points is then a convolution along D alone: matrix tiles over it make the points of the output.
+#include "runtime/backend/cpu/dense/winograd.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "runtime/backend/cpu/dense/scratch.h"
+#include "runtime/core/parallel.h"
+
+namespace voxlab::cpu {
+namespace {
+
+constexpr int64_t float_bytes = sizeof(float);
+constexpr int64_t points = winograd_points;
+constexpr int64_t tile_side = winograd_side;
+using Triple = std::array<int64_t, 3>;
+
+int64_t depth_taps(const GatherConv& c) { return static_cast<int64_t>(c.axis[0].taps.size()); }
+
+int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
+
+// Floats of transformed input under a block.
+int64_t input_floats(const GatherConv& c, const Triple& block) {
+  return (block[0] + depth_taps(c) - 1) * block[1] * block[2] * points * c.channels;
+}
+
+// The transformed weights of every panel: [point][tap along D][channel][columns of the panel].
+struct Weights {
+  const float* data;
+  int64_t rows;  // tap, channel
+  const float* panel(const Panel& p) const { return data + p.column * rows * points; }
+};
+
+Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const std::vector<Panel>& panels) {
+  const int64_t taps = depth_taps(c);
+  const int64_t rows = taps * c.channels;
+  const int64_t columns = ceil_div(c.columns, kernels.width) * kernels.width;
+  float* to = scratch(Purpose::weights, points * rows * columns);
+  // One kernel plane of one panel at a time, so that the packed copy stays in cache.
+  const int64_t jobs = static_cast<int64_t>(panels.size()) * taps;
+  parallel_for(jobs, task_grain(jobs, rows * c.columns * 100), [&](int64_t begin, int64_t end) {
+    GatherConv plane = c;
+    for (int64_t i = begin; i < end; ++i) {
+      const Panel& panel = panels[static_cast<size_t>(i / taps)];
+      const int64_t tap = i % taps, pitch = panel.vectors * kernels.width, n = c.channels * pitch;
+      plane.weights.kernel[0] = {c.weights.kernel[0][static_cast<size_t>(tap)]};
+      float* packed = scratch(Purpose::panel, 9 * n);
+      if (panel.last_columns < kernels.width) std::memset(packed, 0, static_cast<size_t>(9 * n) * sizeof(float));
+      pack_panel(kernels, plane, panel, packed);
+      kernels.winograd_weights(packed, n, n, to + panel.column * rows * points + tap * n, rows * pitch);
+    }
+  });
+  return {to, rows};
+}
+
+// Computes blocks; one object a thread.
+class TileRunner {
+ public:
+  TileRunner(const KernelTable& kernels, const GatherConv& conv, const Triple& block, const Weights& weights)
+      : kernels_(kernels), conv_(conv), block_(block), weights_(weights) {}
+
+  void run(int64_t index, const Panel* panels, int64_t panel_count) {
+    if (index != current_) {
+      current_ = index;
+      at_ = tile_block(conv_, block_, index);
+      v_ = transform_input(kernels_, conv_, at_);
+    }
+    for (int64_t p = 0; p < panel_count; ++p) run_panel(panels[p]);
+  }
+
+ private:
+  // As many rows at a time as keep their 16 points in half of what the input leaves of the cache.
+  void run_panel(const Panel& panel) {
+    const int64_t pitch = panel.vectors * kernels_.width;
+    const int64_t tile_rows = 2 * kernels_.pairs[panel.vectors - 1];
+    const int64_t rows = product(at_.size);
+    const int64_t most = std::max<int64_t>(1, l2_bytes() / 6 / (points * pitch * float_bytes) / tile_rows) * tile_rows;
+    const int64_t parts = ceil_div(rows, most);
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t from = rows * part / parts, to = rows * (part + 1) / parts;
+      const int64_t point = (to - from + 1) * pitch;
+      float* m = scratch(Purpose::rows, points * point);
+      for (int64_t p = 0; p < points; ++p) sum_point(panel, p, from, to, m + p * point);
+      store_tiles(panel, from, to, m, point);
+    }
+  }
+
+  void sum_point(const Panel& panel, int64_t point, int64_t from, int64_t to, float* m) const {
+    const int64_t pitch = panel.vectors * kernels_.width;
+    const int64_t taps = depth_taps(conv_);
+    const int64_t row_bytes = conv_.channels * float_bytes;
+    std::array<Run, 16> runs;
+    for (int64_t d = 0; d < taps; ++d) runs[static_cast<size_t>(d)] = {d * v_.plane * float_bytes, d * conv_.channels};
+    std::array<int64_t, max_pairs> pair_bytes;
+    for (int64_t i = 0; i < max_pairs; ++i) pair_bytes[static_cast<size_t>(i)] = 2 * i * row_bytes;
+    float* c[2 * max_pairs];
+    TileArgs args = {};
+    args.pair_bytes = pair_bytes.data();
+    args.pair_step = row_bytes;
+    args.k_step = float_bytes;
+    args.runs = runs.data();
+    args.run_count = taps;
+    args.k = conv_.channels;
+    args.b = weights_.panel(panel) + point * weights_.rows * pitch;
+    args.ldb = pitch;
+    args.c = c;
+    args.last_columns = static_cast<int>(kernels_.width);
+    const int64_t pairs = ceil_div(to - from, 2);
+    const int64_t tiles = ceil_div(pairs, kernels_.pairs[panel.vectors - 1]);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t first = pairs * t / tiles, last = pairs * (t + 1) / tiles;
+      for (int64_t row = 2 * first; row < 2 * last; ++row) c[row - 2 * first] = m + row * pitch;
+      args.a = reinterpret_cast<const char*>(v_.data + point * v_.point + (from + 2 * first) * conv_.channels);
+      sum_runs(args, kernels_.tile[panel.vectors - 1][last - first - 1]);
+    }
+  }
+
+  // Rows [from, to) of the block, one stretch of a tile row at a time.
+  void store_tiles(const Panel& panel, int64_t from, int64_t to, const float* m, int64_t point) const {
+    const int64_t pitch = panel.vectors * kernels_.width;
+    const Epilogue& epilogue = conv_.epilogue;
+    WinogradOutputArgs args = {};
+    args.point_step = point;
+    args.row_pitch = pitch;
+    args.out_pitch = conv_.out_step[2];
+    args.bias = epilogue.bias == nullptr ? nullptr : epilogue.bias + panel.column;
+    args.activation = static_cast<int>(epilogue.activation);
+    args.slope = epilogue.slope;
+    args.vectors = panel.vectors;
+    args.last_columns = panel.last_columns;
+    auto* out = static_cast<float*>(conv_.out.data);
+    for (int64_t row = from; row < to;) {
+      const int64_t line = row / at_.size[2], w = row % at_.size[2];
+      const int64_t d = at_.begin[0] + line / at_.size[1];
+      const int64_t h = tile_side * (at_.begin[1] + line % at_.size[1]);
+      const int64_t x = tile_side * (at_.begin[2] + w);
+      args.tiles = std::min(at_.size[2] - w, to - row);
+      args.columns = std::min(tile_side * args.tiles, conv_.axis[2].out - x);
+      args.m = m + (row - from) * pitch;
+      const int64_t at = conv_.out_offset + at_.sample * conv_.out_batch + panel.column + d * conv_.out_step[0] +
+                         h * conv_.out_step[1] + x * conv_.out_step[2];
+      for (int64_t i = 0; i < tile_side; ++i) {
+        const bool inside = h + i < conv_.axis[1].out;
+        const int64_t offset = at + i * conv_.out_step[1];
+        args.out[i] = inside ? out + offset : nullptr;
+        args.residual[i] = inside && epilogue.residual != nullptr ? epilogue.residual + offset : nullptr;
+      }
+      kernels_.winograd_output(args);
+      row += args.tiles;
+    }
+  }
+
+  const KernelTable& kernels_;
+  const GatherConv& conv_;
+  Triple block_;
+  Weights weights_;
+  int64_t current_ = -1;
+  TileBlock at_ = {};
+  InputPoints v_ = {};
+};
+
+bool three_neighbours(const GatherAxis& a) {
+  return a.stride == 1 && a.taps.size() == 3 && a.taps[2] - a.taps[0] == 2 && a.taps[1] - a.taps[0] == 1;
+}
+
+}  // namespace
+
+Triple tiles_of(const GatherConv& c) {
+  return {c.axis[0].out, ceil_div(c.axis[1].out, tile_side), ceil_div(c.axis[2].out, tile_side)};
+}
+
+TileBlock tile_block(const GatherConv& c, const Triple& block, int64_t index) {
+  const Triple all = tiles_of(c);
+  TileBlock b;
+  for (int i = 2; i >= 0; --i) {
+    const int64_t count = ceil_div(all[i], block[i]);
+    b.begin[i] = index % count * block[i];
+    b.size[i] = std::min(block[i], all[i] - b.begin[i]);
+    index /= count;
+  }
+  b.sample = index;
+  return b;
+}
+
+InputPoints transform_input(const KernelTable& kernels, const GatherConv& c, const TileBlock& block) {
+  const GatherAxis& height = c.axis[1];
+  const int64_t planes = block.size[0] + depth_taps(c) - 1;
+  const int64_t line = block.size[2] * c.channels;
+  const int64_t plane = block.size[1] * line;
+  const int64_t point = planes * plane;
+  // A row beyond the last is read, and dropped, by the partner of an odd last row.
+  float* v = scratch(Purpose::tile, points * point + c.channels);
+  const float* sample = static_cast<const float*>(c.in.data) + c.in_offset +
+                        block.sample * c.axis[0].in * height.in * c.axis[2].in * c.in_pitch;
+  WinogradInputArgs args = {};
+  args.pitch = c.in_pitch;
+  args.width = c.axis[2].in;
+  args.first = tile_side * block.begin[2] + c.axis[2].taps[0];
+  args.channels = c.channels;
+  args.tiles = block.size[2];
+  args.point_step = point;
+  for (int64_t d = 0; d < planes; ++d) {
+    const int64_t z = block.begin[0] + d + c.axis[0].taps[0];
+    for (int64_t h = 0; h < block.size[1]; ++h) {
+      for (int64_t i = 0; i < 4; ++i) {
+        const int64_t y = tile_side * (block.begin[1] + h) + height.taps[0] + i;
+        const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
+        args.rows[i] = inside ? sample + (z * height.in + y) * args.width * args.pitch : nullptr;
+      }
+      args.v = v + d * plane + h * line;
+      kernels.winograd_input(args);
+    }
+  }
+  return {v, plane, point};
+}
+
+Triple choose_tiles(const GatherConv& c, const TileCost& cost_of) {
+  const Triple all = tiles_of(c);
+  const int64_t threads = thread_count();
+  const auto halvings = [](int64_t n) {
+    std::vector<int64_t> sizes = {n};
+    while (sizes.back() > 1) sizes.push_back(ceil_div(sizes.back(), 2));
+    return sizes;
+  };
+  Triple best = {1, 1, std::min<int64_t>(all[2], 8)};
+  double best_cost = std::numeric_limits<double>::infinity();
+  for (const int64_t w : halvings(all[2])) {
+    for (const int64_t h : halvings(all[1])) {
+      for (const int64_t d : halvings(all[0])) {
+        const Triple block = {d, h, w};
+        const int64_t floats = input_floats(c, block);
+        if (floats + product(block) * cost_of.floats_a_row > cost_of.budget) continue;
+        const auto rows = static_cast<double>(product(block));
+        const int64_t blocks = c.batch * ceil_div(all[0], d) * ceil_div(all[1], h) * ceil_div(all[2], w);
+        const double idle =
+            static_cast<double>(ceil_div(blocks, threads) * threads) / static_cast<double>(blocks);
+        const double transform = 0.25 * static_cast<double>(floats) / rows;
+        const double cost = idle * (cost_of.sums + transform + cost_of.fixed / rows);
+        if (cost < best_cost) {
+          best_cost = cost;
+          best = block;
+        }
+      }
+    }
+  }
+  return best;
+}
+
+bool suits_winograd(const KernelTable& kernels, const GatherConv& c) {
+  const GatherAxis& depth = c.axis[0];
+  const int64_t taps = depth_taps(c);
+  const bool neighbours = taps > 0 && depth.taps.back() - depth.taps.front() + 1 == taps;
+  if (!three_neighbours(c.axis[1]) || !three_neighbours(c.axis[2]) || !neighbours || taps > 16 || depth.stride != 1)
+    return false;
+  // Cycles saved in the sums against those of the transforms: the weights', and each tile's two.
+  const auto vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
+  const auto channels = static_cast<double>(c.channels);
+  const auto tiles = static_cast<double>(c.batch * product(tiles_of(c)));
+  const double saved = tiles * static_cast<double>(taps) * channels * vectors * (36 - 16);
+  const double spent = static_cast<double>(taps) * channels * vectors * 300 +
+                       tiles * (4 * channels + 60 * vectors);
+  return saved > spent;
+}
+
+void winograd_conv(const KernelTable& kernels, const GatherConv& conv) {
+  const std::vector<Panel> panels = split_columns(conv.columns, kernels.width);
+  const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
+  const Triple block = choose_tiles(conv, {.sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors,
+                                           .fixed = 2000.0 * vectors,
+                                           .floats_a_row = 0,
+                                           .budget = l2_bytes() / 2 / float_bytes});
+  const Triple all = tiles_of(conv);
+  int64_t blocks = conv.batch;
+  for (int i = 0; i < 3; ++i) blocks *= ceil_div(all[i], block[i]);
+  const Weights weights = transform_weights(kernels, conv, panels);
+  // Few blocks (deep layers) are shared out by column panels as well.
+  const auto panel_count = static_cast<int64_t>(panels.size());
+  const int64_t groups = std::clamp<int64_t>(ceil_div(2 * thread_count(), blocks), 1, panel_count);
+  parallel_for(blocks * groups, task_grain(blocks * groups, multiply_adds(conv)), [&](int64_t begin, int64_t end) {
+    TileRunner runner(kernels, conv, block, weights);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t group = i % groups;
+      const int64_t first = panel_count * group / groups, last = panel_count * (group + 1) / groups;
+      runner.run(i / groups, panels.data() + first, last - first);
+    }
+  });
+}
+
+}  // namespace voxlab::cpu

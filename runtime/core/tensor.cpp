@@ -1,6 +1,7 @@
 #include "runtime/core/tensor.h"
 
 #include <atomic>
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/core/error.h"
@@ -96,14 +97,14 @@ Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device
 Tensor Tensor::from_span(const Shape& shape, std::span<const float> values, Device device) {
   if (shape.numel() != static_cast<int64_t>(values.size())) fail("tensor", "size and shape differ");
   Tensor t = empty(shape, DType::f32, device);
-  std::memcpy(t.raw(), values.data(), values.size_bytes());
+  std::copy(values.begin(), values.end(), t.data<float>());
   return t;
 }
 
 Tensor Tensor::from_span(const Shape& shape, std::span<const double> values, Device device) {
   if (shape.numel() != static_cast<int64_t>(values.size())) fail("tensor", "size and shape differ");
   Tensor t = empty(shape, DType::f64, device);
-  std::memcpy(t.raw(), values.data(), values.size_bytes());
+  std::copy(values.begin(), values.end(), t.data<double>());
   return t;
 }
 

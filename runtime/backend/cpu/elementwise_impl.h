@@ -135,7 +135,9 @@ void copy_rows_loop(const void* x, void* y, int64_t rows, int64_t row_bytes, int
                     int64_t y_pitch_bytes) {
   const char* from = static_cast<const char*>(x);
   char* to = static_cast<char*>(y);
-  const bool words = row_bytes % 4 == 0 && row_bytes <= 4096;
+  const auto aligned = [](int64_t bytes) { return bytes % 4 == 0; };
+  const bool words = row_bytes <= 4096 && aligned(row_bytes) && aligned(x_pitch_bytes) && aligned(y_pitch_bytes) &&
+                     aligned(reinterpret_cast<intptr_t>(x)) && aligned(reinterpret_cast<intptr_t>(y));
   for (int64_t r = 0; r < rows; ++r) {
     if (words) {
       const float* source = reinterpret_cast<const float*>(from);

@@ -85,7 +85,7 @@ Case load_case(const Dataset& dataset, const DatasetCase& which, const Preproces
   if (!entry) {
     RawCase raw = read_case(dataset, which);
     try {
-      entry = Entry{.prepared = preprocess(raw.volume, raw.labels, plan),
+      entry = Entry{.prepared = preprocess(std::move(raw.volume), std::move(raw.labels), plan),
                     .warnings = std::move(raw.warnings)};
     } catch (const Error& error) {
       fail("case " + which.id, error.what());

@@ -104,16 +104,20 @@ void normalise(Tensor& image, const Tensor& labels,
     fail("normalisation", fmt::format("expected (z, y, x, C) with {} channels, got {}",
                                       channels.size(), image.shape().to_string()));
   const int64_t stride = image.size(3), voxels = image.numel() / stride;
-  if (labels.numel() != voxels)
-    fail("normalisation", "labels " + labels.shape().to_string() + " do not fit the image " +
-                              image.shape().to_string());
+  const bool inside = std::any_of(channels.begin(), channels.end(),
+                                  [](const auto& each) { return each.inside_only; });
+  if ((labels || inside) && (!labels || labels.numel() != voxels))
+    fail("normalisation",
+         "labels " + (labels ? labels.shape().to_string() : std::string("(none)")) +
+             " do not fit the image " + image.shape().to_string());
+  const int32_t* label = labels ? labels.data<int32_t>() : nullptr;
   for (int64_t c = 0; c < stride; ++c) {
     const ChannelNormalisation& rule = channels[size_t(c)];
     if (rule.scheme == Normalisation::none) continue;
     if (image.dtype() == DType::f64) {
-      normalise_channel(image.data<double>() + c, voxels, stride, labels.data<int32_t>(), rule, c);
+      normalise_channel(image.data<double>() + c, voxels, stride, label, rule, c);
     } else {
-      normalise_channel(image.data<float>() + c, voxels, stride, labels.data<int32_t>(), rule, c);
+      normalise_channel(image.data<float>() + c, voxels, stride, label, rule, c);
     }
   }
 }

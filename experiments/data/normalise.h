@@ -43,7 +43,8 @@ struct ChannelNormalisation {
   IntensityStats foreground;  // of the training set; for ct and ct2. fixed: the given mean and sd
 };
 
-// image (z, y, x, C), f32 or f64, in place; labels (z, y, x) i32, outside_label outside the mask.
+// image (z, y, x, C), f32 or f64, in place; labels (z, y, x) i32, outside_label outside the mask,
+// needed by channels with inside_only.
 // Sums are f64, in a fixed order. Error when a scheme has nothing to divide by.
 void normalise(Tensor& image, const Tensor& labels,
                const std::vector<ChannelNormalisation>& channels);

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/data/resample.h"
+#include "runtime/core/allocator.h"
 #include "runtime/core/error.h"
 
 namespace voxlab {
@@ -84,13 +85,12 @@ IntensityStats fixed_stats(const PreprocessConfig& config, size_t c, size_t chan
           .sd = pick(config.sd, 255, "preprocess.sd")};
 }
 
-// The same in both directions: nnU-Net asks the file's spacing first, then that of the network.
+}  // namespace
+
 ResampleRule rule_for(const CaseGeometry& g, int order) {
   return {
       .order = order, .separate_axis = separate_axis(g.file_spacing, g.spacing), .order_across = 0};
 }
-
-}  // namespace
 
 PreprocessPlan make_plan(const PreprocessConfig& config, const Dataset& dataset,
                          const Fingerprint& fingerprint) {
@@ -134,15 +134,26 @@ PreprocessPlan make_plan(const PreprocessConfig& config, const Dataset& dataset,
                    asks ? fingerprint_of(dataset, dataset.train, cache_folder) : Fingerprint{});
 }
 
-Prepared preprocess(const Volume& volume, const Tensor& labels, const PreprocessPlan& plan) {
-  const Tensor mask = nonzero_mask(volume.voxels);
+Prepared preprocess(Volume volume, Tensor labels, const PreprocessPlan& plan) {
+  const bool labelled = bool(labels);
+  const bool marks = labelled || std::any_of(plan.channels.begin(), plan.channels.end(),
+                                             [](const auto& each) { return each.inside_only; });
   Prepared done;
   CaseGeometry& g = done.geometry;
   g.file_size = volume.size();
   g.file_spacing = g.spacing = volume.spacing;
-  g.box = plan.crop ? bounding_box(mask) : Box3{.begin = {0, 0, 0}, .size = g.file_size};
+  g.box = {.begin = {0, 0, 0}, .size = g.file_size};
+  Tensor marked;
+  if (plan.crop || marks) {
+    const Tensor mask = nonzero_mask(volume.voxels);
+    if (plan.crop) g.box = bounding_box(mask);
+    if (marks)
+      marked = mark_outside(labelled ? crop(labels, g.box) : Tensor(), crop(mask, g.box));
+  }
   Tensor image = crop(volume.voxels, g.box);
-  Tensor marked = mark_outside(labels ? crop(labels, g.box) : Tensor(), crop(mask, g.box));
+  // A copy of a large CT is half a GiB: what is used up goes, as far as the caller has let go of it.
+  volume.voxels = labels = {};
+  release_cached_blocks();
   g.size = g.box.size;
   if (plan.spacing) {
     g.spacing = *plan.spacing;
@@ -156,11 +167,11 @@ Prepared preprocess(const Volume& volume, const Tensor& labels, const Preprocess
   }
   if (g.size != g.box.size) {
     image = resample_image(image, g.size, rule_for(g, plan.image_order));
-    marked = resample_labels(marked, g.size, rule_for(g, plan.label_order));
+    if (marks) marked = resample_labels(marked, g.size, rule_for(g, plan.label_order));
   }
   normalise(image, marked, plan.channels);
   done.image = image;
-  if (labels) {
+  if (labelled) {
     done.label = Tensor::empty(marked.shape(), DType::u8);
     const int32_t* from = marked.data<int32_t>();
     uint8_t* to = done.label.data<uint8_t>();
@@ -168,40 +179,6 @@ Prepared preprocess(const Volume& volume, const Tensor& labels, const Preprocess
       to[v] = from[v] == outside_label ? uint8_t{0} : static_cast<uint8_t>(from[v]);
   }
   return done;
-}
-
-Tensor restore_scores(const Tensor& scores, const CaseGeometry& g, int order) {
-  if (scores.rank() != 4 || scores.size(0) != g.size[0] || scores.size(1) != g.size[1] ||
-      scores.size(2) != g.size[2])
-    fail("restore_scores", fmt::format("expected ({}, {}, {}, K), got {}", g.size[0], g.size[1],
-                                       g.size[2], scores.shape().to_string()));
-  return resample_image(scores, g.box.size, rule_for(g, order));
-}
-
-Tensor classes_of(const Tensor& scores, std::span<const uint8_t> over_half) {
-  const int64_t channels = scores.size(3);
-  if (channels > 256) fail("classes_of", fmt::format("{} classes, at most 256", channels));
-  if (!over_half.empty() && static_cast<int64_t>(over_half.size()) != channels)
-    fail("classes_of", fmt::format("{} regions for {} channels", over_half.size(), channels));
-  Tensor classes = Tensor::empty({scores.size(0), scores.size(1), scores.size(2)}, DType::u8);
-  const float* score = scores.data<float>();
-  uint8_t* to = classes.data<uint8_t>();
-  for (int64_t v = 0; v < classes.numel(); ++v, score += channels) {
-    if (over_half.empty()) {
-      to[v] = static_cast<uint8_t>(std::max_element(score, score + channels) - score);
-      continue;
-    }
-    to[v] = 0;
-    for (size_t r = 0; r < over_half.size(); ++r)
-      if (score[r] > 0.5F) to[v] = over_half[r];
-  }
-  return classes;
-}
-
-Tensor restore_classes(const Tensor& scores, const CaseGeometry& g, int order,
-                       std::span<const uint8_t> over_half) {
-  return paste(classes_of(restore_scores(scores, g, order).to(DType::f32), over_half), g.box,
-               g.file_size, 0);
 }
 
 void to_json(json& out, const PreprocessPlan& plan) {

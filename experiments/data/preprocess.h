@@ -1,11 +1,10 @@
-// Preprocessing of one case, in nnU-Net v1's order: crop to the non-zero box, resample, normalise;
-// and the way back from scores on the preprocessed grid to labels on the file's grid.
+// Preprocessing of one case, in nnU-Net v1's order: crop to the non-zero box, resample, normalise.
+// The way back: restore.h.
 #pragma once
 
 #include <array>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +14,7 @@
 #include "experiments/data/dataset.h"
 #include "experiments/data/fingerprint.h"
 #include "experiments/data/normalise.h"
+#include "experiments/data/resample.h"
 #include "runtime/core/visit.h"
 
 namespace voxlab {
@@ -106,20 +106,12 @@ struct Prepared {
   Tensor label;  // (D, H, W) u8 class indices; undefined when there are none
   CaseGeometry geometry;
 };
-// Takes voxels (z, y, x, C) f32 and, optionally, class indices (z, y, x) i32.
-Prepared preprocess(const Volume& volume, const Tensor& labels, const PreprocessPlan& plan);
+// Takes voxels (z, y, x, C) f32 and, optionally, class indices (z, y, x) i32; moved in, they are
+// freed on the way.
+Prepared preprocess(Volume volume, Tensor labels, const PreprocessPlan& plan);
 
-// Scores (D, H, W, K) of the preprocessed grid, f32 or f64, on the file's spacing within
-// geometry.box.
-Tensor restore_scores(const Tensor& scores, const CaseGeometry& geometry, int order);
-
-// classes_of the restored scores on the whole grid of the file, (z, y, x) u8; background outside
-// the box.
-Tensor restore_classes(const Tensor& scores, const CaseGeometry& geometry, int order,
-                       std::span<const uint8_t> over_half = {});
-
-// Scores (D, H, W, K) f32 -> classes (D, H, W) u8: the channel of the largest score, the first of
-// equals; or 0, then over_half[k] wherever channel k exceeds 0.5, later channels over earlier ones.
-Tensor classes_of(const Tensor& scores, std::span<const uint8_t> over_half = {});
+// How a case is resampled with splines of degree `order`, the same in both directions: nnU-Net asks
+// the file's spacing first, then that of the network.
+ResampleRule rule_for(const CaseGeometry& geometry, int order);
 
 }  // namespace voxlab

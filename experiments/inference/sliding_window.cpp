@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <deque>
 #include <string>
 
 #include "runtime/core/error.h"
@@ -118,18 +120,18 @@ void activate(OutputActivation activation, T* values, int64_t n) {
   }
 }
 
-// Adds the activated scores of a mirrored window, turned back, to `sum`.
+// Adds the activated scores of `count` mirrored windows, turned back, to `sum`.
 template <class T>
 void add_mirrored(const Grid& grid, const Flip& flip, OutputActivation activation, const T* logits,
-                  int64_t classes, T* sum) {
+                  int64_t count, int64_t classes, T* sum) {
   const auto [pd, ph, pw] = grid.patch;
-  parallel_for(pd * ph, row_piece(4 * pw * classes),
+  parallel_for(count * pd * ph, row_piece(4 * pw * classes),
                [&, pd = pd, ph = ph, pw = pw](int64_t begin, int64_t end) {
                  std::vector<T> scores(static_cast<size_t>(classes));
                  for (int64_t row = begin; row < end; ++row) {
-                   const int64_t z = row / ph, y = row % ph;
-                   const int64_t from =
-                       (flip[0] ? pd - 1 - z : z) * ph + (flip[1] ? ph - 1 - y : y);
+                   const int64_t z = row / ph % pd, y = row % ph;
+                   const int64_t from = (row / ph - z + (flip[0] ? pd - 1 - z : z)) * ph +
+                                        (flip[1] ? ph - 1 - y : y);
                    for (int64_t x = 0; x < pw; ++x) {
                      std::copy_n(logits + (from * pw + (flip[2] ? pw - 1 - x : x)) * classes,
                                  classes, scores.data());
@@ -141,12 +143,13 @@ void add_mirrored(const Grid& grid, const Flip& flip, OutputActivation activatio
                });
 }
 
-// Sums of weighted windows; T is the accumulation type.
+// Sums of weighted windows, T being their type, for the planes that windows still reach. A plane
+// leaves as soon as a window starts behind it.
 template <class T>
 class Blend {
  public:
-  Blend(const Grid& grid, const SlidingWindowOptions& options, Device device)
-      : grid_(grid), device_(device) {
+  Blend(const Grid& grid, const SlidingWindowOptions& options, Device device, const PlaneUse& use)
+      : grid_(grid), device_(device), use_(use) {
     // nnU-Net gives up the map for a single window, where it could only add rounding.
     const bool single = options.style == TileStyle::nnunet && grid.windows.size() == 1;
     if (options.gaussian && !single)
@@ -155,60 +158,72 @@ class Blend {
       map_.assign(static_cast<size_t>(grid.patch[0] * grid.patch[1] * grid.patch[2]), 1.0f);
   }
 
-  // Adds `scores` times `share`, weighted by the map.
-  void add(const Window& window, const T* scores, T share, int64_t classes) {
-    if (!sum_) start(classes);
+  // Adds `scores` (logits, if there is an activation left to apply) times `share`, weighted by the
+  // map. Windows come in order of their first plane.
+  void add(const Window& window, const T* scores, OutputActivation activation, T share,
+           int64_t classes) {
     const auto [pd, ph, pw] = grid_.patch;
-    parallel_for(pd * ph, row_piece(pw * classes),
+    const int64_t depth = grid_.image[0], start = window.start[0] - grid_.pad[0];
+    const int64_t volume = window.volume * depth;
+    finish_before(volume + std::max<int64_t>(0, start));
+    while (first_ + static_cast<int64_t>(planes_.size()) < volume + std::min(depth, start + pd))
+      planes_.push_back(new_plane(classes));
+    parallel_for(pd * ph, row_piece(4 * pw * classes),
                  [&, ph = ph, pw = pw](int64_t begin, int64_t end) {
+                   std::vector<T> voxel(static_cast<size_t>(classes));
                    for (int64_t row = begin; row < end; ++row) {
-                     const int64_t d = window.start[0] + row / ph - grid_.pad[0];
+                     const int64_t d = start + row / ph;
                      const int64_t h = window.start[1] + row % ph - grid_.pad[1];
-                     if (d < 0 || d >= grid_.image[0] || h < 0 || h >= grid_.image[1]) continue;
-                     const int64_t line = (d * grid_.image[1] + h) * grid_.image[2];
-                     const int64_t to = window.volume * image_voxels() + line;
+                     if (d < 0 || d >= depth || h < 0 || h >= grid_.image[1]) continue;
+                     const Plane& plane = planes_[static_cast<size_t>(volume + d - first_)];
                      for (int64_t x = 0; x < pw; ++x) {
                        const int64_t w = window.start[2] + x - grid_.pad[2];
                        if (w < 0 || w >= grid_.image[2]) continue;
-                       const T* in = scores + (row * pw + x) * classes_;
+                       std::copy_n(scores + (row * pw + x) * classes, classes, voxel.data());
+                       activate(activation, voxel.data(), classes);
                        const auto weight = static_cast<T>(map_[row * pw + x]);
-                       T* out = sum_.template data<T>() + (to + w) * classes_;
-                       for (int64_t k = 0; k < classes_; ++k) out[k] += weight * (share * in[k]);
-                       if (window.volume == 0)
-                         weights_[line + w] += weight;  // the same for the whole batch
+                       const int64_t to = h * grid_.image[2] + w;
+                       T* sum = plane.sum.template data<T>() + to * classes;
+                       for (int64_t k = 0; k < classes; ++k) sum[k] += weight * (share * voxel[k]);
+                       plane.weight.template data<T>()[to] += weight;
                      }
                    }
                  });
   }
 
-  Tensor finish() {
-    T* sum = sum_.template data<T>();
-    const int64_t voxels = image_voxels();
-    parallel_for(grid_.batch * voxels, 1 << 12, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        for (int64_t k = 0; k < classes_; ++k) sum[i * classes_ + k] /= weights_[i % voxels];
-    });
-    return sum_;
+  // Divides the planes before `end` by their weight and hands them on.
+  void finish_before(int64_t end) {
+    for (; first_ < end; ++first_) {
+      const Plane plane = planes_.front();
+      planes_.pop_front();
+      const int64_t classes = plane.sum.size(-1);
+      T* sum = plane.sum.template data<T>();
+      const T* weight = plane.weight.template data<T>();
+      parallel_for(plane.weight.numel(), 1 << 12, [&](int64_t from, int64_t to) {
+        for (int64_t i = from; i < to; ++i)
+          for (int64_t k = 0; k < classes; ++k) sum[i * classes + k] /= weight[i];
+      });
+      use_(first_, plane.sum);
+    }
   }
 
  private:
-  int64_t image_voxels() const { return grid_.image[0] * grid_.image[1] * grid_.image[2]; }
+  struct Plane {
+    Tensor sum, weight;  // (H, W, K) and (H, W)
+  };
 
-  void start(int64_t classes) {
-    classes_ = classes;
-    Shape shape{grid_.batch};
-    for (int a = 3 - grid_.rank; a < 3; ++a) shape.push_back(grid_.image[a]);
-    weights_.assign(static_cast<size_t>(image_voxels()), T{0});
-    shape.push_back(classes);
-    sum_ = Tensor::zeros(shape, dtype_of<T>, device_);
+  // A plane that has left gives its memory back to the allocator, which hands it out again here.
+  Plane new_plane(int64_t classes) const {
+    return {.sum = Tensor::zeros({grid_.image[1], grid_.image[2], classes}, dtype_of<T>, device_),
+            .weight = Tensor::zeros({grid_.image[1], grid_.image[2]}, dtype_of<T>, device_)};
   }
 
   const Grid& grid_;
   Device device_;
+  const PlaneUse& use_;
   std::vector<float> map_;
-  std::vector<T> weights_;
-  Tensor sum_;
-  int64_t classes_ = 0;
+  std::deque<Plane> planes_;
+  int64_t first_ = 0;  // number of the first plane in planes_
 };
 
 // Runs the network on patches and returns its dense output in the accumulation type.
@@ -228,10 +243,11 @@ Tensor run_network(const PatchNetwork& network, const Tensor& patches, int64_t& 
 }
 
 template <class V, class T>
-Tensor predict(const Tensor& volume, const PatchNetwork& network, const SlidingWindowOptions& o) {
+void predict(const Tensor& volume, const PatchNetwork& network, const SlidingWindowOptions& o,
+             const PlaneUse& use) {
   const Grid grid = make_grid(volume, o);
   const std::vector<Flip> flips = mirror_subsets(o, grid.rank);
-  Blend<T> blend(grid, o, volume.device());
+  Blend<T> blend(grid, o, volume.device(), use);
   std::vector<Window> windows;
   for (int64_t n = 0; n < grid.batch; ++n)
     for (const Size3& start : grid.windows) windows.push_back({n, start});
@@ -240,50 +256,68 @@ Tensor predict(const Tensor& volume, const PatchNetwork& network, const SlidingW
   const int64_t voxels = grid.patch[0] * grid.patch[1] * grid.patch[2];
   const auto total = static_cast<int64_t>(windows.size());
   int64_t classes = 0;
-  std::vector<T> scores;
+  std::vector<T> scores;  // means over mirrored copies
   for (int64_t first = 0; first < total; first += o.batch) {
     const int64_t count = std::min(o.batch, total - first);
     Shape shape{count};
     for (int64_t size : o.patch) shape.push_back(size);
     shape.push_back(grid.channels);
     std::fill(scores.begin(), scores.end(), T{0});
+    Tensor logits;
     for (const Flip& flip : flips) {
       const Tensor patches = Tensor::empty(shape, volume.dtype(), volume.device());
       for (int64_t i = 0; i < count; ++i)
         cut(grid, dense.data<V>(), windows[first + i], flip,
             patches.data<V>() + i * voxels * grid.channels);
-      const Tensor logits = run_network(network, patches, classes, dtype_of<T>);
+      logits = run_network(network, patches, classes, dtype_of<T>);
+      if (flips.size() == 1) break;
       scores.resize(static_cast<size_t>(std::min(o.batch, total) * voxels * classes));
-      for (int64_t i = 0; i < count; ++i)
-        add_mirrored(grid, flip, o.activation, logits.data<T>() + i * voxels * classes, classes,
-                     scores.data() + i * voxels * classes);
+      add_mirrored(grid, flip, o.activation, logits.data<T>(), count, classes, scores.data());
     }
-    const T share = T{1} / static_cast<T>(flips.size());
+    const bool alone = flips.size() == 1;  // then nothing is left to wait for
+    const T* from = alone ? logits.data<T>() : scores.data();
     for (int64_t i = 0; i < count; ++i)
-      blend.add(windows[first + i], scores.data() + i * voxels * classes, share, classes);
+      blend.add(windows[first + i], from + i * voxels * classes,
+                alone ? o.activation : OutputActivation::none,
+                T{1} / static_cast<T>(flips.size()), classes);
     if (o.progress) o.progress(first + count, total);
   }
-  return blend.finish();
+  blend.finish_before(grid.batch * grid.image[0]);
 }
 
 }  // namespace
 
-Tensor sliding_window(const Tensor& volume, const PatchNetwork& network,
-                      const SlidingWindowOptions& options) {
+void sliding_planes(const Tensor& volume, const PatchNetwork& network,
+                    const SlidingWindowOptions& options, const PlaneUse& use) {
   if (options.batch < 1) fail("sliding window", "expected a batch of at least one window");
   if (volume && volume.size(0) < 1)
     fail("sliding window", "empty batch " + volume.meta().to_string());
   const bool f64_volume = volume && volume.dtype() == DType::f64;
   switch (options.accumulate) {
     case DType::f32:
-      return f64_volume ? predict<double, float>(volume, network, options)
-                        : predict<float, float>(volume, network, options);
+      return f64_volume ? predict<double, float>(volume, network, options, use)
+                        : predict<float, float>(volume, network, options, use);
     case DType::f64:
-      return f64_volume ? predict<double, double>(volume, network, options)
-                        : predict<float, double>(volume, network, options);
+      return f64_volume ? predict<double, double>(volume, network, options, use)
+                        : predict<float, double>(volume, network, options, use);
     default:
       fail("sliding window", "expected accumulate f32 or f64");
   }
+}
+
+Tensor sliding_window(const Tensor& volume, const PatchNetwork& network,
+                      const SlidingWindowOptions& options) {
+  Tensor whole;
+  sliding_planes(volume, network, options, [&](int64_t plane, const Tensor& scores) {
+    if (!whole) {
+      Shape shape = volume.shape();
+      shape.set(-1, scores.size(-1));
+      whole = Tensor::empty(shape, scores.dtype(), scores.device());
+    }
+    std::memcpy(whole.raw() + plane * scores.bytes(), scores.raw(),
+                static_cast<size_t>(scores.bytes()));
+  });
+  return whole;
 }
 
 }  // namespace voxlab

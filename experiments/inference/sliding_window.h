@@ -47,10 +47,18 @@ struct SlidingWindowOptions {
   }
 };
 
-// volume (N, [D,] H, W, C), f32 or f64 -> (N, [D,] H, W, K) in `accumulate`. An axis shorter than
+// What is done with a plane of finished scores (H, W, K): it is number n * D + d of the volume
+// (N, D, H, W, C), n of (N, H, W, C). Planes come in this order; the tensor may be kept.
+using PlaneUse = std::function<void(int64_t plane, const Tensor& scores)>;
+
+// volume (N, [D,] H, W, C), f32 or f64 -> scores of K classes in `accumulate`. An axis shorter than
 // the patch is padded with zeros, half before and the odd one after, and the result is cropped
 // back. A 2-d network over the slices of a volume: pass the slices as the batch (D, H, W, C).
-// Memory: the result, one weight a voxel, and the windows of one call.
+// Memory: scores and weights of as many planes as a patch is deep, and the windows of one call.
+void sliding_planes(const Tensor& volume, const PatchNetwork& network,
+                    const SlidingWindowOptions& options, const PlaneUse& use);
+
+// The same in one tensor (N, [D,] H, W, K).
 Tensor sliding_window(const Tensor& volume, const PatchNetwork& network,
                       const SlidingWindowOptions& options);
 

@@ -51,7 +51,11 @@ int command_predict(const PredictOptions& options) {
     for (const std::string& warning : done.warnings)
       if (!options.common.quiet) std::cerr << "voxlab: warning: " << warning << '\n';
     written.push_back(
-        {{"input", input.id}, {"output", done.file.string()}, {"warnings", done.warnings}});
+        {{"input", input.id},
+         {"output", done.file.string()},
+         {"warnings", done.warnings},
+         {"seconds",
+          {{"prepare", done.seconds.prepare}, {"predict", done.seconds.predict}, {"write", done.seconds.write}}}});
     if (!options.common.json) std::cout << done.file.string() << std::endl;
   }
   if (options.common.json)

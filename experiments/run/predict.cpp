@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -10,7 +11,9 @@
 #include "experiments/config/parse.h"
 #include "experiments/data/nifti.h"
 #include "experiments/data/raster.h"
+#include "experiments/data/restore.h"
 #include "experiments/run/record.h"
+#include "runtime/core/allocator.h"
 #include "runtime/core/error.h"
 #include "runtime/ops/view.h"
 #include "runtime/plan/plan.h"
@@ -42,6 +45,29 @@ int64_t take_channel(std::string& stem, int64_t channels) {
   if (channel >= channels) return -1;
   stem.resize(stem.size() - 5);
   return channel;
+}
+
+struct Slide {
+  Tensor volume;
+  SlidingWindowOptions window;
+};
+
+// How the windows of a predictor go over an image (D, H, W, C): plane number z is slice z.
+Slide slide_of(const Predictor& predictor, const Tensor& image, const WindowOptions& options) {
+  Slide slide{.volume = image.to(predictor.device),
+              .window = {.patch = predictor.patch,
+                         .step = options.step,
+                         .mirror_axes = options.mirror_axes,
+                         .activation = options.regions.empty() ? OutputActivation::softmax
+                                                               : OutputActivation::sigmoid}};
+  if (predictor.patch.size() == 2) {
+    // Slice by slice: the volume is a batch of pictures, and z no axis to mirror.
+    std::erase(slide.window.mirror_axes, 0);
+    for (int64_t& axis : slide.window.mirror_axes) --axis;
+  } else {
+    slide.volume = reshape(slide.volume, {1, image.size(0), image.size(1), image.size(2), image.size(3)});
+  }
+  return slide;
 }
 
 }  // namespace
@@ -85,27 +111,18 @@ Predictor predictor_of(const Network& network) {
 }
 
 Tensor predict_scores(const Predictor& predictor, const Tensor& image, const WindowOptions& options) {
-  Tensor volume = image.to(predictor.device);
-  SlidingWindowOptions window{.patch = predictor.patch,
-                              .step = options.step,
-                              .mirror_axes = options.mirror_axes,
-                              .activation = options.regions.empty() ? OutputActivation::softmax
-                                                                  : OutputActivation::sigmoid};
-  if (predictor.patch.size() == 2) {
-    // Slice by slice: the volume is a batch of pictures, and z no axis to mirror.
-    std::erase(window.mirror_axes, 0);
-    for (int64_t& axis : window.mirror_axes) --axis;
-  } else {
-    volume = reshape(volume, {1, image.size(0), image.size(1), image.size(2), image.size(3)});
-  }
-  const Tensor scores = sliding_window(volume, predictor.infer, window);
+  const Slide slide = slide_of(predictor, image, options);
+  const Tensor scores = sliding_window(slide.volume, predictor.infer, slide.window);
   return reshape(scores, {image.size(0), image.size(1), image.size(2), scores.size(-1)});
 }
 
 Tensor predict_classes(const Predictor& predictor, const PreprocessPlan& plan, const Case& which,
                        const WindowOptions& options) {
-  return restore_classes(predict_scores(predictor, which.image, options), which.geometry,
-                         plan.score_order, region_classes(options.regions));
+  ClassRestorer restorer(which.geometry, plan.score_order, region_classes(options.regions));
+  const Slide slide = slide_of(predictor, which.image, options);
+  sliding_planes(slide.volume, predictor.infer, slide.window,
+                 [&](int64_t, const Tensor& scores) { restorer.add(scores); });
+  return restorer.finish();
 }
 
 TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Device device) {
@@ -191,13 +208,24 @@ std::vector<PredictionInput> prediction_inputs(const std::vector<fs::path>& path
 
 PredictedFile predict_file(const TrainedModel& model, const PredictionInput& input,
                            const fs::path& folder, const WindowOptions& options) {
+  PredictedFile out{.file = folder / label_file_name(input.id, input.images.front())};
+  auto last = std::chrono::steady_clock::now();
+  const auto lap = [&] {
+    const auto now = std::chrono::steady_clock::now();
+    return std::chrono::duration<double>(now - std::exchange(last, now)).count();
+  };
   Dataset dataset{.channels = model.card.channels, .classes = model.card.classes};
-  const Case which = load_case(dataset, {.id = input.id, .images = input.images}, model.card.plan);
+  Case which = load_case(dataset, {.id = input.id, .images = input.images}, model.card.plan);
+  out.warnings = which.warnings;
+  release_cached_blocks();  // of preprocessing, whose sizes do not come again
+  out.seconds.prepare = lap();
+  const Tensor classes = predict_classes(model.predictor, model.card.plan, which, options);
+  which = {};
+  release_cached_blocks();
+  out.seconds.predict = lap();
   fs::create_directories(folder);
-  PredictedFile out{.file = folder / label_file_name(input.id, input.images.front()),
-                    .warnings = which.warnings};
-  write_labels(out.file, predict_classes(model.predictor, model.card.plan, which, options),
-               model.card.classes, input.images.front());
+  write_labels(out.file, classes, model.card.classes, input.images.front());
+  out.seconds.write = lap();
   return out;
 }
 

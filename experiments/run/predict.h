@@ -60,7 +60,8 @@ struct TrainedModel {
 TrainedModel load_model(const std::filesystem::path& run, const std::string& checkpoint,
                         Device device = Device::cpu);
 
-// Class indices (z, y, x) u8 on the grid of the file that `which` came from.
+// Class indices (z, y, x) u8 on the grid of the file that `which` came from; scores are made,
+// resampled and dropped plane by plane.
 Tensor predict_classes(const Predictor& predictor, const PreprocessPlan& plan, const Case& which,
                        const WindowOptions& options);
 
@@ -83,6 +84,9 @@ std::vector<PredictionInput> prediction_inputs(const std::vector<std::filesystem
 struct PredictedFile {
   std::filesystem::path file;
   std::vector<std::string> warnings;
+  struct Seconds {
+    double prepare = 0, predict = 0, write = 0;  // the way back to the file's grid is in `predict`
+  } seconds;
 };
 PredictedFile predict_file(const TrainedModel& model, const PredictionInput& input,
                            const std::filesystem::path& folder, const WindowOptions& options);

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "experiments/data/loader.h"
+#include "experiments/data/restore.h"
 #include "experiments/metrics/mask.h"
 #include "experiments/run/demo_data.h"
 #include "experiments/run/predict.h"

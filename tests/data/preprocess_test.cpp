@@ -6,6 +6,7 @@
 
 #include "data_test_support.h"
 #include "experiments/data/resample.h"
+#include "experiments/data/restore.h"
 
 namespace voxlab {
 namespace {
@@ -207,7 +208,7 @@ TEST(Preprocess, ThereAndBack) {
   const Tensor back = restore_classes(scores, prepared.geometry, plan.score_order);
   EXPECT_EQ(back.to_vector(), block_labels().to_vector());
   EXPECT_NE(error_of([&] {
-              restore_scores(Tensor::zeros({16, 14, 13, 2}, DType::f32), prepared.geometry, 1);
+              restore_classes(Tensor::zeros({16, 14, 13, 2}, DType::f32), prepared.geometry, 1);
             }).find("(16, 14, 12, K)"),
             std::string::npos);
 }

@@ -4,6 +4,7 @@
 #include "data_test_support.h"
 #include "experiments/data/cases.h"
 #include "experiments/data/raster.h"
+#include "experiments/data/restore.h"
 #include "experiments/data/sampler.h"
 
 namespace voxlab {

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/config/emit.h"
+#include "experiments/data/restore.h"
 #include "experiments/run/evaluate.h"
 #include "experiments/run/predict.h"
 #include "experiments/run/regions.h"

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -153,6 +154,88 @@ TEST(SlidingWindow, SameBitsForAnyBatchAndNumberOfThreads) {
   set_thread_count(3);
   EXPECT_EQ(run(1), expected);
   set_thread_count(threads);
+}
+
+using Size = std::array<int64_t, 3>;
+
+// visit(voxel, its place in the window's map) for each voxel of each window that lies in the image.
+template <class Visit>
+void for_each_voxel(const Size& size, const Size& patch, double step, Visit visit) {
+  std::array<std::vector<int64_t>, 3> starts;
+  Size pad{};
+  for (size_t a = 0; a < 3; ++a) {
+    const int64_t missing = std::max<int64_t>(0, patch[a] - size[a]);
+    pad[a] = missing / 2;
+    starts[a] = nnunet_tile_starts(size[a] + missing, patch[a], step);
+  }
+  for (int64_t d : starts[0])
+    for (int64_t h : starts[1])
+      for (int64_t w : starts[2])
+        for (int64_t i = 0; i < patch[0] * patch[1] * patch[2]; ++i) {
+          const Size at{d - pad[0] + i / (patch[1] * patch[2]),
+                        h - pad[1] + i / patch[2] % patch[1], w - pad[2] + i % patch[2]};
+          bool inside = true;
+          for (size_t a = 0; a < 3; ++a) inside = inside && at[a] >= 0 && at[a] < size[a];
+          if (inside) visit(at, i);
+        }
+}
+
+// The weighted mean of all windows over a whole volume in f64, from the definition alone.
+TEST(SlidingPlanes, ComeInOrderAndAreTheWeightedMean) {
+  struct Case {
+    Shape volume;
+    std::vector<int64_t> patch;
+    double step;
+  };
+  const std::vector<Case> cases{{{1, 13, 5, 7, 1}, {4, 5, 4}, 0.5},  {{2, 9, 6, 5, 1}, {4, 4, 4}, 1},
+                                {{1, 11, 4, 5, 1}, {6, 8, 8}, 0.25}, {{1, 3, 5, 9, 1}, {8, 4, 4}, 0.5},
+                                {{5, 9, 7, 1}, {4, 4}, 0.5},         {{1, 7, 7, 7, 1}, {1, 4, 4}, 1}};
+  for (const Case& c : cases)
+    for (int64_t batch : {1, 2, 5}) {
+      const Tensor x = noise(c.volume);
+      const bool deep = c.patch.size() == 3;
+      const int64_t depth = deep ? x.size(1) : 1, height = x.size(-3), width = x.size(-2);
+      const Size size{depth, height, width};
+      const Size patch{deep ? c.patch[0] : 1, c.patch[c.patch.size() - 2], c.patch.back()};
+      std::vector<double> sum(static_cast<size_t>(x.numel())), weight(sum.size());
+      const auto map = gaussian_importance(TileStyle::nnunet, c.patch);
+      for_each_voxel(size, patch, c.step, [&](const Size& at, int64_t place) {
+        const int64_t v = (at[0] * height + at[1]) * width + at[2];
+        for (int64_t n = 0; n < x.size(0); ++n) {
+          const auto i = static_cast<size_t>(n * depth * height * width + v);
+          // place_in_patch answers with the index along the last axis.
+          sum[i] += double{map[static_cast<size_t>(place)]} * static_cast<double>(place % patch[2]);
+          weight[i] += double{map[static_cast<size_t>(place)]};
+        }
+      });
+      int64_t expected_plane = 0;
+      sliding_planes(x, place_in_patch,
+                     {.patch = c.patch, .step = c.step, .mirror_axes = {}, .batch = batch, .progress = {}},
+                     [&](int64_t plane, const Tensor& scores) {
+                       EXPECT_EQ(plane, expected_plane++);
+                       ASSERT_EQ(scores.shape(), (Shape{height, width, 1}));
+                       for (int64_t v = 0; v < height * width; ++v) {
+                         const auto i = static_cast<size_t>(plane * height * width + v);
+                         EXPECT_NEAR(scores.data<float>()[v], sum[i] / weight[i], 1e-5);
+                       }
+                     });
+      EXPECT_EQ(expected_plane, x.size(0) * depth);
+    }
+}
+
+// A plane leaves before the first window that starts behind it is added.
+TEST(SlidingPlanes, LeaveAsSoonAsNoWindowReachesThem) {
+  std::vector<int64_t> done_at;
+  int64_t calls = 0;
+  sliding_planes(noise({1, 10, 4, 4, 1}),
+                 [&](const Tensor& x) {
+                   ++calls;
+                   return x;
+                 },
+                 {.patch = {4, 4, 4}, .mirror_axes = {}, .progress = {}},
+                 [&](int64_t, const Tensor&) { done_at.push_back(calls); });
+  // Windows start at 0, 2, 4 and 6.
+  EXPECT_EQ(done_at, (std::vector<int64_t>{2, 2, 3, 3, 4, 4, 4, 4, 4, 4}));
 }
 
 TEST(SlidingWindow, ProgressCountsWindows) {

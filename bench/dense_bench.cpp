@@ -154,6 +154,7 @@ void add_convolutions() {
   add_conv("k3_48-48_96x96x96", same({96, 96, 96}, 48, 48), all);
   add_conv("k3_96-96_48x48x48", same({48, 48, 48}, 96, 96), all);
   add_conv("k3_64-64_64x64x64", same({64, 64, 64}, 64, 64), all);
+  add_conv("k3_128-128_32x32x32", same({32, 32, 32}, 128, 128), all);
   add_conv("k3_320-320_8x8x8", same({8, 8, 8}, 320, 320), all);
   add_conv("k3_4-32_128x128x128", same({128, 128, 128}, 4, 32), {Pass::forward, Pass::wgrad});
   ConvGeometry strided = same({128, 128, 128}, 32, 64);

@@ -1,8 +1,21 @@
+// What the composition root says about the CPU backend: its level, and the arithmetic that this allows.
+#include <string>
+
 #include "runtime/backend/cpu/isa.h"
+#include "runtime/core/error.h"
 #include "runtime/runtime.h"
 
 namespace voxlab {
 
 std::string_view cpu_isa_name() { return cpu::name(cpu::active_isa()); }
+
+Arithmetic resolve(Arithmetic asked) {
+  const bool amx = cpu::has_amx(cpu::active_isa());
+  if (asked == Arithmetic::automatic) return amx ? Arithmetic::bf16x3 : Arithmetic::strict;
+  if (asked == Arithmetic::bf16x3 && !amx)
+    fail("precision", "bf16x3 needs AMX, and the CPU kernels run on " + std::string(cpu_isa_name()) +
+                          " here; strict and bf16 run everywhere");
+  return asked;
+}
 
 }  // namespace voxlab

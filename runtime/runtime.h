@@ -3,9 +3,15 @@
 
 #include <string_view>
 
+#include "runtime/core/arithmetic.h"
+
 namespace voxlab {
 void initialise_runtime();
 
-// The vector level that the CPU kernels use now: "plain", "avx2", "avx512" or "amx".
+// The vector level that the CPU kernels use now: "plain", "avx2", "avx512", "avx512_bf16" or "amx".
 std::string_view cpu_isa_name();
+
+// The arithmetic that runs here: for `automatic` bf16x3 where the CPU kernels use AMX, else strict. Error for
+// bf16x3 where they do not: plain f32 never runs under another name.
+Arithmetic resolve(Arithmetic asked);
 }

@@ -29,7 +29,8 @@ NETWORKS = {
 
 
 def commands(options, net, mode):
-    voxlab = [options.voxlab, "time", net, "--variant", NETWORKS[net][0], "--stdin", "--threads", str(options.threads)]
+    voxlab = [options.voxlab, "time", net, "--variant", NETWORKS[net][0], "--stdin", "--threads", str(options.threads),
+              "--precision", "strict"]
     if mode == "train":
         voxlab.append("--training")
     torch = [options.python, str(HERE / "torch_worker.py")]
@@ -240,7 +241,7 @@ def main():
     options = parser.parse_args()
 
     record = {
-        "precision": "f32",
+        "precision": "f32 (voxlab: strict)",
         "threads": options.threads,
         "warmup": options.warmup,
         "revision": revision(),

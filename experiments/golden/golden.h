@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/core/arithmetic.h"
 #include "runtime/core/device.h"
 #include "runtime/core/dtype.h"
 
@@ -33,7 +34,20 @@ struct GoldenReport {
 struct GoldenOptions {
   Device device = Device::cpu;
   DType dtype = DType::f32;
+  Arithmetic precision = Arithmetic::strict;  // of f32 products on cpu
 };
+
+// What a limit of strict f32 becomes under coarser products; strict keeps it. A figure is allowed the larger of
+// a floor and `factor` times its strict limit, which already says how the network amplifies rounding.
+struct GoldenBound {
+  double floor = 0, gradient_floor = 0, factor = 1;
+  bool of_largest = false;  // gradients are measured against the network's largest, not each against itself
+  double of(double strict_limit) const;
+  double of_gradient(double strict_limit) const;
+};
+GoldenBound golden_bound(Arithmetic precision);
+// In words, for tables.
+std::string describe_limits(const GoldenOptions& options);
 
 // Whole networks and blocks: outputs, loss, gradients of every parameter, running statistics.
 GoldenReport golden_network(const std::filesystem::path& file, const nlohmann::json& record,

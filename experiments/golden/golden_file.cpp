@@ -76,6 +76,7 @@ GoldenReport check_record(const fs::path& file, const json& record, const Golden
   for (const Kind& each : kinds) {
     if (each.name != kind) continue;
     try {
+      const ArithmeticScope products(options.precision);
       GoldenReport report = each.check(file, record, options);
       report.file = file.string();
       report.kind = kind;

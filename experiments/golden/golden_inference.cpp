@@ -240,7 +240,7 @@ void compare_nnunet(GoldenReport& report, const Setup& setup, const Json& entry)
                      .mirror_axes = entry.at("mirror_axes").get<Sizes>(),
                      .activation = OutputActivation::sigmoid,
                      .progress = {}});
-  const double limit = setup.dtype == DType::f64 ? limit_f64 : limit_f32;
+  const double limit = setup.dtype == DType::f64 ? limit_f64 : golden_bound(current_arithmetic()).of(limit_f32);
   compare_summary(report, name, got, entry.at("probability"), limit);
 
   const int64_t classes = setup.network.classes();
@@ -264,7 +264,7 @@ void compare_nnunet(GoldenReport& report, const Setup& setup, const Json& entry)
 }
 
 void compare_monai(GoldenReport& report, const Setup& setup, const Json& entry) {
-  const double limit = setup.dtype == DType::f64 ? limit_f64 : limit_f32;
+  const double limit = setup.dtype == DType::f64 ? limit_f64 : golden_bound(current_arithmetic()).of(limit_f32);
   for (const auto& [key, activation] : {std::pair{"sigmoid_then_blend", OutputActivation::sigmoid},
                                         std::pair{"logits_blend", OutputActivation::none}}) {
     if (!entry.contains(key)) continue;

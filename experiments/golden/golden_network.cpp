@@ -77,6 +77,8 @@ void check_outputs(GoldenReport& report, const std::string& phase, const Tensors
 // Limits by precision: in f64 fixed ones, in f32 four times the record's own float32 noise.
 struct Limits {
   bool f64 = false;
+  GoldenBound bound;
+  DType cast = DType::f32;  // of the factors of products
   double outputs = 0;
   double gradients = 0;
   std::map<std::string, double> listed;  // gradients that the record lists, with their float32 noise
@@ -90,7 +92,7 @@ struct Limits {
     const bool is_ill = ill.contains(name) || (found != listed.end() && found->second > ill_conditioned);
     if (f64) return is_ill ? 1e-6 : 1e-8;
     if (is_ill) return INFINITY;
-    return found != listed.end() ? 4 * found->second : gradients;
+    return found != listed.end() ? bound.of_gradient(4 * found->second) : gradients;
   }
 };
 
@@ -109,8 +111,12 @@ void insert_names(std::set<std::string>& names, const json& from, const char* ke
     names.insert(name.is_string() ? name : name.at(0));
 }
 
-Limits limits_of(const json& record, const char* phase, DType dtype) {
-  Limits limits{.f64 = dtype == DType::f64, .outputs = 1e-9, .gradients = 1e-8};
+Limits limits_of(const json& record, const char* phase, const GoldenOptions& options) {
+  Limits limits{.f64 = options.dtype == DType::f64,
+                .bound = golden_bound(options.precision),
+                .cast = cast_type(options.precision),
+                .outputs = 1e-9,
+                .gradients = 1e-8};
   const json noise = record.value("float32_noise", json::object()).value(phase, json::object());
   const json section = record.value(phase, json::object());
   for (const json& top : noise.value("grads_top", json::array())) limits.listed[top[0]] = top[1];
@@ -124,6 +130,8 @@ Limits limits_of(const json& record, const char* phase, DType dtype) {
     // Gradients that are not listed are at least as well behaved as the least of those that are.
     limits.gradients = 4 * noise_of(noise.value("grads", json(1e-4)));
     for (const auto& [name, figure] : limits.listed) limits.gradients = std::fmin(limits.gradients, 4 * figure);
+    limits.outputs = limits.bound.of(limits.outputs);
+    limits.gradients = limits.bound.of_gradient(limits.gradients);
   }
   return limits;
 }
@@ -155,10 +163,10 @@ void check_gradients(GoldenReport& report, const Subject& subject, const Tensors
     const double norm = row[1], probe = row[2];
     const double off = std::fmax(std::fabs(norm_of(g) - norm), std::fabs(probe_of(g, "grad:" + official) - probe));
     if (limits.zero.contains(official)) {
-      report.add(name, std::fmax(norm_of(g), norm) / typical, limits.f64 ? 1e-10 : 1e-4, "zero in exact arithmetic; relative to the largest gradient");
+      report.add(name, std::fmax(norm_of(g), norm) / typical, limits.f64 ? 1e-10 : limits.bound.of_gradient(1e-4), "zero in exact arithmetic; relative to the largest gradient");
     } else {
       const double limit = limits.gradient(official);
-      report.add(name, off / std::fmax(norm, 1e-300), limit,
+      report.add(name, off / std::fmax(limits.bound.of_largest ? typical : norm, 1e-300), limit,
                  std::isinf(limit) ? "ill conditioned in float32: shown, not judged" : "");
     }
   }
@@ -167,8 +175,9 @@ void check_gradients(GoldenReport& report, const Subject& subject, const Tensors
 // A gradient in float32 that misses its limit is compared with what a flipped activation can do, when the
 // exact network shows that there is one: a record may hold an activation closer to 0 than rounding. The same
 // record in f64 judges the gradient itself.
-void allow_for_kinks(GoldenReport& report, const KinkWatch& kinks, const json& record) {
-  constexpr double limit = 1e-2;
+void allow_for_kinks(GoldenReport& report, const KinkWatch& kinks, const json& record, const GoldenBound& bound) {
+  // Coarser products flip more activations, whose effects add up like independent ones.
+  const double limit = 1e-2 * std::sqrt(bound.factor);
   const auto excused = [&](const GoldenRow& row) {
     return !row.pass && row.name.starts_with("train.grad:") && row.error <= limit;
   };
@@ -201,6 +210,7 @@ void check_training(GoldenReport& report, Subject& subject, const Tensor& x, con
   Tensors outputs;
   KinkWatch kinks;
   {
+    const Autocast autocast(limits.cast);
     const auto recording = tape.recording();
     std::optional<Observe> watching;
     if (!limits.f64) watching.emplace(kinks);
@@ -246,7 +256,7 @@ void check_training(GoldenReport& report, Subject& subject, const Tensor& x, con
     const double off = std::fmax(std::fabs(norm_of(v) - norm), std::fabs(probe_of(v, "buffer:" + official) - probe));
     report.add("train.buffer:" + official, off / std::fmax(norm, 1e-300), limits.outputs);
   }
-  if (!limits.f64) allow_for_kinks(report, kinks, record);
+  if (!limits.f64) allow_for_kinks(report, kinks, record, limits.bound);
 }
 
 }  // namespace
@@ -316,10 +326,13 @@ GoldenReport golden_network(const std::filesystem::path& file, const json& recor
     report.add("parameters", std::fabs(static_cast<double>(subject.parameters.count()) - record.at("counts").at("params").get<double>()), 0);
 
   const Tensor x = golden_input(record.at("input").at("name"), record.at("input").at("shape"), options);
-  const Limits eval = limits_of(record, "eval", options.dtype);
-  check_outputs(report, "eval", subject.forward(x, {}), record.at("eval").at("outputs"), eval.outputs);
+  const Limits eval = limits_of(record, "eval", options);
+  {
+    const Autocast autocast(eval.cast);
+    check_outputs(report, "eval", subject.forward(x, {}), record.at("eval").at("outputs"), eval.outputs);
+  }
   if (record.value("train", json()).is_object())  // null: too large a network to train there
-    check_training(report, subject, x, record, limits_of(record, "train", options.dtype));
+    check_training(report, subject, x, record, limits_of(record, "train", options));
   return report;
 }
 

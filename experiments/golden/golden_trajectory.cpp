@@ -143,13 +143,14 @@ class Run {
         record_(record),
         run_(record.at(name)),
         name_(name.substr(4)),
-        options_(options) {
+        options_(options),
+        bound_(golden_bound(options.precision)) {
     const json noise = run_.value("float32_noise", json::object());
     f64_ = options.dtype == DType::f64;
     for (const json& each : noise.value("loss", json::array({1e-7})))
       loss_limit_ = std::fmax(loss_limit_, 4 * each.get<double>());
-    parameter_limit_ = f64_ ? 1e-9 : 4 * noise.value("params_after", 7e-7);
-    if (f64_) loss_limit_ = 1e-9;
+    loss_limit_ = f64_ ? 1e-9 : bound_.of(loss_limit_);
+    parameter_limit_ = f64_ ? 1e-9 : bound_.of(4 * noise.value("params_after", 7e-7));
   }
 
   void check() {
@@ -171,7 +172,7 @@ class Run {
       const double lr = row.contains("lr") ? row["lr"] : run_.at("lr");
       const train::StepResult got =
           train::train_step(subject.forward, subject.parameters, optimizer, x, y,
-                            {.loss = loss_of(config), .lr = lr});
+                            {.loss = loss_of(config), .lr = lr, .precision = options_.precision});
       loss_error = std::fmax(loss_error, relative(got.loss, row.at("loss")));
       const char* key = row.contains("grad_norm") ? "grad_norm" : "grad_norm_before_clip";
       norm_error = std::fmax(norm_error, relative(got.gradient_norm, row.at(key)));
@@ -182,13 +183,13 @@ class Run {
         check_tensors(subject, row["params_after"], "param", step.substr(1) + ".");
     }
     report_.add(name_ + ".loss", loss_error, loss_limit_, "worst of the steps");
-    report_.add(name_ + ".gradient_norm", norm_error, f64_ ? 1e-9 : 1e-5, "worst of the steps");
+    report_.add(name_ + ".gradient_norm", norm_error, f64_ ? 1e-9 : bound_.of_gradient(1e-5), "worst of the steps");
     if (probe_error >= 0)
       report_.add(name_ + ".probes", probe_error, parameter_limit_,
                   "worst of the steps; relative to the norm of all parameters");
     if (run_.contains("params_after")) check_tensors(subject, run_["params_after"], "param", "");
     // The records have no float32 figure for running statistics.
-    if (!f64_) parameter_limit_ = std::fmax(parameter_limit_, 1e-5);
+    if (!f64_) parameter_limit_ = std::fmax(parameter_limit_, bound_.of(1e-5));
     if (run_.contains("buffers_after")) check_tensors(subject, run_["buffers_after"], "buffer", "");
   }
 
@@ -252,6 +253,7 @@ class Run {
   const json& run_;
   std::string name_;
   const GoldenOptions& options_;
+  GoldenBound bound_;
   bool f64_ = false;
   double loss_limit_ = 0, parameter_limit_ = 0;
 };

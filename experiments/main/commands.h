@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "experiments/report/table.h"
+#include "runtime/core/arithmetic.h"
 #include "runtime/core/device.h"
 #include "runtime/core/dtype.h"
 
@@ -42,6 +44,7 @@ struct PredictOptions {
   std::vector<std::filesystem::path> inputs;
   std::filesystem::path output;
   std::string checkpoint = "last";
+  std::optional<Arithmetic> precision;  // none: the run's own
   bool mirror = true;
   double overlap = 0.5;
 };
@@ -81,6 +84,7 @@ struct GoldenCommandOptions {
   std::vector<std::filesystem::path> paths;
   Device backend = Device::cpu;
   DType dtype = DType::f32;
+  Arithmetic precision = Arithmetic::strict;
   bool all = false;  // every row of every file
 };
 
@@ -123,7 +127,7 @@ struct TableOptions {
 struct TimeOptions {
   CommonOptions common;
   NetOptions net;
-  DType dtype = DType::f32;
+  Arithmetic precision = Arithmetic::automatic;
   bool training = false;
   int64_t warmup = 2;
   int64_t repeats = 10;
@@ -134,7 +138,7 @@ struct TimeOptions {
 struct ProfileOptions {
   CommonOptions common;
   NetOptions net;
-  DType dtype = DType::f32;
+  Arithmetic precision = Arithmetic::automatic;
   bool training = false;
   int64_t repeats = 3;
   int depth = 2;

@@ -10,6 +10,8 @@
 
 #include "experiments/golden/golden_file.h"
 #include "experiments/main/options.h"
+#include "runtime/core/error.h"
+#include "runtime/runtime.h"
 
 namespace voxlab {
 namespace {
@@ -108,14 +110,16 @@ void add_golden(CLI::App& app, int& code) {
       "are\n"
       "built from the record's configuration and filled by its rule. Limits: f64 1e-9 for outputs "
       "and\n"
-      "1e-8 for gradients, relative to the tensor's norm; f32 four times the record's own float32 "
-      "noise.");
+      "1e-8 for gradients, relative to the tensor's norm; strict f32 four times the record's own float32\n"
+      "noise; bf16x3 and bf16 bounds of their own, which the last line states.");
   command->add_option("paths", options->paths, "Records (.json), data files beside one, or folders")
       ->required();
   add_choice(*command, "--backend", options->backend,
              "ref: plain loops in f64; cpu: the fast kernels", {"ref", "cpu"});
   CLI::Option* dtype = add_dtype(*command, options->dtype, {"f32", "f64"},
-                                 "Precision of the network; default: f64 on ref, f32 on cpu");
+                                 "Of tensors; default: f64 on ref, f32 on cpu");
+  add_choice(*command, "--precision", options->precision, "Products of f32 tensors on cpu",
+             {"strict", "bf16x3", "bf16"});
   command->add_flag("--all", options->all, "Every row of every file, not only what disagrees");
   add_common(*command, options->common);
   command->callback([options, dtype, &code] {
@@ -127,7 +131,11 @@ void add_golden(CLI::App& app, int& code) {
 }
 
 int command_golden(const GoldenCommandOptions& options) {
-  const GoldenOptions golden = {.device = options.backend, .dtype = options.dtype};
+  const GoldenOptions golden = {
+      .device = options.backend, .dtype = options.dtype, .precision = resolve(options.precision)};
+  if (golden.precision != Arithmetic::strict && (golden.device != Device::cpu || golden.dtype != DType::f32))
+    fail("golden", fmt::format("--precision {} is of f32 on cpu, not of {} on {}", to_string(golden.precision),
+                               name(golden.dtype), to_string(golden.device)));
   int64_t failed = 0;
   nlohmann::json json = nlohmann::json::array();
   const std::vector<std::filesystem::path> files = golden_files(options.paths);
@@ -148,13 +156,15 @@ int command_golden(const GoldenCommandOptions& options) {
   if (options.common.json) {
     const nlohmann::json out = {{"backend", to_string(options.backend)},
                                 {"dtype", name(options.dtype)},
+                                {"precision", to_string(golden.precision)},
+                                {"limits", describe_limits(golden)},
                                 {"pass", failed == 0},
                                 {"files", std::move(json)}};
     std::cout << out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
-  } else if (files.size() > 1) {
-    std::cout << fmt::format("{} of {} files agree ({} on {})\n",
-                             static_cast<int64_t>(files.size()) - failed, files.size(),
-                             name(options.dtype), to_string(options.backend));
+  } else if (files.size() > 1 || golden.precision != Arithmetic::strict) {
+    std::cout << fmt::format("{} of {} files agree ({} on {}, {}; limits: {})\n",
+                             static_cast<int64_t>(files.size()) - failed, files.size(), name(options.dtype),
+                             to_string(options.backend), to_string(golden.precision), describe_limits(golden));
   }
   return failed == 0 ? exit_done : exit_negative;
 }

@@ -42,6 +42,12 @@ void add_net(CLI::App& command, NetOptions& net, const char* name) {
   add_set(command, net.set);
 }
 
+CLI::Option* add_precision(CLI::App& command, Arithmetic& precision) {
+  return add_choice(command, "--precision", precision,
+                    "Products: strict f32; bf16x3, three bf16 products for nearly f32, on AMX; bf16; auto: bf16x3 on "
+                    "AMX, else strict");
+}
+
 CLI::Option* add_dtype(CLI::App& command, DType& dtype, const std::vector<std::string>& names,
                        const std::string& help) {
   return command

@@ -19,6 +19,8 @@ void add_common(CLI::App& command, CommonOptions& common);
 void add_set(CLI::App& command, std::vector<std::string>& set);
 // `name`: how the network is given, a positional argument unless it starts with dashes.
 void add_net(CLI::App& command, NetOptions& net, const char* name = "net");
+// --precision: auto, strict, bf16x3, bf16.
+CLI::Option* add_precision(CLI::App& command, Arithmetic& precision);
 CLI::Option* add_dtype(CLI::App& command, DType& dtype, const std::vector<std::string>& names,
                        const std::string& help);
 

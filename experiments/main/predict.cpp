@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/main/options.h"
+#include "runtime/runtime.h"
 
 namespace voxlab {
 
@@ -25,6 +26,12 @@ void add_predict(CLI::App& app, int& code) {
   command->add_option("--checkpoint", options->checkpoint, "Which checkpoint of the run")
       ->check(CLI::IsMember({"last", "best"}))
       ->capture_default_str();
+  command
+      ->add_option_function<std::string>(
+          "--precision",
+          [options](const std::string& text) { options->precision = resolve(parse_enum<Arithmetic>(text)); },
+          "auto, strict, bf16x3 or bf16; default: that of the run's own test")
+      ->check(CLI::IsMember({"auto", "strict", "bf16x3", "bf16"}));
   command->add_flag("--mirror,!--no-mirror", options->mirror,
                     "Average over mirrored copies (default), or not");
   command
@@ -39,7 +46,7 @@ void add_predict(CLI::App& app, int& code) {
 }
 
 int command_predict(const PredictOptions& options) {
-  const TrainedModel model = load_model(options.run, options.checkpoint);
+  const TrainedModel model = load_model(options.run, options.checkpoint, Device::cpu, options.precision);
   const auto inputs =
       prediction_inputs(options.inputs, static_cast<int64_t>(model.card.channels.size()));
   WindowOptions window = window_options(model.config);

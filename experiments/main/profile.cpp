@@ -14,6 +14,7 @@
 #include "experiments/run/timing.h"
 #include "runtime/analyze/ledger.h"
 #include "runtime/core/error.h"
+#include "runtime/runtime.h"
 
 namespace voxlab {
 namespace {
@@ -86,7 +87,7 @@ void add_profile(CLI::App& app, int& code) {
   add_net(*command, options->net);
   command->footer("Rows name the implementation that ran, so that a slow fallback is seen. The last row is what no\n"
                   "call accounts for: the end-to-end time measured without profiling less the sum of the rows.");
-  add_dtype(*command, options->dtype, {"f32", "bf16"}, "Precision");
+  add_precision(*command, options->precision);
   command->add_flag("--training,--train", options->training, "A training step instead of inference");
   command->add_option("--repeats", options->repeats, "Runs averaged")
       ->check(CLI::Range(1, 1000000))
@@ -105,7 +106,8 @@ void add_profile(CLI::App& app, int& code) {
 }
 
 int command_profile(const ProfileOptions& o) {
-  NetworkWork work(resolve_net(o.net), {.training = o.training, .dtype = o.dtype, .plan = !o.eager});
+  const Arithmetic precision = resolve(o.precision);
+  NetworkWork work(resolve_net(o.net), {.training = o.training, .precision = precision, .plan = !o.eager});
   const double end_to_end = spread_of(time_runs(work, 2, o.repeats)).median;
   std::vector<LedgerRow> rows;
   for (int64_t i = 0; i < o.repeats; ++i) {
@@ -122,7 +124,7 @@ int command_profile(const ProfileOptions& o) {
   for (const ProfileRow& row : summary) attributed += row.seconds;
   if (o.common.json) {
     nlohmann::json out{{"end_to_end_seconds", end_to_end}, {"attributed_seconds", attributed},
-                       {"machine", describe(this_machine())}, {"rows", nlohmann::json::array()}};
+                       {"precision", to_string(precision)}, {"machine", describe(this_machine())}, {"rows", nlohmann::json::array()}};
     for (const ProfileRow& r : summary)
       out["rows"].push_back({{"layer", r.scope}, {"op", r.op}, {"kernel", r.kernel}, {"backward", r.backward},
                              {"seconds", r.seconds}, {"calls", r.calls}, {"macs", r.cost.macs}, {"bytes", r.cost.bytes}});
@@ -130,7 +132,7 @@ int command_profile(const ProfileOptions& o) {
     return exit_done;
   }
   std::cout << fmt::format("{} of one sample, {}, {}; mean of {} runs\n", o.training ? "training step" : "inference",
-                           name(o.dtype), describe(this_machine()), o.repeats);
+                           to_string(precision), describe(this_machine()), o.repeats);
   std::cout << fmt::format("{:>9} {:>6} {:>5} {:>9} {:>8} {:>7}  {:<34} {:<5} {:<18} {}\n", "ms", "%", "calls", "MMAC",
                            "GFLOP/s", "GB/s", "layer", "", "op", "kernel");
   int64_t printed = 0;

@@ -10,18 +10,19 @@
 #include "experiments/main/options.h"
 #include "experiments/run/machine.h"
 #include "experiments/run/timing.h"
+#include "runtime/runtime.h"
 
 namespace voxlab {
 namespace {
 
 // One line of JSON for every line of standard input, until it ends: another program alternates us with
 // its own work, both staying warm.
-int serve(NetworkWork& work) {
+int serve(NetworkWork& work, Arithmetic precision) {
   std::string line;
   while (std::getline(std::cin, line)) {
     const double seconds = time_runs(work, 0, 1).front();
     const nlohmann::json answer{{"seconds", seconds}, {"peak_bytes", memory_report(Device::cpu).peak},
-                                {"implementation", describe(this_machine())}};
+                                {"precision", to_string(precision)}, {"implementation", describe(this_machine())}};
     std::cout << answer.dump() << std::endl;
   }
   return exit_done;
@@ -35,7 +36,7 @@ void add_time(CLI::App& app, int& code) {
   add_net(*command, options->net);
   command->footer("Prints the median with quartiles, device, precision, threads and number of runs. The input is\n"
                   "ready before the clock starts.");
-  add_dtype(*command, options->dtype, {"f32", "bf16"}, "Precision");
+  add_precision(*command, options->precision);
   command->add_flag("--training", options->training, "A training step instead of inference");
   command->add_option("--warmup", options->warmup, "Runs before the clock starts")
       ->check(CLI::Range(0, 1000000))
@@ -54,8 +55,9 @@ void add_time(CLI::App& app, int& code) {
 }
 
 int command_time(const TimeOptions& o) {
-  NetworkWork work(resolve_net(o.net), {.training = o.training, .dtype = o.dtype, .plan = !o.eager});
-  if (o.from_stdin) return serve(work);
+  const Arithmetic precision = resolve(o.precision);
+  NetworkWork work(resolve_net(o.net), {.training = o.training, .precision = precision, .plan = !o.eager});
+  if (o.from_stdin) return serve(work, precision);
   reset_peak(Device::cpu);
   const Spread s = spread_of(time_runs(work, o.warmup, o.repeats));
   const MemoryReport memory = memory_report(Device::cpu);
@@ -64,7 +66,7 @@ int command_time(const TimeOptions& o) {
     std::cout << nlohmann::json{{"seconds", s.median},       {"low_quartile", s.low_quartile},
                                 {"high_quartile", s.high_quartile}, {"least", s.least},
                                 {"n", s.n},                  {"peak_bytes", memory.peak},
-                                {"precision", name(o.dtype)}, {"training", o.training},
+                                {"precision", to_string(precision)}, {"training", o.training},
                                 {"machine", describe(machine)}}
                      .dump()
               << '\n';
@@ -72,7 +74,7 @@ int command_time(const TimeOptions& o) {
   }
   std::cout << fmt::format("{} of one sample, {}, {}\n  median {:.4g} s, quartiles {:.4g} to {:.4g} s, least {:.4g} s, n = {} after {} warm-up runs\n"
                            "  in the clock: {}\n  peak of tensors {:.1f} MiB\n",
-                           o.training ? "training step" : "inference", name(o.dtype), describe(machine), s.median,
+                           o.training ? "training step" : "inference", to_string(precision), describe(machine), s.median,
                            s.low_quartile, s.high_quartile, s.least, s.n, o.warmup,
                            o.training ? "forward, loss, backward, clipping, SGD update" : "image tensor to logits",
                            static_cast<double>(memory.peak) / (1 << 20));

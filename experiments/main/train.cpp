@@ -12,6 +12,7 @@
 #include "experiments/report/suite_table.h"
 #include "experiments/run/experiment.h"
 #include "runtime/core/error.h"
+#include "runtime/runtime.h"
 
 namespace voxlab {
 namespace {
@@ -83,6 +84,7 @@ int command_train(const TrainOptions& options) {
     return exit_done;
   }
   const auto config = read_config<ExperimentConfig>(resolved);
+  resolve(config.train.precision);  // Error, not a failed run, where this machine cannot do it
   folder.begin(resolved, config.seed, options.config.stem().string());
   try {
     folder.finish(run_experiment(config, folder,

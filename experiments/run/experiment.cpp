@@ -5,6 +5,7 @@
 #include "experiments/run/demo_data.h"
 #include "experiments/run/regions.h"
 #include "runtime/core/error.h"
+#include "runtime/runtime.h"
 
 namespace voxlab {
 namespace {
@@ -48,8 +49,6 @@ void validate(const ExperimentConfig& c) {
   expect(c.train.steps >= 1, "train.steps must be at least 1");
   expect(c.train.batch >= 1, "train.batch must be at least 1");
   expect(c.train.minutes >= 0, "train.minutes must not be negative");
-  expect(c.train.precision == DType::f32 || c.train.precision == DType::bf16,
-         "train.precision must be f32 or bf16, got " + std::string(name(c.train.precision)));
   expect(c.train.foreground >= 0 && c.train.foreground <= 1, "train.foreground must lie in [0, 1]");
   expect(
       c.train.checkpoint_every >= 0 && c.train.validation_cases >= 0 && c.train.validate_every >= 0,
@@ -93,7 +92,14 @@ ConfigNode resolve_experiment(const ConfigNode& node) {
     fail(at(""), error.what());
   }
   if (config.data.source == "colin27" && !has_colin27()) config.data.source = "phantom";
+  // The id says what the numbers depend on, so it holds the word, not "auto". Whether this machine has what an
+  // explicit word needs is asked when the run starts: a table reads runs of other machines.
+  if (config.train.precision == Arithmetic::automatic) config.train.precision = resolve(Arithmetic::automatic);
   return to_node(config);
+}
+
+Arithmetic inference_arithmetic(const ExperimentConfig& config) {
+  return config.train.precision == Arithmetic::bf16 ? Arithmetic::strict : config.train.precision;
 }
 
 }  // namespace voxlab

@@ -15,6 +15,7 @@
 #include "experiments/run/record.h"
 #include "runtime/core/allocator.h"
 #include "runtime/core/error.h"
+#include "runtime/ops/call.h"
 #include "runtime/ops/view.h"
 #include "runtime/plan/plan.h"
 #include "runtime/train/checkpoint.h"
@@ -102,10 +103,15 @@ WindowOptions window_options(const ExperimentConfig& config) {
       .regions = predicted_regions(config)};
 }
 
-Predictor predictor_of(const Network& network) {
+Predictor predictor_of(const Network& network, Arithmetic precision) {
   const auto planned = std::make_shared<PlannedForward>(
       [forward = network.forward](const Tensor& x) { return forward(x, {.all_outputs = false}); });
-  return {.infer = [planned](const Tensor& patches) { return (*planned)(patches).front(); },
+  return {.infer =
+              [planned, precision](const Tensor& patches) {
+                const ArithmeticScope products(precision);
+                const Autocast autocast(cast_type(precision));
+                return (*planned)(patches).front();
+              },
           .patch = network.patch,
           .device = network.parameters.all().front()->value.device()};
 }
@@ -125,7 +131,8 @@ Tensor predict_classes(const Predictor& predictor, const PreprocessPlan& plan, c
   return restorer.finish();
 }
 
-TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Device device) {
+TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Device device,
+                        std::optional<Arithmetic> precision) {
   for (const char* needed : {"config.toml", "model.json"})
     if (!fs::exists(run / needed))
       fail(run.string(), fmt::format("not the folder of a training run: it has no {}", needed));
@@ -143,7 +150,7 @@ TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Devi
                      checkpoint == "best" ? " (kept only when training validates)" : ""));
   model.network = make_network(model.config.net, {.device = device});
   train::load_checkpoint(file, model.network.parameters, nullptr);
-  model.predictor = predictor_of(model.network);
+  model.predictor = predictor_of(model.network, precision.value_or(inference_arithmetic(model.config)));
   return model;
 }
 

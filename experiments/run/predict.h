@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,7 +44,7 @@ struct Predictor {
   Device device = Device::cpu;
 };
 // By plans of the parameters as they are now: the finest output alone.
-Predictor predictor_of(const Network& network);
+Predictor predictor_of(const Network& network, Arithmetic precision);
 
 // image (D, H, W, C) f32, preprocessed -> probabilities (D, H, W, K) f32: softmax, or sigmoid of
 // regions, then the Gaussian mean over windows, as nnU-Net v1.
@@ -56,9 +57,9 @@ struct TrainedModel {
   Predictor predictor;
   ModelCard card;
 };
-// From a run's folder; `checkpoint` is "last" or "best".
-TrainedModel load_model(const std::filesystem::path& run, const std::string& checkpoint,
-                        Device device = Device::cpu);
+// From a run's folder; `checkpoint` is "last" or "best". `precision` of the predictor; none: that of the run's test.
+TrainedModel load_model(const std::filesystem::path& run, const std::string& checkpoint, Device device = Device::cpu,
+                        std::optional<Arithmetic> precision = {});
 
 // Class indices (z, y, x) u8 on the grid of the file that `which` came from; scores are made,
 // resampled and dropped plane by plane.

@@ -80,6 +80,7 @@ void RunFolder::begin(const ConfigNode& resolved, int64_t seed, const std::strin
   json["label"] = label;
   json["state"] = to_string(RunState::partial);
   json["seed"] = seed;
+  if (const ConfigNode* precision = resolved.find_path("train.precision")) json["precision"] = precision->text;
   json["revision"] = build_revision();
   json["dirty"] = build_revision().ends_with("-dirty");
   json["machine"] = to_json(to_node(this_machine()));

@@ -1,5 +1,5 @@
 // The folder of one run, results/runs/<id>: config.toml (resolved, every default written out),
-// record.json (seed, revision, machine, times, state), result.json (the figures for tables), and
+// record.json (seed, precision, revision, machine, times, state), result.json (the figures for tables), and
 // what the run adds.
 #pragma once
 

@@ -18,13 +18,14 @@
 #include "runtime/core/error.h"
 #include "runtime/core/parallel.h"
 #include "runtime/ops/view.h"
+#include "runtime/runtime.h"
 #include "runtime/train/checkpoint.h"
 
 namespace voxlab {
 namespace {
 
-std::string setting(const char* precision) {
-  return fmt::format("{}, {}, {} thread(s)", this_machine().cpu, precision, thread_count());
+std::string setting(Arithmetic precision) {
+  return fmt::format("{}, {}, {} thread(s)", this_machine().cpu, to_string(precision), thread_count());
 }
 
 // ---- figures ----
@@ -43,14 +44,14 @@ void add_counts(Results& results, const ExperimentConfig& config) {
                      .source = std::string(rule.convention)};
 }
 
-void add_latency(Results& results, const Network& network) {
+void add_latency(Results& results, const Network& network, Arithmetic precision) {
   constexpr int64_t repeats = 5;
   const Device device = network.parameters.all().front()->value.device();
   Shape shape{1};
   for (int64_t size : network.patch) shape.push_back(size);
   shape.push_back(network.in_channels);
   const Tensor x = Tensor::full(shape, 0.5, DType::f32, device);
-  const Predictor predictor = predictor_of(network);
+  const Predictor predictor = predictor_of(network, precision);
   std::vector<double> seconds;
   for (int64_t i = 0; i <= repeats; ++i) {
     const auto start = std::chrono::steady_clock::now();
@@ -65,13 +66,13 @@ void add_latency(Results& results, const Network& network) {
       .unit = "s",
       .source =
           fmt::format("one patch, the forward pass alone, by a plan; {}; median of {}, spread is the range",
-                      setting("f32"), repeats),
+                      setting(precision), repeats),
       .spread = seconds.back() - seconds.front(),
       .n = repeats};
 }
 
 void add_training(Results& results, const ExperimentConfig& config, const TrainResult& trained) {
-  const std::string how = setting(config.train.precision == DType::bf16 ? "bf16" : "f32");
+  const std::string how = setting(config.train.precision);
   results["train_step"] = {.value = trained.step_seconds,
                            .unit = "s",
                            .source = fmt::format("batch {}, waiting for data included; {}; median",
@@ -153,7 +154,7 @@ std::vector<CaseScores> test(const ExperimentConfig& config, const TrainingData&
       scored_regions(data.dataset.classes, predicted_regions(config));
   const std::array<Rule, 1> rules{metric_rule(config.test.rule)};
   std::vector<CaseScores> scores;
-  const Predictor predictor = predictor_of(network);
+  const Predictor predictor = predictor_of(network, inference_arithmetic(config));
   std::filesystem::create_directories(folder.file("predictions"));
   for (const DatasetCase& each : data.test) {
     const Case which =
@@ -177,6 +178,7 @@ std::vector<CaseScores> test(const ExperimentConfig& config, const TrainingData&
 
 Results run_experiment(const ExperimentConfig& config, RunFolder& folder,
                        const RunOptions& options) {
+  resolve(config.train.precision);  // refuses what this machine cannot do, before the work
   const ProgressOptions progress{.mode = progress_mode(options.quiet, options.json)};
   std::set<std::string, std::less<>> said;  // once each
   const auto note = [&](std::string_view text) {
@@ -194,7 +196,7 @@ Results run_experiment(const ExperimentConfig& config, RunFolder& folder,
   Results results;
   add_counts(results, config);
   add_training(results, config, trained);
-  add_latency(results, network);
+  add_latency(results, network, inference_arithmetic(config));
   const std::vector<CaseScores> scores = test(config, data, network, folder, note);
   if (!scores.empty()) {
     const Rule& rule = metric_rule(config.test.rule);

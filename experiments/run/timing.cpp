@@ -21,7 +21,8 @@ struct NetworkWork::State {
   uint32_t step = 0;
 
   void infer() {
-    const Autocast autocast(options.dtype);
+    const ArithmeticScope products(options.precision);
+    const Autocast autocast(cast_type(options.precision));
     if (planned) {
       (*planned)(input);
     } else {
@@ -33,7 +34,7 @@ struct NetworkWork::State {
     train::train_step(net.forward, net.parameters, *optimizer, input, labels,
                       {.loss = timing_loss(net.classes),
                        .lr = optimizer->config().lr,
-                       .precision = options.dtype,
+                       .precision = options.precision,
                        .phase = {.training = true, .seed = 1, .step = step++},
                        .before_backward = backward_hook});
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "nets/zoo.h"
+#include "runtime/core/arithmetic.h"
 #include "runtime/train/loss.h"
 
 namespace voxlab {
@@ -14,7 +15,7 @@ namespace voxlab {
 struct WorkOptions {
   bool training = false;    // a whole training step instead of inference
   bool all_outputs = false; // deep-supervision heads in inference
-  DType dtype = DType::f32; // bf16: autocast with f32 weights
+  Arithmetic precision = Arithmetic::strict;
   int64_t batch = 1;
   bool plan = true;         // inference by a plan; false: op by op
 };

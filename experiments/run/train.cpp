@@ -12,6 +12,7 @@
 #include "experiments/data/restore.h"
 #include "experiments/metrics/mask.h"
 #include "experiments/run/demo_data.h"
+#include "experiments/run/machine.h"
 #include "experiments/run/predict.h"
 #include "experiments/run/step_log.h"
 #include "runtime/core/error.h"
@@ -75,11 +76,10 @@ void check_network(const ExperimentConfig& config, const Dataset& dataset) {
 
 // Mean hard Dice over classes or regions and cases on the preprocessed grid, one window after the other, no
 // mirroring. A class that neither has counts nowhere.
-double validation_dice(const Network& network, const std::vector<Case>& cases, const RegionList& regions,
+double validation_dice(const Predictor& predictor, const std::vector<Case>& cases, const RegionList& regions,
                        std::span<const Region> scored) {
   double sum = 0;
   int64_t count = 0;
-  const Predictor predictor = predictor_of(network);
   for (const Case& each : cases) {
     const Tensor scores = predict_scores(predictor, each.image, {.regions = regions});
     const Tensor predicted = classes_of(scores, region_classes(regions));
@@ -115,6 +115,7 @@ class Trainer {
       elapsed_ = line.value("seconds", elapsed_);
     const double started = now() - elapsed_;
     Progress bar("train", config_.train.steps, step_, progress);
+    bar.note(fmt::format("precision {}, {}", to_string(config_.train.precision), describe(this_machine())));
     const PatchSampler sampler(data_.train, {.patch = network_.patch,
                                              .batch = config_.train.batch,
                                              .foreground = config_.train.foreground,
@@ -201,7 +202,7 @@ class Trainer {
   double validate() {
     const RegionList regions = predicted_regions(config_);
     const double dice =
-        validation_dice(network_, data_.validation, regions, scored_regions(data_.dataset.classes, regions));
+        validation_dice(predictor_of(network_, inference_arithmetic(config_)), data_.validation, regions, scored_regions(data_.dataset.classes, regions));
     if (!best_dice_ || dice > *best_dice_) {
       best_dice_ = dice;
       write("best");

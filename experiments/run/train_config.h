@@ -7,6 +7,7 @@
 #include "experiments/data/augment.h"
 #include "experiments/data/preprocess.h"
 #include "nets/zoo.h"
+#include "runtime/core/arithmetic.h"
 #include "runtime/train/loss.h"
 #include "runtime/train/optimizer.h"
 #include "runtime/train/schedule.h"
@@ -33,7 +34,7 @@ struct TrainConfig {
   int64_t steps = 1000;
   double minutes = 0;  // stop after this long, whatever the steps; 0: no limit
   int64_t batch = 2;
-  DType precision = DType::f32;    // f32, or bf16 with f32 master weights
+  Arithmetic precision = Arithmetic::automatic;  // resolved: strict, bf16x3, or bf16 with f32 master weights
   double foreground = 1.0 / 3;     // share of patches centred on a voxel of some class
   int64_t checkpoint_every = 100;  // steps; 0: at the end only
   int64_t validation_cases = 0;    // training cases, the last of the list, kept out of training
@@ -89,6 +90,9 @@ struct ExperimentConfig {
     v("test", s.test);
   }
 };
+
+// How products are formed in validation and test: as in training, but strict after bf16, whose weights are f32.
+Arithmetic inference_arithmetic(const ExperimentConfig& config);
 
 // Error naming the first setting that makes no sense.
 void validate(const ExperimentConfig& config);

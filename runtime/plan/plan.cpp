@@ -4,6 +4,7 @@
 #include <chrono>
 #include <unordered_map>
 
+#include "runtime/core/arithmetic.h"
 #include "runtime/ops/call.h"
 #include "runtime/ops/fused.h"
 #include "runtime/plan/fuse.h"
@@ -209,6 +210,7 @@ Tensors Plan::operator()(const Tensor& input) {
 Tensors PlannedForward::operator()(const Tensor& x) {
   std::vector<int64_t> key(x.shape().begin(), x.shape().end());
   key.push_back(static_cast<int64_t>(x.dtype()));
+  key.push_back(static_cast<int64_t>(current_arithmetic()));
   const auto found = plans_.find(key);
   if (found != plans_.end()) return found->second(x);
   Tensors outputs;

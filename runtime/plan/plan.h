@@ -14,7 +14,7 @@ using Forward = std::function<Tensors(const Tensor& x)>;
 class Plan {
  public:
   // Traces `forward` on x, which it runs once; `traced` gets the outputs of that run. Parameters are taken as
-  // they are now: train, then plan.
+  // they are now: train, then plan. The kernels keep the arithmetic that is current now.
   Plan(const Forward& forward, const Tensor& x, Tensors* traced = nullptr);
 
   // The same as forward(x), for an x of the same shape and dtype; Error otherwise.
@@ -49,7 +49,7 @@ class Plan {
   int64_t arena_bytes_ = 0, workspace_bytes_ = 0;
 };
 
-// A forward pass that plans itself for each shape that it meets.
+// A forward pass that plans itself for each shape, dtype and arithmetic that it meets.
 class PlannedForward {
  public:
   explicit PlannedForward(Forward forward) : forward_(std::move(forward)) {}

@@ -26,13 +26,14 @@ Optimizer make_optimizer(const OptimizerConfig& config, const nn::ParameterStore
 StepResult train_step(const Forward& forward, const nn::ParameterStore& parameters,
                       Optimizer& optimizer, const Tensor& x, const Tensor& labels,
                       const StepOptions& options) {
+  const ArithmeticScope products(options.precision);
   const Tensors values = parameters.values();
   Tape tape;
   tape.watch(values);
   Loss loss;
   {
     // Casts are recorded like any op, so that the backward pass needs no autocast of its own.
-    const Autocast autocast(options.precision);
+    const Autocast autocast(cast_type(options.precision));
     const auto recording = tape.recording();
     loss = deep_supervision_loss(options.loss, forward(x, options.phase), labels);
   }

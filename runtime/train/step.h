@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "runtime/core/arithmetic.h"
 #include "runtime/nn/builder.h"
 #include "runtime/nn/layers.h"
 #include "runtime/train/loss.h"
@@ -16,7 +17,7 @@ using Forward = std::function<Tensors(const Tensor& x, const nn::Phase& phase)>;
 struct StepOptions {
   LossConfig loss;
   double lr = 0.01;
-  DType precision = DType::f32;  // bf16: products in bf16, master weights, norms and losses in f32
+  Arithmetic precision = Arithmetic::strict;  // of products; weights, norms and losses are f32 in all
   nn::Phase phase{.training = true};
   std::function<void()> before_backward;  // called when the loss is known; for profiles
 };

@@ -10,7 +10,9 @@
 #include "experiments/run/predict.h"
 #include "experiments/run/step_log.h"
 #include "experiments/run/train.h"
+#include "runtime/backend/cpu/isa.h"
 #include "runtime/core/error.h"
+#include "runtime/runtime.h"
 #include "tests/experiments/train_support.h"
 
 namespace voxlab::test {
@@ -88,7 +90,7 @@ TEST(TrainRun, Bf16LearnsToo) {
   const TemporaryFolder folder;
   const fs::path data = write_ball_dataset(folder.path() / "balls");
   std::vector<double> first, last;
-  for (const char* precision : {"f32", "bf16"}) {
+  for (const char* precision : {"strict", "bf16"}) {
     const ConfigNode resolved =
         ball_config(data, std::string("[train]\nsteps = 8\ncheckpoint_every = 0\nprecision = \"") +
                               precision + "\"\n");
@@ -108,6 +110,27 @@ TEST(TrainRun, Bf16LearnsToo) {
   EXPECT_NEAR(last[0], last[1], 0.2 * std::abs(last[0]));
 }
 
+TEST(TrainRun, AutoIsTheMachinesArithmeticAndPartOfTheId) {
+  const TemporaryFolder folder;
+  const fs::path data = write_ball_dataset(folder.path() / "balls");
+  const auto resolved = [&](const std::string& word) { return ball_config(data, "[train]\n" + word); };
+  const auto word_of = [](const ConfigNode& node) { return node.find_path("train.precision")->text; };
+  const std::string without = content_id(resolved("precision = \"strict\"\n"));
+  {
+    const cpu::IsaScope plain(cpu::Isa::plain);
+    EXPECT_EQ(word_of(resolved("")), "strict");
+    EXPECT_EQ(content_id(resolved("")), without);
+    EXPECT_EQ(word_of(resolved("precision = \"bf16x3\"\n")), "bf16x3");  // to be read in a table
+    EXPECT_NE(error_of([] { resolve(Arithmetic::bf16x3); }).find("needs AMX"), std::string::npos);
+  }
+  const cpu::Isa tiles = cpu::available_isas().back();
+  if (!cpu::has_amx(tiles)) return;
+  const cpu::IsaScope amx(tiles);
+  EXPECT_EQ(word_of(resolved("")), "bf16x3");
+  EXPECT_NE(content_id(resolved("")), without);
+  EXPECT_EQ(resolve(Arithmetic::bf16x3), Arithmetic::bf16x3);
+}
+
 TEST(TrainRun, SaysWhatDoesNotFit) {
   const TemporaryFolder folder;
   const fs::path data = write_ball_dataset(folder.path() / "balls");
@@ -125,7 +148,7 @@ TEST(TrainRun, SaysWhatDoesNotFit) {
       std::string::npos);
   EXPECT_NE(error_of([&] { load("[train]\nstep = 4\n"); }).find("unknown key 'train.step'"),
             std::string::npos);
-  EXPECT_NE(error_of([&] { load("[train]\nprecision = \"f64\"\n"); }).find("f32 or bf16"),
+  EXPECT_NE(error_of([&] { load("[train]\nprecision = \"f64\"\n"); }).find("none of auto, strict, bf16x3, bf16"),
             std::string::npos);
   std::ofstream(folder.path() / "list.txt") << "ball_0\nball_9\n";
   EXPECT_NE(error_of([&] {

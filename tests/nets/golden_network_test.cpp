@@ -1,11 +1,11 @@
 // The authors' networks, number by number: every small record in f64 on the reference backend and in f32
-// on the fast one.
+// on the fast one, strict and with the products of the other precisions.
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <nlohmann/json.hpp>
+#include <optional>
 
-#include "experiments/golden/golden.h"
+#include "experiments/golden/golden_file.h"
+#include "runtime/backend/cpu/isa.h"
 #include "runtime/core/visit.h"
 
 namespace voxlab {
@@ -16,6 +16,12 @@ struct Case {
   GoldenOptions options;
 };
 
+// The highest level with AMX, emulated where need be; none on a machine without AVX-512.
+std::optional<cpu::Isa> tiles() {
+  const cpu::Isa highest = cpu::available_isas().back();
+  return cpu::has_amx(highest) ? std::optional(highest) : std::nullopt;
+}
+
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const char* net : {"unetr_pp", "ux_net", "levit_unet", "brats_unet", "dae_former"})
@@ -24,6 +30,8 @@ std::vector<Case> cases() {
       if (stem == "counts" || stem.starts_with("train_trajectory")) continue;
       all.push_back({entry.path(), {Device::ref, DType::f64}});
       all.push_back({entry.path(), {Device::cpu, DType::f32}});
+      all.push_back({entry.path(), {Device::cpu, DType::f32, Arithmetic::bf16}});
+      if (tiles()) all.push_back({entry.path(), {Device::cpu, DType::f32, Arithmetic::bf16x3}});
     }
   return all;
 }
@@ -31,8 +39,9 @@ std::vector<Case> cases() {
 class GoldenNetwork : public testing::TestWithParam<Case> {};
 
 TEST_P(GoldenNetwork, Agrees) {
-  std::ifstream in(GetParam().file);
-  const GoldenReport report = golden_network(GetParam().file, nlohmann::json::parse(in), GetParam().options);
+  std::optional<cpu::IsaScope> scope;
+  if (GetParam().options.precision == Arithmetic::bf16x3) scope.emplace(*tiles());
+  const GoldenReport report = golden_file(GetParam().file, GetParam().options);
   EXPECT_FALSE(report.rows.empty());
   for (const GoldenRow& row : report.rows)
     EXPECT_TRUE(row.pass) << row.name << " error " << row.error << " limit " << row.limit << " " << row.note;
@@ -41,7 +50,8 @@ TEST_P(GoldenNetwork, Agrees) {
 INSTANTIATE_TEST_SUITE_P(Records, GoldenNetwork, testing::ValuesIn(cases()), [](const auto& info) {
   const std::filesystem::path& file = info.param.file;  // two networks may have a block of one name
   return file.parent_path().filename().string() + "_" + file.stem().string() + "_" +
-         std::string(to_string(info.param.options.device)) + "_" + std::string(name(info.param.options.dtype));
+         std::string(to_string(info.param.options.device)) + "_" + std::string(name(info.param.options.dtype)) + "_" +
+         std::string(to_string(info.param.options.precision));
 });
 
 }  // namespace

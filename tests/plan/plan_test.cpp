@@ -7,6 +7,8 @@
 #include <map>
 
 #include "nets/zoo.h"
+#include "runtime/backend/cpu/isa.h"
+#include "runtime/core/arithmetic.h"
 #include "runtime/core/error.h"
 #include "runtime/ops/all.h"
 #include "runtime/plan/fuse.h"
@@ -158,6 +160,23 @@ TEST(Layout, AChainNeedsTwoBuffers) {
   std::vector<plan::Lifetime> chain;
   for (int step = 0; step < 5; ++step) chain.push_back({640, step, step + 1});
   EXPECT_EQ(plan::lay_out(chain).bytes, 1280);
+}
+
+// The kernels of a plan keep their arithmetic, so another arithmetic gets another plan.
+TEST(Plan, IsMadeAnewForAnotherArithmetic) {
+  const cpu::Isa tiles = cpu::available_isas().back();
+  if (!cpu::has_amx(tiles)) GTEST_SKIP() << "no AVX-512";
+  const cpu::IsaScope isa(tiles);
+  const Tensor w = random({1, 3, 3, 32, 32}, 7), x = random({1, 1, 9, 9, 32}, 8);
+  PlannedForward planned([&](const Tensor& t) { return Tensors{conv(t, w, {}, {.padding = {0, 1, 1}})}; });
+  const auto run = [&](Arithmetic arithmetic) {
+    const ArithmeticScope scope(arithmetic);
+    return planned(x).front().to_vector();
+  };
+  const auto strict = run(Arithmetic::strict), split = run(Arithmetic::bf16x3);
+  EXPECT_NE(strict, split);
+  EXPECT_EQ(strict, run(Arithmetic::strict));
+  EXPECT_EQ(split, run(Arithmetic::bf16x3));
 }
 
 }  // namespace

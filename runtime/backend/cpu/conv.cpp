@@ -23,18 +23,20 @@ Kernel data_gradient(const ConvOptions& o, Descs in, Descs out) {
   if (!supported(in[0].dtype())) return {};
   const ConvGeometry g = dense_geometry(Conv::geometry({o}, out[0].shape(), in[1].shape(), in[0].shape()));
   const DType dtype = in[0].dtype();
-  return {.name = std::string(conv_dgrad(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+  const Precision precision = f32_precision();
+  return {.name = std::string(conv_dgrad(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, {}, precision)),
           .run = [=](Pointers x, Pointers y, std::byte*) {
-            conv_dgrad(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype});
+            conv_dgrad(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, {}, precision);
           }};
 }
 
 Kernel forward(const ConvOptions& o, const Finish& finish, Descs in, Descs out) {
   const DType dtype = in[0].dtype();
+  const Precision precision = f32_precision();
   const bool bias = in.size() > 2 && in[2].present, residual = in.size() > 3 && in[3].present;
   if (!supported(dtype) || (residual && dtype != DType::f32)) return {};
   const ConvGeometry g = dense_geometry(Conv::geometry({o}, in[0].shape(), in[1].shape(), out[0].shape()));
-  return {.name = std::string(conv_forward(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+  return {.name = std::string(conv_forward(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, {}, precision)),
           .run = [=](Pointers x, Pointers y, std::byte*) {
             std::vector<float> wide;  // the epilogue's bias is f32
             Epilogue epilogue = epilogue_of(finish);
@@ -46,7 +48,7 @@ Kernel forward(const ConvOptions& o, const Finish& finish, Descs in, Descs out) 
               }
               epilogue.bias = dtype == DType::bf16 ? wide.data() : reinterpret_cast<const float*>(x[2]);
             }
-            conv_forward(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue);
+            conv_forward(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue, precision);
           }};
 }
 

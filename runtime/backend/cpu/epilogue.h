@@ -1,12 +1,18 @@
-// What follows a product, from the op's attributes to the dense core's terms.
+// A product's precision and what follows it, in the dense core's terms.
 #pragma once
 
 #include "runtime/backend/cpu/dense/dense.h"
+#include "runtime/core/arithmetic.h"
 #include "runtime/ops/fused.h"
 
 namespace voxlab::cpu {
 
 static_assert(static_cast<int>(Activation::hardswish) == static_cast<int>(voxlab::Activation::hardswish));
+
+// Read once, when a kernel is prepared.
+inline Precision f32_precision() {
+  return current_arithmetic() == Arithmetic::bf16x3 ? Precision::bf16x3 : Precision::strict;
+}
 
 inline Epilogue epilogue_of(const Finish& f) {
   return {.activation = static_cast<Activation>(f.activation), .slope = static_cast<float>(f.slope)};

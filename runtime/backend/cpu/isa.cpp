@@ -21,10 +21,12 @@
 namespace voxlab::cpu {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, Isa>, 4> isa_names = {{
+constexpr std::array<std::pair<std::string_view, Isa>, 6> isa_names = {{
     {"plain", Isa::plain},
     {"avx2", Isa::avx2},
     {"avx512", Isa::avx512},
+    {"avx512_bf16", Isa::avx512_bf16},
+    {"amx-emulated", Isa::amx_emulated},
     {"amx", Isa::amx},
 }};
 
@@ -78,8 +80,10 @@ Isa detect() {
   if (!avx512 || (xcr0 & xcr0_zmm) != xcr0_zmm) return Isa::avx2;
   const bool amx = has_bit(features_d, 22) && has_bit(features_d, 24);  // AMX-BF16, AMX-TILE
   const bool avx512_bf16 = __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && has_bit(a, 5);
-  if (!amx || !avx512_bf16 || (xcr0 & xcr0_tiles) != xcr0_tiles) return Isa::avx512;
-  return amx_permitted() ? Isa::amx : Isa::avx512;
+  if (!avx512_bf16) return Isa::avx512;
+  if (!amx) return Isa::avx512_bf16;
+  // With AMX in the machine but not to be had, f32 is the faster of the vector products.
+  return (xcr0 & xcr0_tiles) == xcr0_tiles && amx_permitted() ? Isa::amx : Isa::avx512;
 }
 
 #else
@@ -93,8 +97,12 @@ Isa detected_isa() {
   return isa;
 }
 
+bool can_run(Isa isa) {
+  return isa == Isa::amx_emulated ? detected_isa() >= Isa::avx512 : isa <= detected_isa();
+}
+
 void require(Isa isa) {
-  if (isa > detected_isa()) {
+  if (!can_run(isa)) {
     fail("instruction set", std::string(name(isa)) +
                                 " was asked for, but this machine has at most " +
                                 std::string(name(detected_isa())));
@@ -117,14 +125,14 @@ Isa parse_isa(std::string_view text) {
   for (const auto& [label, isa] : isa_names) {
     if (label == text) return isa;
   }
-  fail("instruction set", "expected plain, avx2, avx512 or amx, got \"" + std::string(text) + "\"");
+  fail("instruction set", "expected plain, avx2, avx512, avx512_bf16, amx-emulated or amx, got \"" + std::string(text) + "\"");
 }
 
 const std::vector<Isa>& available_isas() {
   static const std::vector<Isa> isas = [] {
     std::vector<Isa> found;
     for (const auto& [label, isa] : isa_names) {
-      if (isa <= detected_isa()) found.push_back(isa);
+      if (can_run(isa)) found.push_back(isa);
     }
     return found;
   }();

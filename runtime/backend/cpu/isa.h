@@ -1,5 +1,5 @@
 // Which vector instruction set the CPU kernels run on: found once from CPUID, XCR0 and the kernel's
-// AMX permission, lowered by VOXLAB_ISA=plain|avx2|avx512|amx or, in tests, by an IsaScope.
+// AMX permission, changed by VOXLAB_ISA or, in tests, by an IsaScope.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +8,21 @@
 
 namespace voxlab::cpu {
 
-// Ordered: a machine that has one level has all levels below it.
-enum class Isa : uint8_t { plain, avx2, avx512, amx };
+// Ordered: what a level runs on, the levels above it run on too. avx512_bf16 has products of bf16 vectors (and is
+// detected where there is no AMX, on which machines these are slower than f32's). amx_emulated computes what AMX tiles would, in
+// AVX-512: for tests on machines without AMX, never detected, only asked for.
+enum class Isa : uint8_t { plain, avx2, avx512, avx512_bf16, amx_emulated, amx };
+
+// Whether a level multiplies bf16 without widening it, and whether it does so in tiles.
+constexpr bool multiplies_bf16(Isa isa) { return isa >= Isa::avx512_bf16; }
+constexpr bool has_amx(Isa isa) { return isa >= Isa::amx_emulated; }
 
 std::string_view name(Isa isa);
 
 // Throws Error on an unknown name.
 Isa parse_isa(std::string_view text);
 
-// Every level this machine can run, lowest first; `plain` is always there.
+// Every level this machine can run, the emulated one too, lowest first; `plain` is always there.
 const std::vector<Isa>& available_isas();
 
 // The level kernels use now: the innermost IsaScope, else VOXLAB_ISA, else the highest available.

@@ -40,6 +40,7 @@ const std::byte* advance(const std::byte* p, int64_t elements, DType dtype) {
 Kernel prepare(const Matmul::Attrs&, Descs in, Descs out) {
   const DType dtype = in[0].dtype();
   if (!supported(dtype)) return {};
+  const Precision precision = f32_precision();
   std::vector<BatchAxis> axes = batch_axes(in[0], in[1], out[0]);
   MatmulShape shape{.m = out[0].size(-2), .n = out[0].size(-1), .k = in[0].size(-1),
                     .a = {in[0].stride(-2), in[0].stride(-1)},
@@ -51,11 +52,11 @@ Kernel prepare(const Matmul::Attrs&, Descs in, Descs out) {
     axes.erase(axes.begin());
   }
   std::copy(axes.begin(), axes.end(), shape.batch.begin());
-  return {.name = std::string(matmul(shape, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+  return {.name = std::string(matmul(shape, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, {}, precision)),
           .run = [=](Pointers x, Pointers y, std::byte*) {
             for (int64_t i = 0; i < outer.size; ++i)
               matmul(shape, {advance(x[0], i * outer.a, dtype), dtype}, {advance(x[1], i * outer.b, dtype), dtype},
-                     {const_cast<std::byte*>(advance(y[0], i * outer.c, dtype)), dtype});
+                     {const_cast<std::byte*>(advance(y[0], i * outer.c, dtype)), dtype}, {}, precision);
           }};
 }
 
@@ -63,13 +64,14 @@ namespace {
 
 Kernel linear_kernel(const Finish& finish, Descs in, Descs out) {
   const DType dtype = in[0].dtype();
+  const Precision precision = f32_precision();
   const bool residual = in.size() > 3 && in[3].present;
   if (!supported(dtype) || (residual && dtype != DType::f32)) return {};
   const int64_t k = in[1].size(0), n = in[1].size(1);
   const MatmulShape shape{.m = k == 0 ? out[0].numel() / std::max<int64_t>(1, n) : in[0].numel() / k,
                           .n = n, .k = k, .a = {k, 1}, .b = {n, 1}, .c = {n, 1}};
   const bool bias = in.size() > 2 && in[2].present;
-  return {.name = std::string(matmul(shape, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+  return {.name = std::string(matmul(shape, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, {}, precision)),
           .run = [=](Pointers x, Pointers y, std::byte*) {
             std::vector<float> wide;
             Epilogue epilogue = epilogue_of(finish);
@@ -81,7 +83,7 @@ Kernel linear_kernel(const Finish& finish, Descs in, Descs out) {
             } else if (bias) {
               epilogue.bias = reinterpret_cast<const float*>(x[2]);
             }
-            matmul(shape, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue);
+            matmul(shape, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue, precision);
           }};
 }
 

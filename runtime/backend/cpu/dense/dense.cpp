@@ -108,9 +108,10 @@ ConvSizes sizes_of(const ConvGeometry& g) {
 // below that the f32 kernels are faster.
 GatherMode gather_mode(DType input, Precision precision, int64_t run, GatherMode f32_mode) {
   constexpr int64_t shortest_run = 8;
-  if (active_isa() != Isa::amx || run < shortest_run) return f32_mode;
-  if (input == DType::bf16) return GatherMode::bf16;
-  return precision == Precision::bf16x3 ? GatherMode::bf16x3 : f32_mode;
+  const Isa isa = active_isa();
+  if (run < shortest_run) return f32_mode;
+  if (input == DType::bf16) return multiplies_bf16(isa) ? GatherMode::bf16 : f32_mode;
+  return precision == Precision::bf16x3 && has_amx(isa) ? GatherMode::bf16x3 : f32_mode;
 }
 
 bool on_amx(GatherMode mode) { return mode == GatherMode::bf16 || mode == GatherMode::bf16x3; }

@@ -63,7 +63,7 @@ std::vector<Panel> split_tiles(int64_t columns) {
 }
 
 // One panel: rows of f32 first, then, run by run, tiles of K pairs.
-bool pack_tiles(const KernelTable& kernels, const GatherConv& c, const Panel& panel,
+bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherConv& c, const Panel& panel,
                 const AmxParts& to) {
   const RunShape shape = run_shape(c);
   const int64_t rows = weight_rows(c);
@@ -77,7 +77,7 @@ bool pack_tiles(const KernelTable& kernels, const GatherConv& c, const Panel& pa
     for (int64_t k = 0; k < shape.length; k += amx_depth) {
       for (int v = 0; v < panel.vectors; ++v, ++tile) {
         const int64_t left = std::min(amx_depth, shape.length - k);
-        finite &= kernels_amx.pack(
+        finite &= amx.pack(
             f32 + (run + k) * pitch + v * amx_columns, left, pitch,
             const_cast<uint16_t*>(to.high) + tile * amx_tile,
             to.low == nullptr ? nullptr : const_cast<uint16_t*>(to.low) + tile * amx_tile);
@@ -89,12 +89,12 @@ bool pack_tiles(const KernelTable& kernels, const GatherConv& c, const Panel& pa
 
 class AmxRunner {
  public:
-  AmxRunner(const GatherConv& conv, const Triple& block, const AmxWeights& weights, bool split)
-      : c_(conv), block_(block), weights_(weights), split_(split), shape_(run_shape(conv)) {
+  AmxRunner(const AmxTable& amx, const GatherConv& conv, const Triple& block, const AmxWeights& weights, bool split)
+      : amx_(amx), c_(conv), block_(block), weights_(weights), split_(split), shape_(run_shape(conv)) {
     for (int i = 0; i < 3; ++i) counts_[i] = ceil_div(conv.axis[i].out, block[i]);
-    kernels_amx.begin();
+    amx_.begin();
   }
-  ~AmxRunner() { kernels_amx.end(); }
+  ~AmxRunner() { amx_.end(); }
   AmxRunner(const AmxRunner&) = delete;
   AmxRunner& operator=(const AmxRunner&) = delete;
 
@@ -124,9 +124,9 @@ class AmxRunner {
 
   bool convert(int64_t from, int64_t n, int64_t to) const {
     if (c_.in.dtype == DType::bf16) {
-      return kernels_amx.copy(static_cast<const uint16_t*>(c_.in.data) + from, n, high_ + to);
+      return amx_.copy(static_cast<const uint16_t*>(c_.in.data) + from, n, high_ + to);
     }
-    return kernels_amx.split(static_cast<const float*>(c_.in.data) + from, n, high_ + to,
+    return amx_.split(static_cast<const float*>(c_.in.data) + from, n, high_ + to,
                              split_ ? low_ + to : nullptr);
   }
 
@@ -226,6 +226,7 @@ class AmxRunner {
     args.runs = runs_.data();
     args.run_count = static_cast<int64_t>(runs_.size());
     args.depth_blocks = shape_.depth_blocks();
+    args.last_pairs = ceil_div(shape_.length - (args.depth_blocks - 1) * amx_depth, 2);
     args.b = weights_.panel(panel, split_);
     args.column_tiles = panel.vectors;
     args.c = sums;
@@ -233,8 +234,9 @@ class AmxRunner {
       const int64_t now = std::min(amx_block_rows, rows - m);
       const int64_t offset = origin + m * step / half_bytes;
       args.a = {high_ + offset, split_ ? low_ + offset : nullptr};
+      args.rows = now;
       args.row_tiles = now > amx_rows ? 2 : 1;
-      kernels_amx.block(args);
+      amx_.block(args);
       for (int64_t i = 0; i < now; ++i) {
         const int64_t at_h = heights == 1 ? 0 : (m + i) / extent_[2];
         const int64_t at_w = heights == 1 ? m + i : (m + i) % extent_[2];
@@ -258,9 +260,10 @@ class AmxRunner {
     } else {
       args.out = static_cast<float*>(c_.out.data) + at;
     }
-    kernels_amx.store(args);
+    amx_.store(args);
   }
 
+  const AmxTable& amx_;
   const GatherConv& c_;
   Triple block_;
   AmxWeights weights_;
@@ -280,11 +283,10 @@ class AmxRunner {
 }  // namespace
 
 bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
+  const AmxTable& amx = active_amx();
   flatten(conv);
-  // A tile product does 16 x 16 x 32 multiply-adds in the time of 32 vector ones.
-  constexpr double speedup = 14.0;
   const double vectors = static_cast<double>(ceil_div(conv.columns, amx_columns));
-  const Triple block = choose_block(conv, vectors * (split ? 3.0 : 1.0) / speedup);
+  const Triple block = choose_block(conv, vectors * (split ? 3.0 : 1.0) / amx.speed);
   const std::vector<Panel> panels = split_tiles(conv.columns);
   const auto panel_count = static_cast<int64_t>(panels.size());
   const RunShape shape = run_shape(conv);
@@ -300,7 +302,7 @@ bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
       [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           const Panel& panel = panels[static_cast<size_t>(i)];
-          if (shape.length > 0 && !pack_tiles(kernels, conv, panel, weights.panel(panel, split))) {
+          if (shape.length > 0 && !pack_tiles(kernels, amx, conv, panel, weights.panel(panel, split))) {
             finite = false;
           }
         }
@@ -308,10 +310,10 @@ bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
   int64_t blocks = conv.batch;
   for (int i = 0; i < 3; ++i) blocks *= ceil_div(conv.axis[i].out, block[i]);
   const int64_t groups = std::clamp<int64_t>(ceil_div(2 * thread_count(), blocks), 1, panel_count);
-  // Ten times the products in the same time.
-  parallel_for(blocks * groups, task_grain(blocks * groups, multiply_adds(conv) / 10),
+  const double work = static_cast<double>(multiply_adds(conv)) / amx.speed;
+  parallel_for(blocks * groups, task_grain(blocks * groups, static_cast<int64_t>(work)),
                [&](int64_t begin, int64_t end) {
-                 AmxRunner runner(conv, block, weights, split);
+                 AmxRunner runner(amx, conv, block, weights, split);
                  for (int64_t i = begin; i < end && finite; ++i) {
                    const int64_t first = panel_count * (i % groups) / groups;
                    const int64_t last = panel_count * (i % groups + 1) / groups;

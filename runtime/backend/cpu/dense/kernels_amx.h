@@ -1,4 +1,5 @@
-// The seam to the AMX kernels: bf16 tiles with f32 sums, 32 rows by 32 columns at a time.
+// The seam to the kernels on bf16 with f32 sums, 32 rows by 32 columns at a time: on AMX tiles, real or emulated, and,
+// for plain bf16 only, in vector registers.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,9 @@ struct AmxBlockArgs {
   const Run* runs;
   int64_t run_count;
   int64_t depth_blocks;  // in each run
+  int64_t last_pairs;    // pairs of K in the last of them; tiles take all, the rest being zero in B
   AmxParts b;
+  int64_t rows;  // wanted; tiles compute all of theirs
   int row_tiles;
   int column_tiles;
   float* c;  // amx_block_rows x amx_block_columns
@@ -45,6 +48,7 @@ struct AmxStoreArgs {
 };
 
 struct AmxTable {
+  double speed;     // in f32 multiply-adds
   void (*begin)();  // configures this thread's tiles
   void (*end)();
   void (*block)(const AmxBlockArgs&);
@@ -60,6 +64,11 @@ struct AmxTable {
 
 #if defined(__x86_64__)
 extern const AmxTable kernels_amx;
+extern const AmxTable kernels_amx_emulated;  // the same on any AVX-512 machine, for tests
+extern const AmxTable kernels_avx512_bf16;
+
+// Of the active level, which multiplies_bf16.
+const AmxTable& active_amx();
 #endif
 
 }  // namespace voxlab::cpu

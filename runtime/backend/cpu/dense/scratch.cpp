@@ -1,10 +1,13 @@
 // Reused buffers, cache size and kernel choice for the dense drivers.
 #include "runtime/backend/cpu/dense/scratch.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <memory>
 #include <new>
+
+#include "runtime/backend/cpu/dense/kernels_amx.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -74,6 +77,8 @@ const KernelTable& active_kernels() {
     case Isa::avx2:
       return kernels_avx2;
     case Isa::avx512:
+    case Isa::avx512_bf16:
+    case Isa::amx_emulated:
     case Isa::amx:
       return kernels_avx512;
   }
@@ -82,7 +87,7 @@ const KernelTable& active_kernels() {
 }
 
 std::string_view kernel_name(KernelKind kind, bool bf16) {
-  // [kind][level][bf16]; bf16 without AMX is widened to f32 first.
+  // [kind][level][bf16]; bf16 without kernels of its own is widened to f32 first.
   constexpr std::array<std::array<std::array<std::string_view, 2>, 3>, 5> names = {{
       {{{"cpu.conv.plain", "cpu.conv.plain.widened"},
         {"cpu.conv.avx2.fma", "cpu.conv.avx2.widened"},
@@ -100,13 +105,28 @@ std::string_view kernel_name(KernelKind kind, bool bf16) {
         {"cpu.conv.avx2.winograd", "cpu.conv.avx2.winograd.widened"},
         {"cpu.conv.avx512.winograd", "cpu.conv.avx512.winograd.widened"}}},
   }};
-  const Isa isa = active_isa() == Isa::amx ? Isa::avx512 : active_isa();
+  const Isa isa = std::min(active_isa(), Isa::avx512);
   return names[static_cast<size_t>(kind)][static_cast<size_t>(isa)][bf16 ? 1 : 0];
 }
 
 std::string_view amx_name(KernelKind kind, bool split) {
-  if (kind == KernelKind::matmul) return split ? "cpu.matmul.amx.bf16x3" : "cpu.matmul.amx.bf16";
-  return split ? "cpu.conv.amx.bf16x3" : "cpu.conv.amx.bf16";
+  if (active_isa() == Isa::avx512_bf16)
+    return kind == KernelKind::matmul ? "cpu.matmul.avx512_bf16" : "cpu.conv.avx512_bf16";
+  // [matmul][emulated][split]
+  constexpr std::string_view names[2][2][2] = {
+      {{"cpu.conv.amx.bf16", "cpu.conv.amx.bf16x3"},
+       {"cpu.conv.amx-emulated.bf16", "cpu.conv.amx-emulated.bf16x3"}},
+      {{"cpu.matmul.amx.bf16", "cpu.matmul.amx.bf16x3"},
+       {"cpu.matmul.amx-emulated.bf16", "cpu.matmul.amx-emulated.bf16x3"}},
+  };
+  return names[kind == KernelKind::matmul][active_isa() == Isa::amx_emulated][split];
 }
+
+#if defined(__x86_64__)
+const AmxTable& active_amx() {
+  if (active_isa() == Isa::avx512_bf16) return kernels_avx512_bf16;
+  return active_isa() == Isa::amx_emulated ? kernels_amx_emulated : kernels_amx;
+}
+#endif
 
 }  // namespace voxlab::cpu

@@ -1,0 +1,96 @@
+// Between f32 and the bf16 operands of the tile kernels: rounding, splitting, packing, storing. Included once per
+// instruction set.
+#pragma once
+
+#include "runtime/backend/cpu/dense/kernels_amx.h"
+#include "runtime/backend/cpu/dense/vec.h"
+
+namespace voxlab::cpu {
+namespace {
+
+using Words = uint32_t __attribute__((vector_size(64)));
+
+// Upper half of each lane rounded to nearest even, in the lower half of the lane.
+VOXLAB_INLINE Words round_bf16(Vec v) {
+  const Words bits = reinterpret_cast<Words>(v);
+  return (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
+}
+
+VOXLAB_INLINE Vec widen(Words halves) { return reinterpret_cast<Vec>(halves << 16); }
+
+VOXLAB_INLINE void store_halves(uint16_t* p, Words halves, int n) {
+  const __m512i v = reinterpret_cast<__m512i>(halves);
+  _mm512_mask_cvtepi32_storeu_epi16(p, first_lanes(n), v);
+}
+
+VOXLAB_INLINE bool finite_halves(Words halves) {
+  const Words exponent = {0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U,
+                          0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U, 0x7f80U};
+  const __m512i masked = reinterpret_cast<__m512i>(halves & exponent);
+  return _mm512_cmpeq_epi32_mask(masked, reinterpret_cast<__m512i>(exponent)) == 0;
+}
+
+bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
+  bool finite = true;
+  for (int64_t i = 0; i < n; i += vec_width) {
+    const int count = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
+    const Vec v = load_first(in + i, count);
+    const Words top = round_bf16(v);
+    finite &= finite_halves(top);
+    store_halves(high + i, top, count);
+    if (low != nullptr) store_halves(low + i, round_bf16(v - widen(top)), count);
+  }
+  return finite;
+}
+
+bool copy(const uint16_t* in, int64_t n, uint16_t* high) {
+  constexpr int64_t step = 32;
+  __mmask32 bad = 0;
+  const __m512i exponent = _mm512_set1_epi16(0x7f80);
+  for (int64_t i = 0; i < n; i += step) {
+    const int64_t left = n - i;
+    const __mmask32 lanes =
+        left >= step ? ~__mmask32{0} : static_cast<__mmask32>((uint32_t{1} << left) - 1U);
+    const __m512i v = _mm512_maskz_loadu_epi16(lanes, in + i);
+    bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(v, exponent), exponent);
+    _mm512_mask_storeu_epi16(high + i, lanes, v);
+  }
+  return bad == 0;
+}
+
+// Word j of row r holds K = 2r in its lower and K = 2r + 1 in its upper half.
+bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low) {
+  bool finite = true;
+  for (int64_t r = 0; r < amx_depth / 2; ++r) {
+    const Vec even = 2 * r < rows ? load(in + 2 * r * pitch) : zero();
+    const Vec odd = 2 * r + 1 < rows ? load(in + (2 * r + 1) * pitch) : zero();
+    const Words even_top = round_bf16(even);
+    const Words odd_top = round_bf16(odd);
+    finite &= finite_halves(even_top) && finite_halves(odd_top);
+    _mm512_storeu_si512(high + r * amx_depth,
+                        reinterpret_cast<__m512i>(even_top | (odd_top << 16)));
+    if (low == nullptr) continue;
+    const Words even_rest = round_bf16(even - widen(even_top));
+    const Words odd_rest = round_bf16(odd - widen(odd_top));
+    _mm512_storeu_si512(low + r * amx_depth,
+                        reinterpret_cast<__m512i>(even_rest | (odd_rest << 16)));
+  }
+  return finite;
+}
+
+void store_sums(const AmxStoreArgs& t) {
+  for (int c = 0; c < t.columns; c += vec_width) {
+    const int count = t.columns - c < vec_width ? t.columns - c : vec_width;
+    Vec v = load(t.sums + c);
+    if (t.bias != nullptr) v += load_first(t.bias + c, count);
+    if (t.activation != 0) v = activate(v, t.activation, splat(t.slope));
+    if (t.out != nullptr) {
+      store_first(t.out + c, v, count);
+    } else {
+      store_halves(t.out_bf16 + c, round_bf16(v), count);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace voxlab::cpu

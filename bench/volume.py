@@ -159,7 +159,8 @@ def measure(options, folder):
     ct = folder / "ct.nii"
     write_nifti(ct, (image for image, _ in phantom(options.size, 9)), options.size, SPACING, 4)
     output, seconds, peak = run(
-        [options.voxlab, "predict", model, str(ct), "-o", str(folder / "out"), "--overlap", str(options.overlap), *common]
+        [options.voxlab, "predict", model, str(ct), "-o", str(folder / "out")]
+        + ["--overlap", str(options.overlap), *common]
     )
     record["seconds"] = {"all": round(seconds, 1)} | {
         k: round(v, 1) for k, v in json.loads(output)[0]["seconds"].items()

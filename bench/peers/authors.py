@@ -38,15 +38,30 @@ def stand_in(name, **attributes):
     return module
 
 
-def unetr_pp():
+def full_size_only(network):
+    """Without the heads of deep supervision, as the authors evaluate."""
+    for switch in ("do_ds", "_deep_supervision"):
+        if hasattr(network, switch):
+            setattr(network, switch, False)
+
+
+def unetr_pp(variant, shape, classes, **settings):
     source("unetr_plus_plus")
     stand_in("unetr_pp.network_architecture.neural_network", SegmentationNetwork=Base)
-    module = importlib.import_module("unetr_pp.network_architecture.synapse.unetr_pp_synapse")
+    module = importlib.import_module(f"unetr_pp.network_architecture.{variant}.unetr_pp_{variant}")
     network = module.UNETR_PP(
-        in_channels=1, out_channels=14, img_size=[64, 128, 128], feature_size=16, num_heads=4,
-        depths=[3, 3, 3, 3], dims=[32, 64, 128, 256], do_ds=True,
+        in_channels=shape[0], out_channels=classes, feature_size=16, num_heads=4,
+        depths=[3, 3, 3, 3], dims=[32, 64, 128, 256], do_ds=True, **settings,
     )
-    return network, (1, 64, 128, 128), 14
+    return network, shape, classes
+
+
+def unetr_pp_synapse():
+    return unetr_pp("synapse", (1, 64, 128, 128), 14, img_size=[64, 128, 128])
+
+
+def unetr_pp_tumor():
+    return unetr_pp("tumor", (4, 128, 128, 128), 4)
 
 
 def ux_net():
@@ -102,10 +117,12 @@ def brats_unet():
     return network, (4, 128, 128, 128), 3
 
 
+# Network and variant as voxlab names them -> () -> (network, shape of one image, classes).
 NETWORKS = {
-    "unetr_pp": unetr_pp,
-    "ux_net": ux_net,
-    "levit_unet": levit_unet,
-    "brats_unet": brats_unet,
-    "dae_former": dae_former,
+    "unetr_pp/synapse": unetr_pp_synapse,
+    "unetr_pp/tumor": unetr_pp_tumor,
+    "ux_net/flare": ux_net,
+    "brats_unet/bl": brats_unet,
+    "levit_unet/384": levit_unet,
+    "dae_former/synapse": dae_former,
 }

@@ -1,7 +1,7 @@
-"""The five networks at paper size, f32: voxlab and PyTorch eager in turn, in one run.
+"""Every network at paper size in every engine, taking turns with voxlab: speed, memory and difference from f64.
 
-Both sides are processes that stay alive and do one repetition for each "go", so both are warm, and
-whatever else the machine does meets both. Only one of them works at a time. See README.md.
+Engines are processes that stay alive and do one repetition for each "go", so all are warm, and whatever else the
+machine does meets all. Only one of them works at a time. See README.md.
 """
 
 import argparse
@@ -12,194 +12,175 @@ import platform
 import statistics
 import subprocess
 import sys
-import threading
 import time
+
+from engines import ENGINES, MODES, NETWORKS, PRECISIONS, command, offers
+from process import Failed, Worker
+from table import markdown
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-MODES = {"infer": "inference", "train": "training step"}
-# Ours for each of the authors' networks in authors.py, and the input of both.
-NETWORKS = {
-    "unetr_pp": ("synapse", "1x1x64x128x128"),
-    "ux_net": ("flare", "1x1x96x96x96"),
-    "levit_unet": ("384", "1x1x224x224"),
-    "brats_unet": ("bl", "1x4x128x128x128"),
-    "dae_former": ("synapse", "1x3x224x224"),
-}
+FLAGS = ("avx512f", "avx512_bf16", "amx_tile")
+ROUNDS = {"infer": 11, "train": 5, "volume": 3}
 
 
-def commands(options, net, mode):
-    voxlab = [options.voxlab, "time", net, "--variant", NETWORKS[net][0], "--stdin", "--threads", str(options.threads),
-              "--precision", "strict"]
-    if mode == "train":
-        voxlab.append("--training")
-    torch = [options.python, str(HERE / "torch_worker.py")]
-    if options.channels_last:
-        torch.append("--channels-last")
-    torch += ["--net", net, "--mode", mode, "--threads", str(options.threads)]
-    return {"voxlab": voxlab, "pytorch": torch}
+def summary(values):
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return {"median": median, "quartiles": [low, high], "min": min(values), "max": max(values), "n": len(values)}
 
 
-class Worker:
-    def __init__(self, name, command, threads):
-        self.name = name
-        # OPENBLAS_* may hold a debugging choice of kernels; neither side is to be timed under one.
-        env = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS_")}
-        env["OMP_NUM_THREADS"] = str(threads)
-        try:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
-            )
-        except OSError as error:
-            sys.exit(f"compare: cannot start {name}: {error}")
-
-    def go(self):
-        try:
-            self.process.stdin.write("go\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            status = self.process.wait()
-            sys.exit(f"compare: {self.name} ended with status {status} instead of an answer")
-        return json.loads(line)
-
-    def status_bytes(self, key):
-        for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(key + ":"):
-                return int(line.split()[1]) * 1024
-        raise KeyError(key)
-
-    def peak_anonymous(self):
-        """Peak memory that holds data, mapped files left out, sampled in one untimed repetition."""
-        peak, done = 0, threading.Event()
-
-        def sample():
-            nonlocal peak
-            while not done.is_set():
-                peak = max(peak, self.status_bytes("RssAnon"))
-                time.sleep(0.002)
-
-        sampler = threading.Thread(target=sample)
-        sampler.start()
-        try:
-            self.go()
-        finally:
-            done.set()
-            sampler.join()
-        return peak
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
+def run(line, where):
+    done = subprocess.run([str(word) for word in line], capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        sys.exit(f"compare: {where}: {said[-1] if said else f'status {done.returncode}'}")
+    return done.stdout
 
 
-def summary(seconds):
-    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    return {
-        "median": median,
-        "quartiles": [low, high],
-        "min": min(seconds),
-        "max": max(seconds),
-        "n": len(seconds),
-    }
+def prepared(options, net):
+    """The folder with the network's weights, inputs, reference and ONNX file; made once."""
+    files = options.files / net
+    name, variant = net.split("/")
+    weights, onnx = files / "weights.safetensors", files / "net.onnx"
+    if not (files / "reference.safetensors").exists():
+        print(f"{net}: weights, inputs, reference in f64", file=sys.stderr)
+        run([options.python, HERE / "prepare.py", "--net", net, "--files", files, "--threads", options.threads], net)
+    if not weights.exists():
+        run([options.voxlab, "import", "--net", name, "--variant", variant, files / "weights.pth", weights], net)
+    if not onnx.exists():
+        line = [options.voxlab, "export", "--net", name, "--variant", variant, "--weights", weights, "--onnx", onnx]
+        run([*line, "--threads", options.threads], net)
+    return files
 
 
-def compare(options, net, mode):
-    workers = {}
+def difference(files, logits):
+    """Largest deviation from the f64 reference over its largest value."""
+    import numpy
+    from safetensors.numpy import load_file
+
+    exact = load_file(files / "reference.safetensors")["logits"]
+    got = load_file(logits)["logits"].astype(numpy.float64)
+    if got.shape != exact.shape:
+        raise Failed(f"logits {got.shape}, expected {exact.shape}")
+    worst = numpy.abs(got - exact).max() / numpy.abs(exact).max()
+    if not numpy.isfinite(worst):
+        raise Failed("logits are not finite")
+    return float(worst)
+
+
+def start(options, engine, net, mode, precision, files):
+    """A warm worker with its peak memory and its difference."""
+    logits = files / f"{mode}.{engine}.{precision}.logits"
+    line = command(options, engine, net, mode, precision, files, logits)
+    worker = Worker(line, options.threads, files / f"{mode}.{engine}.{precision}.log", options.limit)
     try:
-        for name, command in commands(options, net, mode).items():
-            workers[name] = Worker(name, command, options.threads)
-        for worker in workers.values():
-            for _ in range(options.warmup):
-                worker.go()
-        seconds = {name: [] for name in workers}
-        implementation = {}
-        for round_number in range(options.rounds):
-            for name, worker in workers.items():
-                # The other side's waiting threads stop spinning and leave the cores.
-                time.sleep(0.1)
-                answer = worker.go()
-                seconds[name].append(answer["seconds"])
-                implementation[name] = answer.get("implementation", name)
-            print(
-                f"{net} {MODES[mode]} {round_number + 1}/{options.rounds}: "
-                + ", ".join(f"{name} {times[-1]:.3f} s" for name, times in seconds.items()),
-                file=sys.stderr,
-            )
-        result = {}
+        for _ in range(options.warmup):
+            worker.go()
+        worker.resident = worker.status_bytes("VmHWM")
+        worker.difference = difference(files, logits) if mode == "infer" else None
+    except Failed:
+        worker.stop()
+        raise
+    finally:
+        logits.unlink(missing_ok=True)
+    return worker
+
+
+def fill(options, net, mode, precision, files, waiting, failed):
+    """voxlab and as many of the waiting engines as the memory holds, each thought as large as the largest so far."""
+    workers = {"voxlab": start(options, "voxlab", net, mode, precision, files)}
+    while waiting:
+        sizes = [w.resident for w in workers.values()]
+        if len(workers) > 1 and sum(sizes) + 1.2 * max(sizes) > options.memory * 2**30:
+            break
+        engine = waiting.pop(0)
+        try:
+            workers[engine] = start(options, engine, net, mode, precision, files)
+        except Failed as reason:
+            failed[engine] = {"failed": str(reason)}
+            print(f"{net} {mode} {precision} {engine}: failed: {reason}", file=sys.stderr)
+    return workers
+
+
+def rounds(options, workers, mode, label):
+    """Repetitions in turn -> seconds of each engine and what it said of itself."""
+    seconds, about = {name: [] for name in workers}, {}
+    number = options.rounds or ROUNDS[mode]
+    for index in range(number):
         for name, worker in workers.items():
-            resident = worker.status_bytes("VmHWM")  # read before sampling disturbs anything
-            result[name] = {
-                "implementation": implementation[name],
+            time.sleep(0.1)  # the others' waiting threads stop spinning and leave the cores
+            answer = worker.go()
+            seconds[name].append(answer["seconds"])
+            about[name] = answer.get("implementation", name)
+            if "precision" in answer:
+                about[name] += f", {answer['precision']}"
+        times = ", ".join(f"{name} {values[-1]:.3f}" for name, values in seconds.items())
+        print(f"{label} {index + 1}/{number}: {times} s", file=sys.stderr)
+    return seconds, about
+
+
+def group(options, net, mode, precision, files, waiting):
+    """One group, voxlab and what fits beside it: entries by engine. Takes engines off `waiting`."""
+    entries, workers = {}, {}
+    try:
+        workers = fill(options, net, mode, precision, files, waiting, entries)
+        seconds, about = rounds(options, workers, mode, f"{net} {MODES[mode]} {precision}")
+        for name, worker in workers.items():
+            entries[name] = {
+                "implementation": about[name],
                 "seconds": summary(seconds[name]),
                 "repetitions": seconds[name],
-                "peak_resident_bytes": resident,
+                "peak_resident_bytes": worker.resident,
                 "peak_anonymous_bytes": worker.peak_anonymous(),
+                "difference": worker.difference,
             }
-        paired = [a / b for a, b in zip(*seconds.values(), strict=True)]
-        medians = {name: side["seconds"]["median"] for name, side in result.items()}
-        result["ratio"] = {
-            "of_medians": medians["voxlab"] / medians["pytorch"],
-            "paired": summary(paired),
-        }
-        return result
+            if name != "voxlab":
+                entries[name]["voxlab"] = summary(seconds["voxlab"])
+                paired = [theirs / ours for theirs, ours in zip(seconds[name], seconds["voxlab"], strict=True)]
+                entries[name]["ratio"] = {
+                    "of_medians": entries[name]["seconds"]["median"] / entries[name]["voxlab"]["median"],
+                    "paired": summary(paired),
+                }
     finally:
         for worker in workers.values():
             worker.stop()
+    return entries
 
 
 def machine():
-    model = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in open("/proc/cpuinfo")
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    return {"cpu": model, "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
+    info = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in info) if value}
+    flags = fields.get("flags", "").split()
+    return {
+        "cpu": fields.get("model name", platform.machine()),
+        "cores": os.cpu_count(),
+        "has": [flag for flag in FLAGS if flag in flags],
+        "lacks": [flag for flag in FLAGS if flag not in flags],
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def peaks(options):
+    """`voxlab peaks`, or None from a build that has no such command."""
+    line = [options.voxlab, "peaks", "--json", "--threads", str(options.threads)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    return json.loads(done.stdout) if done.returncode == 0 and done.stdout.startswith("{") else None
+
+
+def multiply_adds(options, net):
+    name, variant = net.split("/")
+    counts = json.loads(run([options.voxlab, "count", name, "--variant", variant, "--json"], net))
+    return {
+        "infer": counts["inference"]["count"],
+        "train": counts["training_step"]["count"] * NETWORKS[net],
+    }
 
 
 def revision():
     git = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
     )
     return git.stdout.strip() or "unknown"
-
-
-def markdown(record):
-    def seconds(s):
-        return f"{s['median']:.3f} ({s['quartiles'][0]:.3f} to {s['quartiles'][1]:.3f})"
-
-    first = next(iter(record["networks"].values()))["modes"]
-    peer = next(iter(first.values()))["pytorch"]["implementation"]
-    rows = [
-        f"| network | | n | voxlab, s | {peer}, s | time ratio | voxlab, GiB | PyTorch, GiB | memory ratio |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for net, one in record["networks"].items():
-        for mode, r in one["modes"].items():
-            ours, theirs = r["voxlab"], r["pytorch"]
-            memory = [side["peak_anonymous_bytes"] for side in (ours, theirs)]
-            rows.append(
-                f"| {net} {one['variant']}, {one['input']} | {MODES[mode]} | {ours['seconds']['n']} "
-                f"| {seconds(ours['seconds'])} | {seconds(theirs['seconds'])} | {r['ratio']['of_medians']:.3f} "
-                f"| {memory[0] / 2**30:.2f} | {memory[1] / 2**30:.2f} | {memory[0] / memory[1]:.2f} |"
-            )
-    m = record["machine"]
-    return (
-        f"# The five networks against PyTorch eager\n\n"
-        f"Batch 1, {record['precision']}, {record['threads']} threads; {m['cpu']}, {m['cores']} cores, load "
-        f"{m['load_before']:.1f} before the run; revision {record['revision']}. Measured by bench/peers/compare.py.\n\n"
-        f"Medians (first to third quartile) of repetitions that alternate in one run, after "
-        f"{record['warmup']} unclocked on each side. Weights and input stand in memory; inference gives the "
-        f"full-size output alone; a training step is forward, Dice and cross entropy on every output, backward, "
-        f"clipping, SGD. Memory is the peak without mapped files.\n\n" + "\n".join(rows) + "\n"
-    )
 
 
 def write(path, text):
@@ -209,9 +190,9 @@ def write(path, text):
     part.replace(path)
 
 
-def at_least(least):
+def number(kind, least):
     def parse(text):
-        value = int(text)
+        value = kind(text)
         if value < least:
             raise argparse.ArgumentTypeError(f"expected at least {least}, got {value}")
         return value
@@ -219,44 +200,58 @@ def at_least(least):
     return parse
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--voxlab", default=str(ROOT / "build/release/voxlab"), help="our program")
-    parser.add_argument("--python", default=sys.executable, help="the Python that has PyTorch")
-    parser.add_argument("--net", choices=NETWORKS, action="append", help="only this (default: all)")
-    parser.add_argument("--mode", choices=MODES, action="append", help="only this (default: both)")
-    parser.add_argument("--add", action="store_true", help="keep what the record holds already")
-    parser.add_argument("--rounds", type=at_least(2), default=11)
-    parser.add_argument("--warmup", type=at_least(1), default=2)
-    parser.add_argument("--threads", type=at_least(1), default=2)
-    parser.add_argument(
-        "--channels-last", action="store_true", help="PyTorch in channels-last memory order"
-    )
-    parser.add_argument(
-        "--out",
-        type=pathlib.Path,
-        default=ROOT / "results/tables/pytorch_eager",
-        help="written with .json and .md added",
-    )
+    parser.add_argument("--python", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--files", type=pathlib.Path, default=ROOT / "build/peers", help="weights, inputs, references")
+    for name, choices in (("net", NETWORKS), ("engine", ENGINES), ("mode", MODES), ("precision", PRECISIONS)):
+        parser.add_argument(f"--{name}", choices=choices, action="append", help="only this (default: all)")
+    parser.add_argument("--add", action="store_true", help="keep the record's entries and measure those it lacks")
+    parser.add_argument("--rounds", type=number(int, 1), help=f"repetitions (default: {ROUNDS})")
+    parser.add_argument("--warmup", type=number(int, 1), default=2)
+    parser.add_argument("--threads", type=number(int, 1), default=2)
+    parser.add_argument("--memory", type=number(float, 1), help="GiB for all engines (default: 85%% of what is free)")
+    parser.add_argument("--limit", type=number(int, 1), default=1800, help="seconds until an engine counts as failed")
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/tables/cpu_speed",
+                        help="written with .json and .md added")
     options = parser.parse_args()
+    if options.memory is None:
+        options.memory = 0.85 * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return options
 
-    record = {
-        "precision": "f32 (voxlab: strict)",
-        "threads": options.threads,
-        "warmup": options.warmup,
-        "revision": revision(),
-        "machine": machine(),
-        "networks": {},
-    }
-    file = options.out.with_name(options.out.name + ".json")
-    if options.add:
-        record["networks"] = json.loads(file.read_text())["networks"]
+
+def measure(options, record, file):
     for net in options.net or NETWORKS:
-        variant, shape = NETWORKS[net]
-        one = record["networks"].setdefault(net, {"variant": variant, "input": shape, "modes": {}})
+        files = prepared(options, net)
+        one = record["networks"].setdefault(net, {"batch": NETWORKS[net]})
+        one["multiply_adds"] = multiply_adds(options, net)
         for mode in options.mode or MODES:
-            one["modes"][mode] = compare(options, net, mode)
-            write(file, json.dumps(record, indent=2) + "\n")
+            for precision in options.precision or PRECISIONS:
+                done = one.setdefault(mode, {}).setdefault(precision, {})
+                wanted = [e for e in options.engine or ENGINES if offers(e, mode, precision) and e not in done]
+                waiting = [e for e in wanted if e != "voxlab"]
+                first = bool(wanted)
+                while waiting or first:
+                    first = False
+                    try:
+                        found = group(options, net, mode, precision, files, waiting)
+                    except Failed as reason:
+                        sys.exit(f"compare: {net} {mode} {precision}: {reason}")
+                    # Of voxlab, which is in every group, the first one's figures stand in the table.
+                    done.update({name: entry for name, entry in found.items() if name not in done})
+                    write(file, json.dumps(record, indent=1) + "\n")
+
+
+def main():
+    options = arguments()
+    file = options.out.with_name(options.out.name + ".json")
+    record = {"networks": {}}
+    if options.add and file.exists():
+        record = json.loads(file.read_text())
+    record |= {"threads": options.threads, "warmup": options.warmup, "revision": revision(), "machine": machine()}
+    record["peaks"] = peaks(options)
+    measure(options, record, file)
     table = markdown(record)
     write(options.out.with_name(options.out.name + ".md"), table)
     print(table)

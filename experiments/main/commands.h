@@ -133,6 +133,9 @@ struct TimeOptions {
   int64_t repeats = 10;
   bool from_stdin = false;
   bool eager = false;
+  bool volume = false;
+  int64_t batch = 1;
+  std::filesystem::path weights, image, logits;
 };
 
 struct ProfileOptions {

@@ -5,11 +5,17 @@
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
+#include "experiments/export/export.h"
 #include "experiments/main/net_options.h"
 #include "experiments/main/options.h"
 #include "experiments/run/machine.h"
 #include "experiments/run/timing.h"
+#include "runtime/core/error.h"
+#include "runtime/io/safetensors.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/view.h"
 #include "runtime/runtime.h"
 
 namespace voxlab {
@@ -28,6 +34,32 @@ int serve(NetworkWork& work, Arithmetic precision) {
   return exit_done;
 }
 
+// (N, C, spatial...) of (N, spatial..., C), and the way back.
+Tensor with_axis_moved(const Tensor& t, int from, int to) {
+  std::vector<int> axes(static_cast<size_t>(t.rank()));
+  std::iota(axes.begin(), axes.end(), 0);
+  axes.erase(axes.begin() + from);
+  axes.insert(axes.begin() + to, from);
+  return contiguous(permute(t, axes));
+}
+
+// The image of a file, channels last, in place of the drawn one; its logits into a file.
+void use_files(const TimeOptions& o, NetworkWork& work, const NetConfig& config) {
+  if (!o.weights.empty()) load_weights(config, work.network(), o.weights);
+  if (!o.image.empty()) {
+    if (o.training) fail("time", "--image is for inference: a training step draws its input and labels");
+    const Tensor image = SafetensorsFile(o.image).read("image");
+    if (image.dtype() != DType::f32 || image.rank() < 3)
+      fail(o.image.string(), "expected \"image\" in f32, channels after the batch");
+    work.set_image(with_axis_moved(image, 1, static_cast<int>(image.rank()) - 1));
+  }
+  if (o.logits.empty()) return;
+  const Tensor logits = work.logits().to(DType::f32);
+  NamedTensors file;
+  file.add("logits", with_axis_moved(logits, static_cast<int>(logits.rank()) - 1, 1));
+  write_safetensors(o.logits, file);
+}
+
 }  // namespace
 
 void add_time(CLI::App& app, int& code) {
@@ -35,7 +67,8 @@ void add_time(CLI::App& app, int& code) {
   CLI::App* command = app.add_subcommand("time", "Latency of inference or of a training step");
   add_net(*command, options->net);
   command->footer("Prints the median with quartiles, device, precision, threads and number of runs. The input is\n"
-                  "ready before the clock starts.");
+                  "ready before the clock starts. --weights, --image and --logits let others compute the same: tensors\n"
+                  "\"image\" and \"logits\" have their channels after the batch, as in an ONNX file of ours.");
   add_precision(*command, options->precision);
   command->add_flag("--training", options->training, "A training step instead of inference");
   command->add_option("--warmup", options->warmup, "Runs before the clock starts")
@@ -46,6 +79,16 @@ void add_time(CLI::App& app, int& code) {
       ->capture_default_str();
   command->add_flag("--stdin", options->from_stdin,
                     "One run for each line of standard input, answered by one line of JSON");
+  command->add_flag("--volume", options->volume,
+                    "A whole volume by a sliding window: half a window longer along each axis, or eight slices");
+  command->add_option("--batch", options->batch, "Samples of a pass or training step")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command->add_option("--weights", options->weights, "A .safetensors file of `voxlab import`")
+      ->check(CLI::ExistingFile);
+  command->add_option("--image", options->image, "A .safetensors file with the input, \"image\"")
+      ->check(CLI::ExistingFile);
+  command->add_option("--logits", options->logits, "The .safetensors file for the \"logits\", written first");
   command->add_flag("--eager", options->eager, "Inference op by op, not by a plan");
   add_common(*command, options->common);
   command->callback([options, &code] {
@@ -55,8 +98,14 @@ void add_time(CLI::App& app, int& code) {
 }
 
 int command_time(const TimeOptions& o) {
+  const NetConfig config = resolve_net(o.net);
   const Arithmetic precision = resolve(o.precision);
-  NetworkWork work(resolve_net(o.net), {.training = o.training, .precision = precision, .plan = !o.eager});
+  NetworkWork work(config, {.training = o.training,
+                            .precision = precision,
+                            .batch = o.batch,
+                            .plan = !o.eager,
+                            .volume = o.volume});
+  use_files(o, work, config);
   if (o.from_stdin) return serve(work, precision);
   reset_peak(Device::cpu);
   const Spread s = spread_of(time_runs(work, o.warmup, o.repeats));
@@ -67,14 +116,19 @@ int command_time(const TimeOptions& o) {
                                 {"high_quartile", s.high_quartile}, {"least", s.least},
                                 {"n", s.n},                  {"peak_bytes", memory.peak},
                                 {"precision", to_string(precision)}, {"training", o.training},
+                                {"batch", o.batch},          {"volume", o.volume},
                                 {"machine", describe(machine)}}
                      .dump()
               << '\n';
     return exit_done;
   }
-  std::cout << fmt::format("{} of one sample, {}, {}\n  median {:.4g} s, quartiles {:.4g} to {:.4g} s, least {:.4g} s, n = {} after {} warm-up runs\n"
+  std::cout << fmt::format("{} of {}, {}, {}\n  median {:.4g} s, quartiles {:.4g} to {:.4g} s, least {:.4g} s, n = {} after {} warm-up runs\n"
                            "  in the clock: {}\n  peak of tensors {:.1f} MiB\n",
-                           o.training ? "training step" : "inference", to_string(precision), describe(machine), s.median,
+                           o.training ? "training step" : "inference",
+                           o.volume       ? "a whole volume"
+                           : o.batch == 1 ? "one sample"
+                                          : fmt::format("{} samples", o.batch),
+                           to_string(precision), describe(machine), s.median,
                            s.low_quartile, s.high_quartile, s.least, s.n, o.warmup,
                            o.training ? "forward, loss, backward, clipping, SGD update" : "image tensor to logits",
                            static_cast<double>(memory.peak) / (1 << 20));

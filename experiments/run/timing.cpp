@@ -4,6 +4,8 @@
 #include <chrono>
 #include <optional>
 
+#include "experiments/inference/sliding_window.h"
+#include "runtime/core/error.h"
 #include "runtime/core/rng.h"
 #include "runtime/ops/call.h"
 #include "runtime/plan/plan.h"
@@ -20,14 +22,16 @@ struct NetworkWork::State {
   std::function<void()> backward_hook;
   uint32_t step = 0;
 
-  void infer() {
+  Tensor one_pass(const Tensor& x) {
+    return planned ? (*planned)(x).front() : net.forward(x, {.all_outputs = options.all_outputs}).front();
+  }
+
+  Tensor infer() {
     const ArithmeticScope products(options.precision);
     const Autocast autocast(cast_type(options.precision));
-    if (planned) {
-      (*planned)(input);
-    } else {
-      net.forward(input, {.all_outputs = options.all_outputs});
-    }
+    if (!options.volume) return one_pass(input);
+    return sliding_window(input, [&](const Tensor& x) { return one_pass(x); },
+                          {.patch = net.patch, .style = TileStyle::monai, .overlap = 0.5});
   }
 
   void train_step() {
@@ -47,10 +51,13 @@ train::LossConfig timing_loss(int64_t classes) {
 }
 
 NetworkWork::NetworkWork(const NetConfig& config, const WorkOptions& options) : state_(std::make_unique<State>()) {
+  if (options.volume && (options.training || options.batch != 1))
+    fail("time", "a whole volume is one inference: no training step, no batch");
   state_->options = options;
   state_->net = make_network(config, {.device = Device::cpu});
-  Shape spatial{options.batch};
-  for (int64_t size : state_->net.patch) spatial.push_back(size);
+  const bool slices = options.volume && state_->net.patch.size() == 2;
+  Shape spatial{slices ? 8 : options.batch};
+  for (int64_t size : state_->net.patch) spatial.push_back(options.volume && !slices ? size * 3 / 2 : size);
   Shape shape = spatial;
   shape.push_back(state_->net.in_channels);
   const Philox random(7);
@@ -72,7 +79,28 @@ NetworkWork::NetworkWork(const NetConfig& config, const WorkOptions& options) : 
 
 NetworkWork::~NetworkWork() = default;
 
-void NetworkWork::run() { state_->options.training ? state_->train_step() : state_->infer(); }
+void NetworkWork::run() {
+  if (state_->options.training)
+    state_->train_step();
+  else
+    state_->infer();
+}
+
+Network& NetworkWork::network() { return state_->net; }
+
+void NetworkWork::set_image(const Tensor& image) {
+  const Shape& shape = image.shape();
+  const auto& patch = state_->net.patch;
+  bool fits = image.rank() == static_cast<int64_t>(patch.size()) + 2 && shape[image.rank() - 1] == state_->net.in_channels;
+  for (size_t axis = 0; fits && axis < patch.size(); ++axis)
+    fits = state_->options.volume || shape[static_cast<int64_t>(axis) + 1] == patch[axis];
+  if (!fits)
+    fail("image", "is " + shape.to_string() + ", the network takes " + state_->input.shape().to_string() +
+                      " (channels last)");
+  state_->input = image;
+}
+
+Tensor NetworkWork::logits() { return state_->infer(); }
 
 void NetworkWork::on_backward(std::function<void()> hook) { state_->backward_hook = std::move(hook); }
 

@@ -18,6 +18,7 @@ struct WorkOptions {
   Arithmetic precision = Arithmetic::strict;
   int64_t batch = 1;
   bool plan = true;         // inference by a plan; false: op by op
+  bool volume = false;      // inference of a volume by a sliding window, see below
 };
 
 // The loss of a training step that is measured or counted: nnU-Net's, whatever the network trains with.
@@ -25,12 +26,19 @@ train::LossConfig timing_loss(int64_t classes);
 
 // One repetition of the work. Inference: image in, logits of the finest output out. Training step: forward,
 // loss of every output (cross entropy + soft Dice a sample, weights halving), backward, gradient
-// clipping at 12, SGD with Nesterov momentum 0.99. Input and labels are made beforehand.
+// clipping at 12, SGD with Nesterov momentum 0.99. Whole volume: half a window further in every direction than
+// the network's input (2-d networks: eight slices), in MONAI's windows that overlap by half, logits averaged with
+// Gaussian weights. Input and labels are made beforehand.
 class NetworkWork {
  public:
   NetworkWork(const NetConfig& config, const WorkOptions& options);
   ~NetworkWork();
   void run();
+  Network& network();
+  // Inference of this image (N, spatial..., channels) from now on. Error when it does not fit the network.
+  void set_image(const Tensor& image);
+  // The finest logits of the image, (N, spatial..., classes): what an inference makes, in evaluation mode.
+  Tensor logits();
   // Called between the forward and the backward half of a training step.
   void on_backward(std::function<void()> hook);
 

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "runtime/io/safetensors.h"
 #include "tests/experiments/temporary_folder.h"
 
 #ifdef VOXLAB_PROGRAM
@@ -113,6 +114,26 @@ TEST_F(Cli, ExportWritesOnnxOrSaysWhyNot) {
   EXPECT_EQ(json["weights"], "none: initialised with seed 0");
   EXPECT_EQ(json["nodes"]["Softmax"], 14);  // two of each of 4 + 3 blocks
   EXPECT_TRUE(std::filesystem::exists(folder_ / "a.safetensors"));
+}
+
+// The pair that export writes (its network op by op) and what time makes of weights and image (a plan).
+TEST_F(Cli, TimeTakesWeightsAndImageAndWritesLogits) {
+  const std::string net = "--config " VOXLAB_TEST_DATA "/export/small/unetr_pp_synapse.toml ";
+  ASSERT_EQ(run("export " + net + "--onnx a.onnx --check a.safetensors").code, 0);
+  const Outcome timed = run("time " + net + "--warmup 0 --repeats 1 --image a.safetensors --logits b.safetensors");
+  ASSERT_EQ(timed.code, 0) << timed.err;
+  const std::vector<double> expected = SafetensorsFile(folder_ / "a.safetensors").read("logits").to_vector();
+  const std::vector<double> got = SafetensorsFile(folder_ / "b.safetensors").read("logits").to_vector();
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 1e-4) << i;
+  // In a volume no larger than the window there is one window, whose Gaussian weights cancel.
+  ASSERT_EQ(run("time " + net + "--volume --warmup 0 --repeats 1 --image a.safetensors --logits c.safetensors").code, 0);
+  const std::vector<double> whole = SafetensorsFile(folder_ / "c.safetensors").read("logits").to_vector();
+  for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(whole[i], expected[i], 1e-4) << i;
+  EXPECT_EQ(run("time " + net + "--volume --training").code, 2);
+  const Outcome wrong = run("time ux_net --image a.safetensors --warmup 0 --repeats 1");
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_EQ(wrong.err.rfind("voxlab: image: is ", 0), 0u) << wrong.err;
 }
 
 constexpr std::string_view wrong_record =

@@ -1,0 +1,143 @@
+"""The Markdown of a comparison's record: targets first, then every engine."""
+
+import pathlib
+import tomllib
+
+from engines import ENGINES, MODES, NETWORKS, PRECISIONS, is_eager
+
+TARGETS = pathlib.Path(__file__).resolve().parent / "targets.toml"
+HEAD = """# Speed on the CPU beside other engines
+
+{threads} threads; {cpu}, {cores} cores, load {load:.1f} before the run; revision {revision}. Measured by
+`bench/peers/compare.py`, set-up in `bench/peers/README.md`.
+
+Instruction sets of this machine: {has}; it lacks {lacks}.{note}
+
+Weights and input are the same in all engines and stand in memory. Inference gives the full-size output alone, of one
+image; a training step is forward, Dice and cross entropy on every output, backward, clipping, SGD; a whole volume is
+a sliding window over an image half a window longer along each axis (2-d networks: eight slices), windows half a
+window apart, Gaussian weights. Seconds are medians (first to third quartile; least to most) of repetitions that
+take turns with voxlab's in one run. `ratio` is the peer's median over voxlab's in the same run (quartiles of the
+pairs): above 1, voxlab is faster. `difference` is the largest deviation of inference's logits from the authors' code
+in f64, over the largest logit. Memory is the peak without mapped files. {floor}
+"""
+
+
+def load_targets():
+    return tomllib.loads(TARGETS.read_text())
+
+
+def best(entries, against):
+    """The fastest peer relative to voxlab in its own run: (engine, ratio), or None."""
+    ratios = {
+        name: entry["ratio"]["of_medians"]
+        for name, entry in entries.items()
+        if "ratio" in entry and (against == "any" or is_eager(name))
+    }
+    return min(ratios.items(), key=lambda item: item[1]) if ratios else None
+
+
+def entries_of(record, net, mode, precision):
+    return record["networks"].get(net, {}).get(mode, {}).get(precision, {})
+
+
+def target_rows(record, targets):
+    rows = []
+    for mode in MODES:
+        for precision in PRECISIONS:
+            for net in NETWORKS:
+                found = entries_of(record, net, mode, precision)
+                wanted = targets.get(mode, {}).get(precision, {})
+                peer = best(found, wanted.get("against", "any"))
+                if not peer:
+                    continue
+                verdict = "- | -"
+                if net in wanted:
+                    verdict = f"{wanted[net]:g} | {'met' if peer[1] >= wanted[net] else 'not met'}"
+                rows.append(f"| {net} | {MODES[mode]} | {precision} | {peer[0]} | {peer[1]:.2f} | {verdict} |")
+    return rows
+
+
+def floor(record, net, mode, precision, entry):
+    """Seconds that the multiply-adds take at the measured peak; None where that is not known."""
+    peaks, work = record.get("peaks"), record["networks"][net]["multiply_adds"].get(mode)
+    if not peaks or not work:
+        return None
+    # Three bf16 products make one of f32 in the mode that our program calls bf16x3.
+    if "bf16x3" in entry.get("implementation", ""):
+        rate = peaks["bf16_gflops"] / 3
+    else:
+        rate = peaks[f"{precision}_gflops"]
+    return 2e-9 * work / rate
+
+
+def engine_row(record, net, mode, precision, name, entry):
+    start = f"| {net} | {precision} | {name} |"
+    if "failed" in entry:
+        reason = entry["failed"].replace("|", "\\|")
+        return f"{start} failed: {reason} | | | | |" + (" |" if record.get("peaks") else "")
+    s = entry["seconds"]
+    digits = 4 if s["median"] < 1 else 3
+    seconds = (
+        f"{s['median']:.{digits}f} ({s['quartiles'][0]:.{digits}f} to {s['quartiles'][1]:.{digits}f}; "
+        f"{s['min']:.{digits}f} to {s['max']:.{digits}f})"
+    )
+    ratio = "1"
+    if "ratio" in entry:
+        low, high = entry["ratio"]["paired"]["quartiles"]
+        ratio = f"{entry['ratio']['of_medians']:.2f} ({low:.2f} to {high:.2f})"
+    inference = entries_of(record, net, "infer", precision).get(name, {}).get("difference")
+    difference = "-" if inference is None else f"{inference:.1e}"
+    row = f"{start} {seconds} | {s['n']} | {ratio} | {difference} | {entry['peak_anonymous_bytes'] / 2**30:.2f} |"
+    if record.get("peaks"):
+        least = floor(record, net, mode, precision, entry)
+        row += " - |" if least is None else f" {least:.{digits}f} |"
+    return row
+
+
+def engine_table(record, mode):
+    columns = ["network", "precision", "engine", "seconds", "n", "ratio", "difference", "GiB"]
+    columns += ["floor, s"] if record.get("peaks") else []
+    rows = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for net in NETWORKS:
+        for precision in PRECISIONS:
+            found = entries_of(record, net, mode, precision)
+            rows += [engine_row(record, net, mode, precision, e, found[e]) for e in ENGINES if e in found]
+    return rows if len(rows) > 2 else []
+
+
+def implementations(record):
+    """What each engine said of itself, with its version."""
+    said = {}
+    for net in NETWORKS:
+        for mode in MODES:
+            for precision in PRECISIONS:
+                for name, entry in entries_of(record, net, mode, precision).items():
+                    if "implementation" in entry:
+                        said.setdefault(name, {})[entry["implementation"]] = None
+    return [f"- {name}: {'; '.join(said[name])}" for name in ENGINES if name in said]
+
+
+def markdown(record):
+    m, peaks = record["machine"], record.get("peaks")
+    amx = "amx_tile" in m["has"]
+    measured = "The floor column is left out: this build measures no peaks (`voxlab peaks`)."
+    if peaks:
+        measured = (
+            f"`floor` is the time of the multiply-adds alone at the measured peak, {peaks['f32_gflops']:.0f} Gflop/s in "
+            f"f32, {peaks['bf16_gflops']:.0f} in bf16 (memory copies at {peaks['copy_gbytes_per_s']:.1f} GB/s)."
+        )
+    head = HEAD.format(
+        threads=record["threads"], cpu=m["cpu"], cores=m["cores"], load=m["load_before"], revision=record["revision"],
+        has=", ".join(m["has"]) or "none of those that matter here", lacks=", ".join(m["lacks"]) or "none",
+        note="" if amx else " The targets were set for machines with AMX (`amx_tile`), which this one is not.",
+        floor=measured,
+    )
+    rows = target_rows(record, load_targets())
+    text = head + "\n## Targets\n\nRatio against the fastest peer of the precision; training against eager.\n\n"
+    text += "| network | | precision | fastest peer | ratio | target | |\n|---|---|---|---|---|---|---|\n"
+    text += "\n".join(rows) + "\n"
+    for mode, title in MODES.items():
+        if table := engine_table(record, mode):
+            text += f"\n## {title[0].upper()}{title[1:]}\n\n" + "\n".join(table) + "\n"
+    return text + "\n## Versions\n\n" + "\n".join(implementations(record)) + "\n"

@@ -39,6 +39,12 @@ Tensor second_derivative(const UnaryAttrs& a, const Tensor& x) {
   return {};
 }
 
+// Rising functions with their kink at zero keep the sign: the derivative can be read off the output, which the next
+// layer saves anyway, so that the input can go.
+bool differentiates_from_output(const UnaryAttrs& a) {
+  return a.kind == Kind::relu || (a.kind == Kind::leaky_relu && a.alpha >= 0);
+}
+
 int64_t flops_per_element(Kind kind) {
   switch (kind) {
     case Kind::affine: return 2;
@@ -57,12 +63,16 @@ Metas Unary::infer(const Attrs& a, MetaSpan in) {
 Cost Unary::cost(const Attrs& a, MetaSpan in, MetaSpan) {
   return {.flops = in[0].numel() * flops_per_element(a.kind)};
 }
-Saves Unary::saves(const Attrs& a) { return {.inputs = a.kind == Kind::affine || a.kind == Kind::step ? 0u : 1u}; }
+Saves Unary::saves(const Attrs& a) {
+  if (a.kind == Kind::affine || a.kind == Kind::step) return {};
+  if (differentiates_from_output(a)) return {.outputs = 1};
+  return {.inputs = 1};
+}
 
 Tensors Unary::backward(const Attrs& a, const Saved& saved, const Tensors& dout) {
   if (a.kind == Kind::affine) return {scale(dout[0], a.alpha)};
   if (a.kind == Kind::step) return {Tensor()};
-  return {call1<UnaryGrad>({{a.kind, a.alpha, a.beta}}, {saved.in(0), dout[0]})};
+  return {call1<UnaryGrad>({{a.kind, a.alpha, a.beta}}, {differentiates_from_output(a) ? saved.out(0) : saved.in(0), dout[0]})};
 }
 
 std::vector<Sample> Unary::samples() {

@@ -161,6 +161,7 @@ int command_sweep(const SweepOptions& options);
 int command_table(const TableOptions& options);
 int command_time(const TimeOptions& options);
 int command_profile(const ProfileOptions& options);
+int command_peaks(const CommonOptions& options);
 
 // Each adds its sub-command with all options and stores its exit code in `code` when it is called.
 void add_train(CLI::App& app, int& code);
@@ -174,5 +175,6 @@ void add_sweep(CLI::App& app, int& code);
 void add_table(CLI::App& app, int& code);
 void add_time(CLI::App& app, int& code);
 void add_profile(CLI::App& app, int& code);
+void add_peaks(CLI::App& app, int& code);
 
 }  // namespace voxlab

@@ -34,7 +34,8 @@ int run(int argc, const char* const* argv) {
   app.footer(footer);
   int code = exit_done;
   for (auto add : {add_train, add_predict, add_evaluate, add_count, add_golden, add_import,
-                   add_export, add_sweep, add_table, add_time, add_profile})
+                   add_export, add_sweep, add_table, add_time, add_profile,
+                   add_peaks})
     add(app, code);
   try {
     app.parse(argc, argv);

@@ -140,8 +140,11 @@ struct WinogradOutputArgs {
   int last_columns;
 };
 
+constexpr int64_t spin_multiply_adds = 12;  // of vectors, in one repeat of KernelTable::spin
+
 struct KernelTable {
   int width;                          // floats a vector
+  float (*spin)(int64_t repeats);     // independent multiply-adds in registers: the machine's peak
   int pairs[max_panel_vectors];       // most pairs a tile takes, by vectors - 1
   int unit_pairs[max_panel_vectors];  // the same for unit tiles
   TileFn tile[max_panel_vectors][max_pairs];

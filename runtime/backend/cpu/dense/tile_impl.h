@@ -172,6 +172,23 @@ constexpr void fill_row_tiles(TileFn (&out)[sizeof...(T)]) {
   for (unsigned i = 0; i < sizeof...(T); ++i) out[i] = found[i];
 }
 
+float spin(int64_t repeats) {
+  Vec sum[spin_multiply_adds];
+#pragma GCC unroll 12
+  for (int i = 0; i < spin_multiply_adds; ++i) sum[i] = splat(static_cast<float>(i));
+  const Vec x = splat(0.5F), y = splat(0.25F);
+  for (int64_t r = 0; r < repeats; ++r) {
+#pragma GCC unroll 12
+    for (int i = 0; i < spin_multiply_adds; ++i) sum[i] = mul_add(sum[i], x, y);
+  }
+  Vec all = zero();
+#pragma GCC unroll 12
+  for (int i = 0; i < spin_multiply_adds; ++i) all += sum[i];
+  float lanes[vec_width];
+  store(lanes, all);
+  return lanes[0];
+}
+
 constexpr void set_tiles(KernelTable& table) {
   table.row_outputs = vec_registers == 32 ? max_row_outputs : 10;
   fill_row_tiles<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13>(table.row_tile);

@@ -1,7 +1,7 @@
 #include "runtime/core/tensor.h"
 
-#include <atomic>
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "runtime/core/error.h"

@@ -20,18 +20,6 @@ VOXLAB_INLINE int clamp_lanes(int64_t n) {
   return static_cast<int>(n < 0 ? 0 : n < vec_width ? n : vec_width);
 }
 
-VOXLAB_INLINE Vec load_some(const float* p, int lanes) {
-  return lanes == vec_width ? load(p) : load_first(p, lanes);
-}
-
-VOXLAB_INLINE void store_some(float* p, Vec v, int lanes) {
-  if (lanes == vec_width) {
-    store(p, v);
-  } else {
-    store_first(p, v, lanes);
-  }
-}
-
 // Sums of neighbouring lanes, of a in the lower half and of b in the upper.
 VOXLAB_INLINE Vec pair_sums(Vec a, Vec b) {
   Lanes even = {};

@@ -13,8 +13,6 @@ namespace {
 
 using Triple = std::array<int64_t, 3>;
 
-int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
-
 const float* offset_bias(const Epilogue& epilogue, int64_t channels) {
   return epilogue.bias == nullptr ? nullptr : epilogue.bias + channels;
 }
@@ -42,7 +40,6 @@ bool run_gather(const KernelTable& kernels, GatherConv conv, GatherMode mode) {
 }
 
 struct DgradCall {
-  const KernelTable& kernels;
   const ConvGeometry& geometry;
   Triple out;
   ConstBuffer dy;
@@ -50,7 +47,6 @@ struct DgradCall {
   Buffer dx;
   Epilogue epilogue;
   bool patches;
-  GatherMode mode;
 };
 
 // One residue class of input positions, one group. With patches, W holds all residues at once.
@@ -121,7 +117,7 @@ GatherMode f32_forward_mode(const KernelTable& kernels, const ConvGeometry& g) {
 
 GatherMode f32_dgrad_mode(const KernelTable& kernels, const ConvGeometry& g) {
   if (product(g.stride) != 1) return GatherMode::f32;
-  const DgradCall call = {kernels, g, g.out(), {}, nullptr, {}, {}, false, GatherMode::f32};
+  const DgradCall call = {g, g.out(), {}, nullptr, {}, {}, false};
   return suits_winograd(kernels, dgrad_gather(call, {0, 0, 0}, 0)) ? GatherMode::winograd : GatherMode::f32;
 }
 
@@ -141,7 +137,7 @@ bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffe
 bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer dy, const float* w,
                  Buffer dx, const Epilogue& epilogue, GatherMode mode) {
   const Triple out = g.out();
-  DgradCall call = {kernels, g, out, dy, w, dx, epilogue, patches_along_width(g, out), mode};
+  DgradCall call = {g, out, dy, w, dx, epilogue, patches_along_width(g, out)};
   std::vector<float> repeated_bias;
   if (call.patches && epilogue.bias != nullptr) {
     for (int64_t k = 0; k < g.kernel[2]; ++k) {

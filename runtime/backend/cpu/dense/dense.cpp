@@ -13,8 +13,6 @@ namespace {
 
 constexpr int64_t convert_grain = 1 << 15;
 
-int64_t product(const std::array<int64_t, 3>& t) { return t[0] * t[1] * t[2]; }
-
 void require_type(std::string_view where, DType dtype) {
   if (dtype != DType::f32 && dtype != DType::bf16) {
     fail(where, "expected f32 or bf16, got " + std::string(name(dtype)));
@@ -114,11 +112,11 @@ GatherMode gather_mode(DType input, Precision precision, int64_t run, GatherMode
   return precision == Precision::bf16x3 && has_amx(isa) ? GatherMode::bf16x3 : f32_mode;
 }
 
-bool on_amx(GatherMode mode) { return mode == GatherMode::bf16 || mode == GatherMode::bf16x3; }
+bool on_bf16(GatherMode mode) { return mode == GatherMode::bf16 || mode == GatherMode::bf16x3; }
 
 std::string_view implementation(KernelKind kind, GatherMode mode, DType input) {
   if (mode == GatherMode::winograd) kind = KernelKind::winograd;
-  if (on_amx(mode)) return amx_name(kind, mode == GatherMode::bf16x3);
+  if (on_bf16(mode)) return amx_name(kind, mode == GatherMode::bf16x3);
   return kernel_name(kind, input == DType::bf16);
 }
 
@@ -200,7 +198,7 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   if (x.data == nullptr) return name;
   require_f32_residual("conv", epilogue, y);
   const float* wf = widened(kernels, w, n.w, Purpose::input_b);
-  if (on_amx(mode)) {
+  if (on_bf16(mode)) {
     const LateFinish finish(epilogue);
     if (dense_forward(kernels, g, x, wf, y, finish.first(), mode)) {
       finish.apply(kernels, y, n.y);
@@ -238,7 +236,7 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   const std::string_view name = implementation(kind, mode, dy.dtype);
   if (dy.data == nullptr) return name;
   const float* wf = widened(kernels, w, n.w, Purpose::input_b);
-  if (on_amx(mode) && dense_dgrad(kernels, g, dy, wf, dx, epilogue, mode)) return name;
+  if (on_bf16(mode) && dense_dgrad(kernels, g, dy, wf, dx, epilogue, mode)) return name;
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_a);
   float* dxf = f32_output(dx, n.x);
   if (kind == KernelKind::channel_scale) {
@@ -265,10 +263,13 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   const float* xf = widened(kernels, x, n.x, Purpose::input_a);
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);
   float* dwf = f32_output(dw, n.w);
-  const auto pass = kind == KernelKind::channel_scale ? channel_scale_wgrad
-                    : kind == KernelKind::depthwise   ? depthwise_wgrad
-                                                      : dense_wgrad;
-  pass(kernels, g, xf, dyf, dwf);
+  if (kind == KernelKind::channel_scale) {
+    channel_scale_wgrad(kernels, g, xf, dyf, dwf);
+  } else if (kind == KernelKind::depthwise) {
+    depthwise_wgrad(kernels, g, xf, dyf, dwf);
+  } else {
+    dense_wgrad(kernels, g, xf, dyf, dwf, mode);
+  }
   narrow_output(kernels, dwf, n.w, dw);
   return name;
 }
@@ -289,7 +290,7 @@ std::string_view matmul(const MatmulShape& s, ConstBuffer a, ConstBuffer b, Buff
   require_f32_residual("matmul", epilogue, c);
   const Extents n = extents_of(s);
   const float* bf = widened(kernels, b, n.b, Purpose::input_b);
-  if (on_amx(mode)) {
+  if (on_bf16(mode)) {
     const LateFinish finish(epilogue);
     if (matmul_amx(kernels, s, a, bf, c, finish.first(), mode)) {
       finish.apply(kernels, c, n.c);

@@ -21,11 +21,7 @@ VOXLAB_INLINE void store_outputs(const DepthwiseArgs& t, const Vec (&acc)[T][NV]
     for (int v = 0; v < NV; ++v) {
       Vec sum = acc[i][v];
       if (t.bias != nullptr) sum += load(t.bias + v * vec_width);
-      if (v == NV - 1 && t.last_columns < vec_width) {
-        store_first(y + v * vec_width, sum, t.last_columns);
-      } else {
-        store(y + v * vec_width, sum);
-      }
+      store_some(y + v * vec_width, sum, v == NV - 1 ? t.last_columns : vec_width);
     }
     if (t.activation != 0) {
       finish_row(y, nullptr, (NV - 1) * vec_width + t.last_columns, t.activation, t.slope);

@@ -16,8 +16,6 @@ namespace {
 constexpr int64_t float_bytes = sizeof(float);
 using Triple = std::array<int64_t, 3>;
 
-int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
-
 struct WgradCall {
   const KernelTable& kernels;
   const ConvGeometry& g;

@@ -7,6 +7,7 @@
 
 #include "runtime/backend/cpu/dense/gather_conv.h"
 #include "runtime/backend/cpu/dense/kernels_amx.h"
+#include "runtime/backend/cpu/dense/blocks.h"
 #include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/core/parallel.h"
 
@@ -18,8 +19,6 @@ namespace {
 
 constexpr int64_t half_bytes = sizeof(uint16_t);
 using Triple = std::array<int64_t, 3>;
-
-int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
 
 // bf16 scratch is kept in the float buffers: high parts, then low parts.
 uint16_t* half_scratch(Purpose purpose, int64_t halves) {
@@ -89,36 +88,37 @@ bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherCon
 
 class AmxRunner {
  public:
-  AmxRunner(const AmxTable& amx, const GatherConv& conv, const Triple& block, const AmxWeights& weights, bool split)
-      : amx_(amx), c_(conv), block_(block), weights_(weights), split_(split), shape_(run_shape(conv)) {
-    for (int i = 0; i < 3; ++i) counts_[i] = ceil_div(conv.axis[i].out, block[i]);
+  // `finite` becomes false when a block's input holds a value that is not; nothing more is then computed.
+  AmxRunner(const AmxTable& amx, const GatherConv& conv, const Triple& block, const AmxWeights& weights, bool split,
+            std::atomic<bool>& finite)
+      : amx_(amx), c_(conv), block_(block), weights_(weights), split_(split), finite_(finite), shape_(run_shape(conv)) {
     amx_.begin();
   }
   ~AmxRunner() { amx_.end(); }
   AmxRunner(const AmxRunner&) = delete;
   AmxRunner& operator=(const AmxRunner&) = delete;
 
-  // False when the block's input holds a value that is not finite.
-  bool run(int64_t index, const Panel* panels, int64_t panel_count) {
+  void run(int64_t index, const Panel* panels, int64_t panel_count) {
+    if (!finite_) return;
     if (index != current_) {
       current_ = index;
       locate(index);
-      if (!copy_input()) return false;
+      if (!copy_input()) {
+        finite_ = false;
+        return;
+      }
     }
     for (int64_t p = 0; p < panel_count; ++p) {
       for (int64_t d = 0; d < size_[0]; ++d) run_plane(panels[p], d);
     }
-    return true;
   }
 
  private:
   void locate(int64_t index) {
-    for (int i = 2; i >= 0; --i) {
-      begin_[i] = index % counts_[i] * block_[i];
-      size_[i] = std::min(block_[i], c_.axis[i].out - begin_[i]);
-      index /= counts_[i];
-    }
-    sample_ = index;
+    const BlockPlace place = place_block(out_size(c_), block_, index);
+    sample_ = place.sample;
+    begin_ = place.begin;
+    size_ = place.size;
     extent_ = input_extent(c_, size_);
   }
 
@@ -268,8 +268,8 @@ class AmxRunner {
   Triple block_;
   AmxWeights weights_;
   bool split_;
+  std::atomic<bool>& finite_;
   RunShape shape_;
-  Triple counts_ = {};
   int64_t current_ = -1;
   int64_t sample_ = 0;
   Triple begin_ = {};
@@ -307,19 +307,9 @@ bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
           }
         }
       });
-  int64_t blocks = conv.batch;
-  for (int i = 0; i < 3; ++i) blocks *= ceil_div(conv.axis[i].out, block[i]);
-  const int64_t groups = std::clamp<int64_t>(ceil_div(2 * thread_count(), blocks), 1, panel_count);
   const double work = static_cast<double>(multiply_adds(conv)) / amx.speed;
-  parallel_for(blocks * groups, task_grain(blocks * groups, static_cast<int64_t>(work)),
-               [&](int64_t begin, int64_t end) {
-                 AmxRunner runner(amx, conv, block, weights, split);
-                 for (int64_t i = begin; i < end && finite; ++i) {
-                   const int64_t first = panel_count * (i % groups) / groups;
-                   const int64_t last = panel_count * (i % groups + 1) / groups;
-                   if (!runner.run(i / groups, panels.data() + first, last - first)) finite = false;
-                 }
-               });
+  run_blocks(block_count(conv.batch, out_size(conv), block), panels, static_cast<int64_t>(work),
+             [&] { return AmxRunner(amx, conv, block, weights, split, finite); });
   return finite;
 }
 

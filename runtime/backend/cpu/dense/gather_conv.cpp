@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "runtime/backend/cpu/dense/blocks.h"
 #include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/core/parallel.h"
 
@@ -15,8 +16,6 @@ namespace {
 
 constexpr int64_t float_bytes = sizeof(float);
 using Triple = std::array<int64_t, 3>;
-
-int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
 
 bool stays_inside(const GatherAxis& a) {
   return a.taps.empty() || (a.taps.front() >= 0 && (a.out - 1) * a.stride + a.taps.back() < a.in);
@@ -27,10 +26,6 @@ int64_t span(const GatherAxis& a) {
 }
 
 int64_t first_tap(const GatherAxis& a) { return a.taps.empty() ? 0 : a.taps.front(); }
-
-bool consecutive(const std::vector<int64_t>& taps) {
-  return taps.empty() || taps.back() - taps.front() + 1 == static_cast<int64_t>(taps.size());
-}
 
 // Each output reads the same input position: such axes can be merged.
 bool identity(const GatherAxis& a) {
@@ -80,7 +75,6 @@ class BlockRunner {
     const GatherAxis& w = conv.axis[2];
     row_tiles_ = conv.columns <= kernels.width && w.stride == 1 && consecutive(w.taps) &&
                  static_cast<int>(w.taps.size()) == row_taps;
-    for (int i = 0; i < 3; ++i) counts_[i] = ceil_div(conv.axis[i].out, block[i]);
   }
 
   void run(int64_t index, const Panel* panels, int64_t panel_count) {
@@ -104,12 +98,10 @@ class BlockRunner {
 
  private:
   void locate(int64_t index) {
-    for (int i = 2; i >= 0; --i) {
-      begin_[i] = index % counts_[i] * block_[i];
-      size_[i] = std::min(block_[i], conv_.axis[i].out - begin_[i]);
-      index /= counts_[i];
-    }
-    sample_ = index;
+    const BlockPlace place = place_block(out_size(conv_), block_, index);
+    sample_ = place.sample;
+    begin_ = place.begin;
+    size_ = place.size;
   }
 
   // Points a_ at the input position of (first output, first tap), copied with zeros where needed.
@@ -334,7 +326,6 @@ class BlockRunner {
   Triple block_;
   Packing packing_;
   const float* packed_;
-  Triple counts_ = {};
   Triple listed_ = {};
   bool all_rows_alike_ = false;
   bool direct_ = false;
@@ -401,41 +392,25 @@ Triple input_extent(const GatherConv& c, const Triple& block) {
   return extent;
 }
 
+bool consecutive(const std::vector<int64_t>& taps) {
+  return taps.empty() || taps.back() - taps.front() + 1 == static_cast<int64_t>(taps.size());
+}
+
+Triple out_size(const GatherConv& c) { return {c.axis[0].out, c.axis[1].out, c.axis[2].out}; }
+
 Triple choose_block(const GatherConv& c, double vectors) {
-  const int64_t threads = thread_count();
   const int64_t budget = l2_bytes() / 3 / float_bytes;
-  const int64_t taps =
+  const auto taps =
       static_cast<int64_t>(c.axis[0].taps.size() * c.axis[1].taps.size() * c.axis[2].taps.size());
   const double arithmetic = 0.5 * static_cast<double>(taps * c.channels) * vectors;
-  Triple best = {1, 1, std::min<int64_t>(c.axis[2].out, 16)};
-  double best_cost = std::numeric_limits<double>::infinity();
-  const auto halvings = [](int64_t n) {
-    std::vector<int64_t> sizes = {n};
-    while (sizes.back() > 1) sizes.push_back(ceil_div(sizes.back(), 2));
-    return sizes;
-  };
-  for (const int64_t w : halvings(c.axis[2].out)) {
-    for (const int64_t h : halvings(c.axis[1].out)) {
-      for (const int64_t d : halvings(c.axis[0].out)) {
-        const Triple block = {d, h, w};
-        const int64_t floats = product(input_extent(c, block)) * c.channels;
-        if (floats > budget) continue;
-        const int64_t blocks = c.batch * ceil_div(c.axis[0].out, d) * ceil_div(c.axis[1].out, h) *
-                               ceil_div(c.axis[2].out, w);
-        const double positions = static_cast<double>(product(block));
-        const double idle =
-            static_cast<double>(ceil_div(blocks, threads) * threads) / static_cast<double>(blocks);
-        const double copy = 0.2 * static_cast<double>(floats) / positions;
-        const double overhead = (500.0 + 30.0 * vectors) / positions;
-        const double cost = idle * (arithmetic + copy + overhead);
-        if (cost < best_cost) {
-          best_cost = cost;
-          best = block;
-        }
-      }
-    }
-  }
-  return best;
+  return cheapest_block(out_size(c), {1, 1, std::min<int64_t>(c.axis[2].out, 16)}, [&](const Triple& block) {
+    const int64_t floats = product(input_extent(c, block)) * c.channels;
+    if (floats > budget) return std::numeric_limits<double>::infinity();
+    const double positions = static_cast<double>(product(block));
+    const double copy = 0.2 * static_cast<double>(floats) / positions;
+    const double overhead = (500.0 + 30.0 * vectors) / positions;
+    return idle_factor(block_count(c.batch, out_size(c), block)) * (arithmetic + copy + overhead);
+  });
 }
 
 int64_t multiply_adds(const GatherConv& c) {
@@ -547,23 +522,11 @@ void gather_conv(const KernelTable& kernels, GatherConv conv) {
   const Triple block =
       choose_block(conv, static_cast<double>(ceil_div(conv.columns, kernels.width)));
   const std::vector<Panel> panels = split_columns(conv.columns, kernels.width);
-  int64_t blocks = conv.batch;
-  for (int i = 0; i < 3; ++i) blocks *= ceil_div(conv.axis[i].out, block[i]);
-  // Few blocks (deep layers) are shared out by column panels as well.
-  const auto panel_count = static_cast<int64_t>(panels.size());
-  const int64_t groups = std::clamp<int64_t>(ceil_div(2 * thread_count(), blocks), 1, panel_count);
-  const Packing packing = choose_packing(conv, blocks, panel_count);
+  const int64_t blocks = block_count(conv.batch, out_size(conv), block);
+  const Packing packing = choose_packing(conv, blocks, static_cast<int64_t>(panels.size()));
   const float* packed = packing == Packing::shared ? pack_all(kernels, conv, panels) : nullptr;
-  parallel_for(blocks * groups, task_grain(blocks * groups, multiply_adds(conv)),
-               [&](int64_t begin, int64_t end) {
-                 BlockRunner runner(kernels, conv, block, packing, packed);
-                 for (int64_t i = begin; i < end; ++i) {
-                   const int64_t group = i % groups;
-                   const int64_t first = panel_count * group / groups;
-                   const int64_t last = panel_count * (group + 1) / groups;
-                   runner.run(i / groups, panels.data() + first, last - first);
-                 }
-               });
+  run_blocks(blocks, panels, multiply_adds(conv),
+             [&] { return BlockRunner(kernels, conv, block, packing, packed); });
 }
 
 }  // namespace voxlab::cpu

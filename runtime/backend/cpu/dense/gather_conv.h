@@ -66,6 +66,10 @@ std::array<int64_t, 3> input_extent(const GatherConv& conv, const std::array<int
 
 int64_t multiply_adds(const GatherConv& conv);
 
+std::array<int64_t, 3> out_size(const GatherConv& conv);
+
+bool consecutive(const std::vector<int64_t>& taps);
+
 // Weight rows (tap, channel), and one panel of them copied to whole vectors next to each other.
 int64_t weight_rows(const GatherConv& conv);
 struct Panel;

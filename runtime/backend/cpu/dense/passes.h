@@ -42,7 +42,7 @@ bool dense_forward(const KernelTable& kernels, const ConvGeometry& geometry, Con
 bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer dy,
                  const float* w, Buffer dx, const Epilogue& epilogue, GatherMode mode);
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
-                 const float* dy, float* dw);
+                 const float* dy, float* dw, GatherMode f32_mode);
 
 // Whether size and strides suit AMX.
 bool suits_amx(const MatmulShape& shape);

@@ -2,6 +2,7 @@
 // drivers.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "runtime/backend/cpu/dense/dense.h"
@@ -46,5 +47,7 @@ inline int64_t task_grain(int64_t tasks, int64_t multiply_adds) {
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+constexpr int64_t product(const std::array<int64_t, 3>& t) { return t[0] * t[1] * t[2]; }
 
 }  // namespace voxlab::cpu

@@ -110,6 +110,19 @@ VOXLAB_INLINE Vec keep_first(Vec v, int n) {
 
 #endif
 
+// All lanes, or the first ones.
+VOXLAB_INLINE Vec load_some(const float* p, int lanes) {
+  return lanes == vec_width ? load(p) : load_first(p, lanes);
+}
+
+VOXLAB_INLINE void store_some(float* p, Vec v, int lanes) {
+  if (lanes == vec_width) {
+    store(p, v);
+  } else {
+    store_first(p, v, lanes);
+  }
+}
+
 // erf by the odd rational approximation used in Eigen (generic_fast_erf_float): a few ulp on [-4,
 // 4], beyond which erf is +-1 in f32.
 VOXLAB_INLINE Vec erf_approx(Vec value) {

@@ -16,8 +16,6 @@ namespace {
 constexpr int64_t float_bytes = sizeof(float);
 using Triple = std::array<int64_t, 3>;
 
-int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
-
 struct WgradCall {
   const KernelTable& kernels;
   const ConvGeometry& g;
@@ -241,8 +239,8 @@ void wgrad_by_winograd(const KernelTable& kernels, const ConvGeometry& g, const 
 }  // namespace
 
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy,
-                 float* dw) {
-  if (f32_wgrad_mode(kernels, g) == GatherMode::winograd) return wgrad_by_winograd(kernels, g, x, dy, dw);
+                 float* dw, GatherMode f32_mode) {
+  if (f32_mode == GatherMode::winograd) return wgrad_by_winograd(kernels, g, x, dy, dw);
   const int64_t group_in = g.in_channels / g.groups;
   const int64_t group_out = g.out_channels / g.groups;
   const bool row_joined = g.dilation[2] == 1 && g.groups == 1;

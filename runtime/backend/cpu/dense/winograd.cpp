@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "runtime/backend/cpu/dense/blocks.h"
 #include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/core/parallel.h"
 
@@ -15,11 +16,10 @@ namespace {
 constexpr int64_t float_bytes = sizeof(float);
 constexpr int64_t points = winograd_points;
 constexpr int64_t tile_side = winograd_side;
+constexpr int64_t max_depth_taps = 16;
 using Triple = std::array<int64_t, 3>;
 
 int64_t depth_taps(const GatherConv& c) { return static_cast<int64_t>(c.axis[0].taps.size()); }
-
-int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
 
 // Floats of transformed input under a block.
 int64_t input_floats(const GatherConv& c, const Triple& block) {
@@ -64,7 +64,7 @@ class TileRunner {
   void run(int64_t index, const Panel* panels, int64_t panel_count) {
     if (index != current_) {
       current_ = index;
-      at_ = tile_block(conv_, block_, index);
+      at_ = place_block(tiles_of(conv_), block_, index);
       v_ = transform_input(kernels_, conv_, at_);
     }
     for (int64_t p = 0; p < panel_count; ++p) run_panel(panels[p]);
@@ -91,7 +91,7 @@ class TileRunner {
     const int64_t pitch = panel.vectors * kernels_.width;
     const int64_t taps = depth_taps(conv_);
     const int64_t row_bytes = conv_.channels * float_bytes;
-    std::array<Run, 16> runs;
+    std::array<Run, max_depth_taps> runs;
     for (int64_t d = 0; d < taps; ++d) runs[static_cast<size_t>(d)] = {d * v_.plane * float_bytes, d * conv_.channels};
     std::array<int64_t, max_pairs> pair_bytes;
     for (int64_t i = 0; i < max_pairs; ++i) pair_bytes[static_cast<size_t>(i)] = 2 * i * row_bytes;
@@ -157,12 +157,12 @@ class TileRunner {
   Triple block_;
   Weights weights_;
   int64_t current_ = -1;
-  TileBlock at_ = {};
+  BlockPlace at_ = {};
   InputPoints v_ = {};
 };
 
 bool three_neighbours(const GatherAxis& a) {
-  return a.stride == 1 && a.taps.size() == 3 && a.taps[2] - a.taps[0] == 2 && a.taps[1] - a.taps[0] == 1;
+  return a.stride == 1 && a.taps.size() == 3 && consecutive(a.taps);
 }
 
 }  // namespace
@@ -171,20 +171,7 @@ Triple tiles_of(const GatherConv& c) {
   return {c.axis[0].out, ceil_div(c.axis[1].out, tile_side), ceil_div(c.axis[2].out, tile_side)};
 }
 
-TileBlock tile_block(const GatherConv& c, const Triple& block, int64_t index) {
-  const Triple all = tiles_of(c);
-  TileBlock b;
-  for (int i = 2; i >= 0; --i) {
-    const int64_t count = ceil_div(all[i], block[i]);
-    b.begin[i] = index % count * block[i];
-    b.size[i] = std::min(block[i], all[i] - b.begin[i]);
-    index /= count;
-  }
-  b.sample = index;
-  return b;
-}
-
-InputPoints transform_input(const KernelTable& kernels, const GatherConv& c, const TileBlock& block) {
+InputPoints transform_input(const KernelTable& kernels, const GatherConv& c, const BlockPlace& block) {
   const GatherAxis& height = c.axis[1];
   const int64_t planes = block.size[0] + depth_taps(c) - 1;
   const int64_t line = block.size[2] * c.channels;
@@ -218,42 +205,20 @@ InputPoints transform_input(const KernelTable& kernels, const GatherConv& c, con
 
 Triple choose_tiles(const GatherConv& c, const TileCost& cost_of) {
   const Triple all = tiles_of(c);
-  const int64_t threads = thread_count();
-  const auto halvings = [](int64_t n) {
-    std::vector<int64_t> sizes = {n};
-    while (sizes.back() > 1) sizes.push_back(ceil_div(sizes.back(), 2));
-    return sizes;
-  };
-  Triple best = {1, 1, std::min<int64_t>(all[2], 8)};
-  double best_cost = std::numeric_limits<double>::infinity();
-  for (const int64_t w : halvings(all[2])) {
-    for (const int64_t h : halvings(all[1])) {
-      for (const int64_t d : halvings(all[0])) {
-        const Triple block = {d, h, w};
-        const int64_t floats = input_floats(c, block);
-        if (floats + product(block) * cost_of.floats_a_row > cost_of.budget) continue;
-        const auto rows = static_cast<double>(product(block));
-        const int64_t blocks = c.batch * ceil_div(all[0], d) * ceil_div(all[1], h) * ceil_div(all[2], w);
-        const double idle =
-            static_cast<double>(ceil_div(blocks, threads) * threads) / static_cast<double>(blocks);
-        const double transform = 0.25 * static_cast<double>(floats) / rows;
-        const double cost = idle * (cost_of.sums + transform + cost_of.fixed / rows);
-        if (cost < best_cost) {
-          best_cost = cost;
-          best = block;
-        }
-      }
-    }
-  }
-  return best;
+  return cheapest_block(all, {1, 1, std::min<int64_t>(all[2], 8)}, [&](const Triple& block) {
+    const int64_t floats = input_floats(c, block);
+    if (floats + product(block) * cost_of.floats_a_row > cost_of.budget) return std::numeric_limits<double>::infinity();
+    const auto rows = static_cast<double>(product(block));
+    const double transform = 0.25 * static_cast<double>(floats) / rows;
+    return idle_factor(block_count(c.batch, all, block)) * (cost_of.sums + transform + cost_of.fixed / rows);
+  });
 }
 
 bool suits_winograd(const KernelTable& kernels, const GatherConv& c) {
   const GatherAxis& depth = c.axis[0];
   const int64_t taps = depth_taps(c);
-  const bool neighbours = taps > 0 && depth.taps.back() - depth.taps.front() + 1 == taps;
-  if (!three_neighbours(c.axis[1]) || !three_neighbours(c.axis[2]) || !neighbours || taps > 16 || depth.stride != 1)
-    return false;
+  const bool along_depth = depth.stride == 1 && taps > 0 && taps <= max_depth_taps && consecutive(depth.taps);
+  if (!along_depth || !three_neighbours(c.axis[1]) || !three_neighbours(c.axis[2])) return false;
   // Cycles saved in the sums against those of the transforms: the weights', and each tile's two.
   const auto vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
   const auto channels = static_cast<double>(c.channels);
@@ -271,21 +236,9 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv) {
                                            .fixed = 2000.0 * vectors,
                                            .floats_a_row = 0,
                                            .budget = l2_bytes() / 2 / float_bytes});
-  const Triple all = tiles_of(conv);
-  int64_t blocks = conv.batch;
-  for (int i = 0; i < 3; ++i) blocks *= ceil_div(all[i], block[i]);
   const Weights weights = transform_weights(kernels, conv, panels);
-  // Few blocks (deep layers) are shared out by column panels as well.
-  const auto panel_count = static_cast<int64_t>(panels.size());
-  const int64_t groups = std::clamp<int64_t>(ceil_div(2 * thread_count(), blocks), 1, panel_count);
-  parallel_for(blocks * groups, task_grain(blocks * groups, multiply_adds(conv)), [&](int64_t begin, int64_t end) {
-    TileRunner runner(kernels, conv, block, weights);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t group = i % groups;
-      const int64_t first = panel_count * group / groups, last = panel_count * (group + 1) / groups;
-      runner.run(i / groups, panels.data() + first, last - first);
-    }
-  });
+  run_blocks(block_count(conv.batch, tiles_of(conv), block), panels, multiply_adds(conv),
+             [&] { return TileRunner(kernels, conv, block, weights); });
 }
 
 }  // namespace voxlab::cpu

@@ -2,6 +2,7 @@
 // same f32 rounding error (docs/design/0016).
 #pragma once
 
+#include "runtime/backend/cpu/dense/blocks.h"
 #include "runtime/backend/cpu/dense/gather_conv.h"
 
 namespace voxlab::cpu {
@@ -23,18 +24,12 @@ void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const fl
 // What both are made of. Blocks count planes, and rows and columns of tiles.
 std::array<int64_t, 3> tiles_of(const GatherConv& conv);
 
-struct TileBlock {
-  int64_t sample;
-  std::array<int64_t, 3> begin, size;
-};
-TileBlock tile_block(const GatherConv& conv, const std::array<int64_t, 3>& block, int64_t index);
-
 // Input at the points, [point][plane][tile row][tile][channel]; distances in floats.
 struct InputPoints {
   const float* data;
   int64_t plane, point;
 };
-InputPoints transform_input(const KernelTable& kernels, const GatherConv& conv, const TileBlock& block);
+InputPoints transform_input(const KernelTable& kernels, const GatherConv& conv, const BlockPlace& block);
 
 // What a block costs, in cycles of one multiply-add, beside the transforms of its input.
 struct TileCost {

@@ -30,15 +30,26 @@ VOXLAB_INLINE void from_outputs(const Vec (&y)[2], Vec (&m)[4]) {
   m[3] = zero() - y[1];
 }
 
-VOXLAB_INLINE Vec load_lanes(const float* p, int lanes) {
-  return lanes == vec_width ? load(p) : load_first(p, lanes);
-}
-
-VOXLAB_INLINE void store_lanes(float* p, Vec v, int lanes) {
-  if (lanes == vec_width) {
-    store(p, v);
-  } else {
-    store_first(p, v, lanes);
+// Side applied to the columns of what load(row, column) gives, then to the rows; store(row, column, value).
+template <int In, int Out, void (*Side)(const Vec (&)[In], Vec (&)[Out]), class Load, class Store>
+VOXLAB_INLINE void both_sides(const Load& load, const Store& store) {
+  Vec c[In][Out];  // [column][row]
+#pragma GCC unroll 4
+  for (int x = 0; x < In; ++x) {
+    Vec column[In];
+#pragma GCC unroll 4
+    for (int y = 0; y < In; ++y) column[y] = load(y, x);
+    Side(column, c[x]);
+  }
+#pragma GCC unroll 4
+  for (int y = 0; y < Out; ++y) {
+    Vec row[In];
+#pragma GCC unroll 4
+    for (int x = 0; x < In; ++x) row[x] = c[x][y];
+    Vec out[Out];
+    Side(row, out);
+#pragma GCC unroll 4
+    for (int x = 0; x < Out; ++x) store(y, x, out[x]);
   }
 }
 
@@ -49,7 +60,7 @@ VOXLAB_INLINE void column_points(const WinogradInputArgs& t, int64_t column, int
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const bool read = inside && t.rows[i] != nullptr;
-    d[i] = read ? load_lanes(t.rows[i] + column * t.pitch + channel, lanes) : zero();
+    d[i] = read ? load_some(t.rows[i] + column * t.pitch + channel, lanes) : zero();
   }
   to_points(d, v);
 }
@@ -76,7 +87,7 @@ void winograd_input(const WinogradInputArgs& t) {
         Vec v[4];
         to_points(row, v);
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) store_lanes(out + (4 * i + j) * t.point_step, v[j], lanes);
+        for (int j = 0; j < 4; ++j) store_some(out + (4 * i + j) * t.point_step, v[j], lanes);
       }
     }
   }
@@ -95,53 +106,29 @@ VOXLAB_INLINE void weight_points(const Vec (&w)[3], Vec (&u)[4]) {
 
 void winograd_weights(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step) {
   for (int64_t i = 0; i < n; i += vec_width) {
-    Vec c[3][4];  // [kernel column][point along H]
-#pragma GCC unroll 3
-    for (int x = 0; x < 3; ++x) {
-      const Vec column[3] = {load(w + x * tap_step + i), load(w + (3 + x) * tap_step + i),
-                             load(w + (6 + x) * tap_step + i)};
-      weight_points(column, c[x]);
-    }
-#pragma GCC unroll 4
-    for (int p = 0; p < 4; ++p) {
-      const Vec row[3] = {c[0][p], c[1][p], c[2][p]};
-      Vec out[4];
-      weight_points(row, out);
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) store(u + (4 * p + j) * point_step + i, out[j]);
-    }
+    both_sides<3, 4, weight_points>([&](int y, int x) { return load(w + (3 * y + x) * tap_step + i); },
+                                    [&](int y, int x, Vec v) { store(u + (4 * y + x) * point_step + i, v); });
   }
 }
 
 VOXLAB_INLINE void finish_output(const WinogradOutputArgs& t, int row, int64_t at, Vec y, int lanes) {
-  if (t.residual[row] != nullptr) y += load_lanes(t.residual[row] + at, lanes);
-  store_lanes(t.out[row] + at, activate(y, t.activation, splat(t.slope)), lanes);
+  if (t.residual[row] != nullptr) y += load_some(t.residual[row] + at, lanes);
+  store_some(t.out[row] + at, activate(y, t.activation, splat(t.slope)), lanes);
 }
 
 void winograd_output(const WinogradOutputArgs& t) {
   for (int n = 0; n < t.vectors; ++n) {
     const int lanes = n + 1 == t.vectors ? t.last_columns : vec_width;
-    const Vec bias = t.bias == nullptr ? zero() : load_lanes(t.bias + n * vec_width, lanes);
+    const Vec bias = t.bias == nullptr ? zero() : load_some(t.bias + n * vec_width, lanes);
     const float* m = t.m + n * vec_width;
     for (int64_t tile = 0; tile < t.tiles; ++tile, m += t.row_pitch) {
-      Vec c[4][2];  // [point along W][output row]
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        const Vec column[4] = {load(m + j * t.point_step), load(m + (4 + j) * t.point_step),
-                               load(m + (8 + j) * t.point_step), load(m + (12 + j) * t.point_step)};
-        to_outputs(column, c[j]);
-      }
       const int64_t at = 2 * tile * t.out_pitch + n * vec_width;
       const bool both = 2 * tile + 1 < t.columns;
-#pragma GCC unroll 2
-      for (int row = 0; row < 2; ++row) {
-        if (t.out[row] == nullptr) continue;
-        const Vec points[4] = {c[0][row], c[1][row], c[2][row], c[3][row]};
-        Vec y[2];
-        to_outputs(points, y);
-        finish_output(t, row, at, y[0] + bias, lanes);
-        if (both) finish_output(t, row, at + t.out_pitch, y[1] + bias, lanes);
-      }
+      both_sides<4, 2, to_outputs>([&](int y, int x) { return load(m + (4 * y + x) * t.point_step); },
+                                   [&](int y, int x, Vec v) {
+                                     if (t.out[y] == nullptr || (x == 1 && !both)) return;
+                                     finish_output(t, y, at + x * t.out_pitch, v + bias, lanes);
+                                   });
     }
   }
 }
@@ -153,26 +140,13 @@ void winograd_gradient(const WinogradInputArgs& t) {
     const int lanes = left < vec_width ? static_cast<int>(left) : vec_width;
     float* out = t.v + channel;
     for (int64_t tile = 0; tile < t.tiles; ++tile, out += t.channels) {
-      Vec c[2][4];  // [column][point along H]
-#pragma GCC unroll 2
-      for (int x = 0; x < 2; ++x) {
-        const int64_t column = t.first + 2 * tile + x;
-        Vec y[2];
-#pragma GCC unroll 2
-        for (int i = 0; i < 2; ++i) {
-          const bool inside = column < t.width && t.rows[i] != nullptr;
-          y[i] = inside ? load_lanes(t.rows[i] + column * t.pitch + channel, lanes) : zero();
-        }
-        from_outputs(y, c[x]);
-      }
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const Vec row[2] = {c[0][i], c[1][i]};
-        Vec m[4];
-        from_outputs(row, m);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) store_lanes(out + (4 * i + j) * t.point_step, m[j], lanes);
-      }
+      both_sides<2, 4, from_outputs>(
+          [&](int y, int x) {
+            const int64_t column = t.first + 2 * tile + x;
+            const bool inside = column < t.width && t.rows[y] != nullptr;
+            return inside ? load_some(t.rows[y] + column * t.pitch + channel, lanes) : zero();
+          },
+          [&](int y, int x, Vec v) { store_some(out + (4 * y + x) * t.point_step, v, lanes); });
     }
   }
 }
@@ -189,22 +163,8 @@ VOXLAB_INLINE void from_points(const Vec (&u)[4], Vec (&w)[3]) {
 void winograd_weight_gradient(const float* u, int64_t point_step, int64_t n, float* w, int64_t tap_step) {
   for (int64_t i = 0; i < n; i += vec_width) {
     const int lanes = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
-    Vec c[4][3];  // [point along W][kernel row]
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      Vec column[4];
-#pragma GCC unroll 4
-      for (int p = 0; p < 4; ++p) column[p] = load_lanes(u + (4 * p + j) * point_step + i, lanes);
-      from_points(column, c[j]);
-    }
-#pragma GCC unroll 3
-    for (int y = 0; y < 3; ++y) {
-      const Vec row[4] = {c[0][y], c[1][y], c[2][y], c[3][y]};
-      Vec out[3];
-      from_points(row, out);
-#pragma GCC unroll 3
-      for (int x = 0; x < 3; ++x) store_lanes(w + (3 * y + x) * tap_step + i, out[x], lanes);
-    }
+    both_sides<4, 3, from_points>([&](int y, int x) { return load_some(u + (4 * y + x) * point_step + i, lanes); },
+                                  [&](int y, int x, Vec v) { store_some(w + (3 * y + x) * tap_step + i, v, lanes); });
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "runtime/backend/cpu/dense/blocks.h"
 #include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/backend/cpu/dense/winograd.h"
 #include "runtime/core/parallel.h"
@@ -14,8 +15,6 @@ constexpr int64_t float_bytes = sizeof(float);
 constexpr int64_t points = winograd_points;
 using Triple = std::array<int64_t, 3>;
 
-int64_t product(const Triple& t) { return t[0] * t[1] * t[2]; }
-
 struct Call {
   const KernelTable& kernels;
   const GatherConv& conv;
@@ -23,17 +22,10 @@ struct Call {
   Triple block;
   std::vector<Panel> panels;
   int64_t taps, rows;  // rows of a point: tap along D, channel
-
-  int64_t blocks() const {
-    const Triple all = tiles_of(conv);
-    return conv.batch * ceil_div(all[0], block[0]) * ceil_div(all[1], block[1]) * ceil_div(all[2], block[2]);
-  }
-  // Floats of the sums at all points.
-  int64_t sum_floats() const { return points * rows * conv.columns; }
 };
 
 // dy of a block at the points, [point][plane][tile row][tile][column].
-const float* transform_gradient(const Call& call, const TileBlock& block) {
+const float* transform_gradient(const Call& call, const BlockPlace& block) {
   const GatherConv& c = call.conv;
   const int64_t line = block.size[2] * c.columns;
   const int64_t point = product(block.size) * c.columns;
@@ -90,7 +82,7 @@ void add_tap(const Call& call, const Panel& panel, const float* v, const float* 
 // Blocks [first, last) added to the sums u of panels [from, to).
 void add_blocks(const Call& call, int64_t first, int64_t last, int64_t from, int64_t to, float* u) {
   for (int64_t index = first; index < last; ++index) {
-    const TileBlock block = tile_block(call.conv, call.block, index);
+    const BlockPlace block = place_block(tiles_of(call.conv), call.block, index);
     const InputPoints v = transform_input(call.kernels, call.conv, block);
     const float* p = transform_gradient(call, block);
     const int64_t rows = product(block.size);
@@ -137,7 +129,7 @@ void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const fl
                                            .floats_a_row = points * conv.columns,
                                            .budget = std::max(l2_bytes() / 2 / float_bytes, least_rows * floats_a_row)});
   const Call call = {kernels, conv, dy, block, split_columns(conv.columns, kernels.width), taps, rows};
-  const int64_t blocks = call.blocks(), floats = call.sum_floats();
+  const int64_t blocks = block_count(conv.batch, tiles_of(conv), block), floats = points * rows * conv.columns;
   const auto panels = static_cast<int64_t>(call.panels.size());
   const int64_t threads = task_grain(2, multiply_adds(conv)) > 1 ? 1 : thread_count();
   // Large sums are not held once a thread: threads then share the panels, and each transforms every input.

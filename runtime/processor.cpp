@@ -1,4 +1,4 @@
-// What the composition root says about the CPU backend: its level, and the arithmetic that this allows.
+// What the composition root says about the processor: the level of the kernels, its arithmetic, its peaks.
 #include <string>
 
 #include "runtime/backend/cpu/isa.h"

@@ -1,0 +1,54 @@
+#include "runtime/backend/cpu/dense/blocks.h"
+
+#include <limits>
+
+namespace voxlab::cpu {
+namespace {
+
+using Triple = std::array<int64_t, 3>;
+
+}  // namespace
+
+BlockPlace place_block(const Triple& size, const Triple& block, int64_t index) {
+  BlockPlace place;
+  for (int i = 2; i >= 0; --i) {
+    const int64_t count = ceil_div(size[i], block[i]);
+    place.begin[i] = index % count * block[i];
+    place.size[i] = std::min(block[i], size[i] - place.begin[i]);
+    index /= count;
+  }
+  place.sample = index;
+  return place;
+}
+
+int64_t block_count(int64_t batch, const Triple& size, const Triple& block) {
+  return batch * ceil_div(size[0], block[0]) * ceil_div(size[1], block[1]) * ceil_div(size[2], block[2]);
+}
+
+Triple cheapest_block(const Triple& size, const Triple& otherwise, const std::function<double(const Triple&)>& cost) {
+  const auto halvings = [](int64_t n) {
+    std::vector<int64_t> sizes = {n};
+    while (sizes.back() > 1) sizes.push_back(ceil_div(sizes.back(), 2));
+    return sizes;
+  };
+  Triple best = otherwise;
+  double best_cost = std::numeric_limits<double>::infinity();
+  for (const int64_t w : halvings(size[2])) {
+    for (const int64_t h : halvings(size[1])) {
+      for (const int64_t d : halvings(size[0])) {
+        const double this_cost = cost({d, h, w});
+        if (this_cost >= best_cost) continue;
+        best_cost = this_cost;
+        best = {d, h, w};
+      }
+    }
+  }
+  return best;
+}
+
+double idle_factor(int64_t blocks) {
+  const int64_t threads = thread_count();
+  return static_cast<double>(ceil_div(blocks, threads) * threads) / static_cast<double>(blocks);
+}
+
+}  // namespace voxlab::cpu

@@ -1,0 +1,45 @@
+// Outputs cut into blocks: which size, where each lies, which thread computes it.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "runtime/backend/cpu/dense/scratch.h"
+#include "runtime/core/parallel.h"
+
+namespace voxlab::cpu {
+
+// Where a block lies in an output of `size`.
+struct BlockPlace {
+  int64_t sample;
+  std::array<int64_t, 3> begin, size;
+};
+BlockPlace place_block(const std::array<int64_t, 3>& size, const std::array<int64_t, 3>& block, int64_t index);
+int64_t block_count(int64_t batch, const std::array<int64_t, 3>& size, const std::array<int64_t, 3>& block);
+
+// The block of least cost among an output's sizes, halved again and again; `otherwise` where all costs are infinite.
+std::array<int64_t, 3> cheapest_block(const std::array<int64_t, 3>& size, const std::array<int64_t, 3>& otherwise,
+                                      const std::function<double(const std::array<int64_t, 3>&)>& cost);
+
+// How much longer equal blocks take because a last round leaves threads idle.
+double idle_factor(int64_t blocks);
+
+// Calls run(block, panels, count) on the runners that threads make for themselves, for every block and panel. Few
+// blocks (deep layers) are shared out by column panels as well. `work`: in f32 multiply-adds.
+template <class Panel, class MakeRunner>
+void run_blocks(int64_t blocks, const std::vector<Panel>& panels, int64_t work, const MakeRunner& make_runner) {
+  const auto count = static_cast<int64_t>(panels.size());
+  const int64_t groups = std::clamp<int64_t>(ceil_div(2 * thread_count(), blocks), 1, count);
+  parallel_for(blocks * groups, task_grain(blocks * groups, work), [&](int64_t begin, int64_t end) {
+    auto runner = make_runner();
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first = count * (i % groups) / groups, last = count * (i % groups + 1) / groups;
+      runner.run(i / groups, panels.data() + first, last - first);
+    }
+  });
+}
+
+}  // namespace voxlab::cpu

@@ -21,7 +21,8 @@ import time
 
 import numpy
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from record import ROOT, machine, revision, write
+
 CLASSES = 14
 PATCH = (64, 128, 128)  # z, y, x
 SPACING = (1.0, 0.75, 0.75)  # of the CT, z, y, x in mm
@@ -117,21 +118,6 @@ def run(command):
     return output, time.monotonic() - begin, usage.ru_maxrss * 1024
 
 
-def machine():
-    cpu = platform.processor() or platform.machine()
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.split(":", 1)[1].strip()
-    return {"cpu": cpu, "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "system": platform.release()}
-
-
-def revision():
-    def git(*words):
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True).stdout.strip()
-
-    return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
-
-
 def measure(options, folder):
     record = {
         "date": datetime.date.today().isoformat(),
@@ -175,19 +161,12 @@ def markdown(r):
         "# `voxlab predict` on a large CT\n\n"
         f"Int16 phantom of {size} voxels, spacing {r['spacing_zyx']} mm (z, y, x), resampled to {r['target_zyx']} and "
         f"back; {r['classes']} classes; a small UNETR++ on patches {r['patch']}, overlap {r['overlap']}, no mirroring; "
-        f"f32, {r['threads']} thread(s). {m['cpu']}, {m['cores']} cores, load {m['load']} before the run; revision "
+        f"f32, {r['threads']} thread(s). {m['cpu']}, {m['cores']} cores, load {m['load_before']:.2f} before the run; revision "
         f"{r['revision']}; Python {r['python']}, numpy {r['numpy']}. Measured by bench/volume.py, one run.\n\n"
         "| peak resident memory, GiB | all, s | read and preprocess, s | windows and restored classes, s | write, s |\n"
         "|---|---|---|---|---|\n"
         f"| {r['peak_resident_bytes'] / 2**30:.2f} | {s['all']} | {s['prepare']} | {s['predict']} | {s['write']} |\n"
     )
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
 
 
 def main():

@@ -8,19 +8,19 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import time
 
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
 from engines import ENGINES, MODES, NETWORKS, PRECISIONS, command, offers
 from process import Failed, Worker
+from record import ROOT, machine, revision, write
 from table import markdown
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-FLAGS = ("avx512f", "avx512_bf16", "amx_tile")
 ROUNDS = {"infer": 11, "train": 5, "volume": 3}
 
 
@@ -147,19 +147,6 @@ def group(options, net, mode, precision, files, waiting):
     return entries
 
 
-def machine():
-    info = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in info) if value}
-    flags = fields.get("flags", "").split()
-    return {
-        "cpu": fields.get("model name", platform.machine()),
-        "cores": os.cpu_count(),
-        "has": [flag for flag in FLAGS if flag in flags],
-        "lacks": [flag for flag in FLAGS if flag not in flags],
-        "load_before": os.getloadavg()[0],
-    }
-
-
 def peaks(options):
     """`voxlab peaks`, or None from a build that has no such command."""
     line = [options.voxlab, "peaks", "--json", "--threads", str(options.threads)]
@@ -174,20 +161,6 @@ def multiply_adds(options, net):
         "infer": counts["inference"]["count"],
         "train": counts["training_step"]["count"] * NETWORKS[net],
     }
-
-
-def revision():
-    git = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
-    )
-    return git.stdout.strip() or "unknown"
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
 
 
 def number(kind, least):

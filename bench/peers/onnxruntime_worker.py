@@ -1,15 +1,11 @@
 """Times voxlab's ONNX file of a network in ONNX Runtime, f32; see README.md."""
 
 import onnxruntime
-import torch
-from safetensors.torch import load_file
 
-from worker import over_windows, parser, save_logits, serve
+from worker import array_inference, parser, serve
 
 
 def prepare(options):
-    torch.set_num_threads(options.threads)
-    image = load_file(options.files / f"{'volume' if options.mode == 'volume' else 'image'}.safetensors")["image"]
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.log_severity_level = 3
@@ -18,20 +14,9 @@ def prepare(options):
     )
 
     def predict(x):
-        return session.run(None, {"image": x.numpy()})[0]
+        return session.run(None, {"image": x})[0]
 
-    if options.mode == "volume":
-        window = session.get_inputs()[0].shape[2:]
-
-        def step():
-            return over_windows(lambda x: torch.from_numpy(predict(x.contiguous())), image, window)
-    else:
-
-        def step():
-            return predict(image)
-
-    if options.logits:
-        save_logits(options.logits, step())
+    step = array_inference(options, session.get_inputs()[0].shape[2:], predict)
     return step, lambda: f"ONNX Runtime {onnxruntime.__version__}"
 
 

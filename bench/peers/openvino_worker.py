@@ -1,15 +1,12 @@
 """Times voxlab's ONNX file of a network in OpenVINO, with the inference precision named; see README.md."""
 
+import numpy
 import openvino
-import torch
-from safetensors.torch import load_file
 
-from worker import over_windows, parser, save_logits, serve
+from worker import array_inference, parser, serve
 
 
 def prepare(options):
-    torch.set_num_threads(options.threads)
-    image = load_file(options.files / f"{'volume' if options.mode == 'volume' else 'image'}.safetensors")["image"]
     compiled = openvino.Core().compile_model(
         options.files / "net.onnx",
         "CPU",
@@ -23,22 +20,10 @@ def prepare(options):
     kind = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
 
     def predict(x):
-        # Shared memory: neither input nor output is copied.
-        return request.infer([x.numpy()], share_inputs=True, share_outputs=True)[0]
+        # Shared memory: neither input nor output is copied, and the next result takes this one's place.
+        return request.infer([x], share_inputs=True, share_outputs=True)[0]
 
-    if options.mode == "volume":
-        window = compiled.inputs[0].shape[2:]
-
-        def step():
-            # A window's result lies in memory that the next window's takes: hence the copy.
-            return over_windows(lambda x: torch.from_numpy(predict(x.contiguous()).copy()), image, list(window))
-    else:
-
-        def step():
-            return predict(image)
-
-    if options.logits:
-        save_logits(options.logits, step())
+    step = array_inference(options, list(compiled.inputs[0].shape[2:]), predict, keep=numpy.copy)
     return step, lambda: f"OpenVINO {openvino.__version__.split('-')[0]}, precision {kind}"
 
 

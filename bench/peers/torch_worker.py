@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from authors import NETWORKS, full_size_only
-from worker import over_windows, parser, save_logits, serve
+from worker import load_image, over_windows, parser, save_logits, serve
 
 
 def outputs_of(outputs):
@@ -80,7 +80,7 @@ def prepare(options):
     if options.mode == "train":
         image = torch.randn(options.batch, *shape)
     else:
-        image = load_file(options.files / f"{'volume' if options.mode == 'volume' else 'image'}.safetensors")["image"]
+        image = load_image(options)
     if options.channels_last:
         order = torch.channels_last_3d if len(shape) == 4 else torch.channels_last
         network = network.to(memory_format=order)

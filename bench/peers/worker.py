@@ -22,6 +22,13 @@ def parser(description):
     return parser
 
 
+def load_image(options):
+    from safetensors.torch import load_file
+
+    name = "volume" if options.mode == "volume" else "image"
+    return load_file(options.files / f"{name}.safetensors")["image"]
+
+
 def over_windows(predict, image, window):
     """MONAI's sliding window as `voxlab time --volume` has it: half a window apart, Gaussian weights."""
     from monai.inferers import sliding_window_inference
@@ -35,6 +42,24 @@ def save_logits(path, logits):
 
     array = logits if not hasattr(logits, "detach") else logits.detach().float().contiguous().numpy()
     save_file({"logits": array}, path)
+
+
+def array_inference(options, window, predict, keep=lambda result: result):
+    """One repetition with an engine on NumPy arrays; `keep` makes a window's result outlast the next one."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    image = load_image(options)
+
+    def on_window(x):
+        return torch.from_numpy(keep(predict(x.contiguous().numpy())))
+
+    def step():
+        return over_windows(on_window, image, window) if options.mode == "volume" else predict(image.numpy())
+
+    if options.logits:
+        save_logits(options.logits, step())
+    return step
 
 
 def serve(prepare):

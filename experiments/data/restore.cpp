@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "experiments/data/resample_block.h"
 #include "runtime/core/error.h"
 #include "runtime/core/parallel.h"
 
@@ -33,15 +32,18 @@ Tensor plane_of(const Tensor& volume, int64_t i) {
 
 PlaneResampler::PlaneResampler(const Size3& from, const Size3& to, const ResampleRule& rule,
                                std::function<void(const Tensor& plane)> use)
-    : from_(from), to_(to), rule_(rule), use_(std::move(use)) {}
+    : from_(from),
+      to_(to),
+      rule_(rule),
+      along_(make_map(from[0], to[0], rule.separate_axis == 0 ? rule.order_across : rule.order)),
+      use_(std::move(use)) {}
 
 void PlaneResampler::add(const Tensor& plane) {
   check_plane("resampling of planes", plane, from_, got_);
   ++got_;
   if (from_ == to_) return use_(plane);
   const bool slices = rule_.separate_axis == 0;  // resized each on its own, whatever the order
-  const int along = slices ? rule_.order_across : rule_.order;
-  if (along <= 1 && (slices || rule_.order <= 1)) return add_linear(plane);
+  if (along_.order <= 1 && (slices || rule_.order <= 1)) return add_linear(plane);
   add_cubic(plane);
 }
 
@@ -54,11 +56,9 @@ void PlaneResampler::add_linear(const Tensor& plane) {
   resize_block(block, {1, to_[1], to_[2]}, rule_, scratch_);
   planes_.push_back(std::move(block.values));
 
-  const AxisMap map = make_map(from_[0], to_[0],
-                               rule_.separate_axis == 0 ? rule_.order_across : rule_.order);
-  const int64_t taps = std::min(map.tap_count(), from_[0]);
+  const int64_t taps = std::min(along_.tap_count(), from_[0]);
   for (; made_ < to_[0]; ++made_) {
-    const Tap& tap = map.taps[size_t(made_)];
+    const Tap& tap = along_.taps[size_t(made_)];
     // Planes before its first are of no use to any that follows.
     while (got_ - static_cast<int64_t>(planes_.size()) < tap.first && !planes_.empty())
       planes_.pop_front();

@@ -9,6 +9,7 @@
 
 #include "experiments/data/preprocess.h"
 #include "experiments/data/resample.h"
+#include "experiments/data/resample_block.h"
 
 namespace voxlab {
 
@@ -28,6 +29,7 @@ class PlaneResampler {
 
   Size3 from_, to_;
   ResampleRule rule_;
+  AxisMap along_;  // z
   std::function<void(const Tensor& plane)> use_;
   int64_t got_ = 0, made_ = 0;              // planes
   std::deque<std::vector<double>> planes_;  // resized in y and x; the last one is number got_ - 1

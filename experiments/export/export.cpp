@@ -22,11 +22,18 @@ Tensor drawn_image(const Network& network) {
   return x;
 }
 
+}  // namespace
+
 Tensor with_channels_first(const Tensor& t) {
   return contiguous(permute(t, channels_first(t.rank())));
 }
 
-}  // namespace
+Tensor with_channels_last(const Tensor& t) {
+  std::vector<int> axes = {0};
+  for (int axis = 2; axis < t.rank(); ++axis) axes.push_back(axis);
+  axes.push_back(1);
+  return contiguous(permute(t, axes));
+}
 
 ExportedNetwork export_network(const Network& network, const std::string& name) {
   std::unordered_map<uint64_t, std::string> names;

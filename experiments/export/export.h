@@ -19,6 +19,10 @@ struct ExportedNetwork {
 };
 ExportedNetwork export_network(const Network& network, const std::string& name);
 
+// (N, spatial..., C) as other programs have it, (N, C, spatial...), and back.
+Tensor with_channels_first(const Tensor& t);
+Tensor with_channels_last(const Tensor& t);
+
 // Puts a safetensors file with our names (`voxlab import`, a run's checkpoint) into the network.
 // Error when a parameter is missing or of another shape, the file has others, or it says that it
 // belongs to another network.

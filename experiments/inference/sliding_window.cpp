@@ -247,6 +247,7 @@ void predict(const Tensor& volume, const PatchNetwork& network, const SlidingWin
              const PlaneUse& use) {
   const Grid grid = make_grid(volume, o);
   const std::vector<Flip> flips = mirror_subsets(o, grid.rank);
+  const bool alone = flips.size() == 1;  // no mirrored copies to wait for
   Blend<T> blend(grid, o, volume.device(), use);
   std::vector<Window> windows;
   for (int64_t n = 0; n < grid.batch; ++n)
@@ -270,11 +271,10 @@ void predict(const Tensor& volume, const PatchNetwork& network, const SlidingWin
         cut(grid, dense.data<V>(), windows[first + i], flip,
             patches.data<V>() + i * voxels * grid.channels);
       logits = run_network(network, patches, classes, dtype_of<T>);
-      if (flips.size() == 1) break;
+      if (alone) break;
       scores.resize(static_cast<size_t>(std::min(o.batch, total) * voxels * classes));
       add_mirrored(grid, flip, o.activation, logits.data<T>(), count, classes, scores.data());
     }
-    const bool alone = flips.size() == 1;  // then nothing is left to wait for
     const T* from = alone ? logits.data<T>() : scores.data();
     for (int64_t i = 0; i < count; ++i)
       blend.add(windows[first + i], from + i * voxels * classes,

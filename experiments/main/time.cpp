@@ -2,10 +2,8 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
-#include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "experiments/export/export.h"
 #include "experiments/main/net_options.h"
@@ -14,8 +12,6 @@
 #include "experiments/run/timing.h"
 #include "runtime/core/error.h"
 #include "runtime/io/safetensors.h"
-#include "runtime/ops/copy.h"
-#include "runtime/ops/view.h"
 #include "runtime/runtime.h"
 
 namespace voxlab {
@@ -34,15 +30,6 @@ int serve(NetworkWork& work, Arithmetic precision) {
   return exit_done;
 }
 
-// (N, C, spatial...) of (N, spatial..., C), and the way back.
-Tensor with_axis_moved(const Tensor& t, int from, int to) {
-  std::vector<int> axes(static_cast<size_t>(t.rank()));
-  std::iota(axes.begin(), axes.end(), 0);
-  axes.erase(axes.begin() + from);
-  axes.insert(axes.begin() + to, from);
-  return contiguous(permute(t, axes));
-}
-
 // The image of a file, channels last, in place of the drawn one; its logits into a file.
 void use_files(const TimeOptions& o, NetworkWork& work, const NetConfig& config) {
   if (!o.weights.empty()) load_weights(config, work.network(), o.weights);
@@ -51,12 +38,12 @@ void use_files(const TimeOptions& o, NetworkWork& work, const NetConfig& config)
     const Tensor image = SafetensorsFile(o.image).read("image");
     if (image.dtype() != DType::f32 || image.rank() < 3)
       fail(o.image.string(), "expected \"image\" in f32, channels after the batch");
-    work.set_image(with_axis_moved(image, 1, static_cast<int>(image.rank()) - 1));
+    work.set_image(with_channels_last(image));
   }
   if (o.logits.empty()) return;
   const Tensor logits = work.logits().to(DType::f32);
   NamedTensors file;
-  file.add("logits", with_axis_moved(logits, static_cast<int>(logits.rank()) - 1, 1));
+  file.add("logits", with_channels_first(logits));
   write_safetensors(o.logits, file);
 }
 

@@ -99,7 +99,7 @@ def levit_unet():
 def dae_former():
     source("DAEFormer")
     module = importlib.import_module("networks.DAEFormer")
-    return module.DAEFormer(num_classes=9), (3, 224, 224), 9
+    return module.DAEFormer(num_classes=9), (1, 224, 224), 9  # it repeats one channel to three
 
 
 def brats_unet():

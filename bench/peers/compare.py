@@ -71,6 +71,7 @@ def difference(files, logits):
 def start(options, engine, net, mode, precision, files):
     """A warm worker with its peak memory and its difference."""
     logits = files / f"{mode}.{engine}.{precision}.logits"
+    print(f"{net} {mode} {precision}: warming {engine}", file=sys.stderr)
     line = command(options, engine, net, mode, precision, files, logits)
     worker = Worker(line, options.threads, files / f"{mode}.{engine}.{precision}.log", options.limit)
     try:

@@ -54,8 +54,8 @@ void add_time(CLI::App& app, int& code) {
   CLI::App* command = app.add_subcommand("time", "Latency of inference or of a training step");
   add_net(*command, options->net);
   command->footer("Prints the median with quartiles, device, precision, threads and number of runs. The input is\n"
-                  "ready before the clock starts. --weights, --image and --logits let others compute the same: tensors\n"
-                  "\"image\" and \"logits\" have their channels after the batch, as in an ONNX file of ours.");
+                  "ready before the clock starts. --weights, --image and --logits let others compute the same:\n"
+                  "tensors \"image\" and \"logits\" have their channels after the batch, as in an ONNX file of ours.");
   add_precision(*command, options->precision);
   command->add_flag("--training", options->training, "A training step instead of inference");
   command->add_option("--warmup", options->warmup, "Runs before the clock starts")

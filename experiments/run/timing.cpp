@@ -91,7 +91,8 @@ Network& NetworkWork::network() { return state_->net; }
 void NetworkWork::set_image(const Tensor& image) {
   const Shape& shape = image.shape();
   const auto& patch = state_->net.patch;
-  bool fits = image.rank() == static_cast<int64_t>(patch.size()) + 2 && shape[image.rank() - 1] == state_->net.in_channels;
+  bool fits = image.rank() == static_cast<int64_t>(patch.size()) + 2 &&
+              shape[image.rank() - 1] == state_->net.in_channels;
   for (size_t axis = 0; fits && axis < patch.size(); ++axis)
     fits = state_->options.volume || shape[static_cast<int64_t>(axis) + 1] == patch[axis];
   if (!fits)

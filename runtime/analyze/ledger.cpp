@@ -54,6 +54,7 @@ void Ledger::on_call(const CallEvent& e) {
   row.kernel = e.kernel;
   if (e.op.view == nullptr) row.cost = e.op.cost(e.attrs, e.in, e.out);
   if (!e.in.empty()) {
+    row.dtype = e.in[0].dtype;
     row.in_elements = e.in[0].numel();
     row.in_positions = positions(e.in[0]);
   }
@@ -67,7 +68,7 @@ void Ledger::on_call(const CallEvent& e) {
   row.affine = e.inputs.size() > 1 && static_cast<bool>(e.inputs[1]);
   row.part = part_;
   row.seconds = e.seconds;
-  if (!e.outputs.empty()) row.memory_after = memory_report(e.outputs[0].device()).current;
+  row.memory_after = e.memory;
   append_ids(row.inputs, e.inputs);
   append_ids(row.outputs, e.outputs);
   rows_.push_back(std::move(row));

@@ -125,7 +125,8 @@ Tensors call(const OpRecord& op, std::shared_ptr<const void> attrs, Tensors in) 
     }
   }
   if (!observers.empty()) {
-    tell_observers({op, attrs.get(), in_metas, out_metas, current_scope(), kernel_name, seconds, in, out});
+    tell_observers({op, attrs.get(), in_metas, out_metas, current_scope(), kernel_name, seconds,
+                    memory_report(device).current, in, out});
   }
   if (recorder != nullptr && recorder->watches(in)) {
     if (op.overwrites != nullptr) fail(op.name, "overwrites its input, so a tape cannot record it");

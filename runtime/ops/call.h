@@ -30,6 +30,7 @@ struct CallEvent {
   std::string_view scope;
   std::string_view kernel;  // implementation name; "view" or "meta" when nothing ran
   double seconds = 0;       // 0 unless some observer asked for timing
+  int64_t memory = 0;       // bytes of live tensors after the call
   const Tensors& inputs;
   const Tensors& outputs;
 };

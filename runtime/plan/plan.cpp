@@ -29,8 +29,14 @@ class Plan::Planner {
     shadow_values();
     end_lifetimes();
     place_roots();
-    for (const TraceStep& node : graph_.steps)
-      if (node.op->view == nullptr) plan_.steps_.push_back(step_of(node));
+    for (int n = 0; n < static_cast<int>(graph_.steps.size()); ++n) {
+      const TraceStep& node = graph_.steps[static_cast<size_t>(n)];
+      if (node.op->view != nullptr) continue;
+      plan_.steps_.push_back(step_of(node));
+      for (const auto& [storage, r] : roots_)
+        if (r.place.root == Place::Root::arena && r.life.first <= n && r.life.last > n)
+          plan_.steps_.back().live_bytes += r.life.bytes;
+    }
     for (int value : graph_.outputs) plan_.outputs_.push_back(meta(value));
     for (const TraceValue& value : graph_.values)
       if (value.constant) plan_.kept_.push_back(value.constant);
@@ -185,8 +191,10 @@ void Plan::run(const Step& step, Pointers in, Pointers out, std::byte* workspace
   step.kernel.run(in, out, workspace);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const Tensors none;
+  // The block is allocated whole: what a tensor of its own would hold after this step is what counts.
+  const int64_t memory = memory_report(input_.device).current - arena_bytes_ - workspace_bytes_ + step.live_bytes;
   tell_observers({*step.call.op, step.call.attrs.get(), step.in_metas, step.out_metas, step.call.scope,
-                  step.kernel.name, seconds, none, none});
+                  step.kernel.name, seconds, memory, none, none});
 }
 
 Tensors Plan::operator()(const Tensor& input) {

@@ -36,6 +36,7 @@ class Plan {
     Kernel kernel;
     Metas in_metas, out_metas;
     std::vector<Place> in, out;
+    int64_t live_bytes = 0;  // of the values in the arena that are still needed after it
   };
   class Planner;
 

@@ -127,7 +127,8 @@ TEST_F(Cli, TimeTakesWeightsAndImageAndWritesLogits) {
   ASSERT_EQ(got.size(), expected.size());
   for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], expected[i], 1e-4) << i;
   // In a volume no larger than the window there is one window, whose Gaussian weights cancel.
-  ASSERT_EQ(run("time " + net + "--volume --warmup 0 --repeats 1 --image a.safetensors --logits c.safetensors").code, 0);
+  const std::string files = "--image a.safetensors --logits c.safetensors";
+  ASSERT_EQ(run("time " + net + "--volume --warmup 0 --repeats 1 " + files).code, 0);
   const std::vector<double> whole = SafetensorsFile(folder_ / "c.safetensors").read("logits").to_vector();
   for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(whole[i], expected[i], 1e-4) << i;
   EXPECT_EQ(run("time " + net + "--volume --training").code, 2);

@@ -1,0 +1,112 @@
+"""The logic of bench/: verdicts, quartiles, targets, rows of tables, growth. usage: bench_test.py"""
+
+import importlib.util
+import pathlib
+import sys
+import unittest
+
+BENCH = pathlib.Path(__file__).resolve().parents[2] / "bench"
+sys.path.insert(0, str(BENCH / "peers"))
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), BENCH / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+import table
+
+revisions, peers, scaling = load("compare"), load("peers/compare"), load("scaling")
+
+
+class Verdict(unittest.TestCase):
+    def test_quartiles_apart(self):
+        self.assertEqual(revisions.verdict([10, 10.1, 9.9], [5, 5.1, 4.9]), ("faster", 0.5))
+        self.assertEqual(revisions.verdict([5, 5.1, 4.9], [10, 10.1, 9.9]), ("slower", 2))
+
+    def test_same_needs_close_medians_and_a_small_spread(self):
+        self.assertEqual(revisions.verdict([10, 10.1, 9.9], [10.1, 10.2, 10])[0], "same")
+        self.assertEqual(revisions.verdict([5, 10, 15], [5, 10, 15])[0], "unclear")
+
+    def test_a_small_but_clear_gap_is_no_gain(self):
+        self.assertEqual(revisions.verdict([100, 100.1, 100.2], [98, 98.1, 98.2])[0], "same")
+
+    def test_overlapping_quartiles_decide_nothing(self):
+        self.assertEqual(revisions.verdict([8, 10, 12], [7, 9, 11])[0], "unclear")
+
+    def test_case_of_one_side_only(self):
+        self.assertIn("only in b", revisions.report({"new": ([], [1, 2])}, ("a", "b")))
+
+
+class Peers(unittest.TestCase):
+    @staticmethod
+    def entry(seconds, ratio=None):
+        e = {"seconds": peers.summary(seconds), "peak_anonymous_bytes": 2**30, "difference": 1e-6,
+             "implementation": "it"}
+        return e | {"ratio": {"of_medians": ratio, "paired": peers.summary([ratio])}} if ratio else e
+
+    def record(self):
+        found = {
+            "voxlab": self.entry([1, 2, 3, 4, 5]),
+            "eager": self.entry([12, 12, 12], 4.0),
+            "openvino": self.entry([9, 9, 9], 3.0),
+            "compile": {"failed": "Error: a|b"},
+        }
+        return {
+            "threads": 2, "warmup": 1, "revision": "r", "peaks": None,
+            "machine": {"cpu": "c", "cores": 2, "load_before": 0, "has": ["avx512f"], "lacks": ["amx_tile"]},
+            "networks": {"levit_unet/384": {"multiply_adds": {"infer": 1e9}, "infer": {"f32": found},
+                                            "train": {"f32": dict(found)}}},
+        }
+
+    def test_quartiles_by_hand(self):
+        s = peers.summary([5, 1, 4, 2, 3])
+        self.assertEqual((s["median"], s["quartiles"], s["min"], s["max"], s["n"]), (3, [2, 4], 1, 5, 5))
+        self.assertEqual(peers.summary([7])["quartiles"], [7, 7])
+
+    def test_inference_is_held_against_any_peer_and_training_against_eager(self):
+        rows = table.target_rows(self.record(), table.load_targets())
+        self.assertEqual(rows, [
+            "| levit_unet/384 | inference | f32 | openvino | 3.00 | 4 | not met |",
+            "| levit_unet/384 | training step | f32 | eager | 4.00 | 4 | met |",
+        ])
+
+    def test_a_failure_stands_in_the_table(self):
+        text = table.markdown(self.record())
+        self.assertIn("| levit_unet/384 | f32 | compile | failed: Error: a\\|b |", text)
+        self.assertIn("this one is not", text)
+        self.assertIn("floor column is left out", text)
+
+    def test_floor(self):
+        record = self.record()
+        record["peaks"] = {"f32_gflops": 100, "bf16_gflops": 600, "copy_gbytes_per_s": 10}
+        entry = record["networks"]["levit_unet/384"]["infer"]["f32"]["voxlab"]
+        self.assertAlmostEqual(table.floor(record, "levit_unet/384", "infer", "f32", entry), 0.02)
+        entry["implementation"] = "it, bf16x3"  # three products of 600 Gflop/s
+        self.assertAlmostEqual(table.floor(record, "levit_unet/384", "infer", "f32", entry), 0.01)
+        columns = {row.replace("\\|", "").count("|") for row in table.engine_table(record, "infer")}
+        self.assertEqual(columns, {10})
+
+    def test_every_target_is_there(self):
+        targets = table.load_targets()
+        for mode in ("infer", "train"):
+            for precision in table.PRECISIONS:
+                self.assertEqual(set(targets[mode][precision]) - {"against"}, set(table.NETWORKS))
+
+
+class Scaling(unittest.TestCase):
+    def test_exponent(self):
+        self.assertAlmostEqual(scaling.slope([(10, 1), (100, 100), (1000, 10000)]), 2)
+
+    def test_figure_names_axes_and_series(self):
+        record = {"sizes": {"unetr_pp": {"32": {"median": 0.01}, "64": {"median": 0.1}, "96": {"failed": "x"}}}}
+        svg = scaling.figure(record)
+        for text in ("input (voxels)", "inference (s)", ">unetr_pp<", ">0.01<", ">0.1<"):
+            self.assertIn(text, svg)
+        self.assertEqual(svg.count("<circle"), 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

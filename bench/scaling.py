@@ -126,8 +126,7 @@ def markdown(record):
     text = f"""# Time against size and threads
 
 {record["machine"]["cpu"]}, {record["machine"]["cores"]} cores; revision {record["revision"]}; inference of one image, median of
-{record["rounds"]} runs (least to
-most). Measured by `bench/scaling.py`; picture: [scaling.svg](../figures/scaling.svg).
+{record["rounds"]} runs (least to most). Measured by `bench/scaling.py`; picture: [scaling.svg](../figures/scaling.svg).
 
 ## Size, {record['threads']} threads
 

@@ -72,6 +72,7 @@ struct CountOptions {
   std::string rule = "mac";
   std::vector<std::string> explain;  // two rules; empty: none
   bool training = false;             // layers and explanation of the forward pass in training mode
+  bool recompute = false;            // of the training step
   bool layers = false;
   int depth = 1;
   std::filesystem::path table;       // folder of counting tools' records; empty: none
@@ -133,6 +134,7 @@ struct TimeOptions {
   int64_t repeats = 10;
   bool from_stdin = false;
   bool eager = false;
+  bool recompute = false;
   bool volume = false;
   int64_t batch = 1;
   std::filesystem::path weights, image, logits;
@@ -148,6 +150,7 @@ struct ProfileOptions {
   int64_t rows = 40;
   std::filesystem::path trace;  // empty: none
   bool eager = false;
+  bool recompute = false;
 };
 
 int command_train(const TrainOptions& options);

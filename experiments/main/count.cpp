@@ -162,6 +162,7 @@ void add_count(CLI::App& app, int& code) {
   command->add_option("--rule", options->rule, "How operations are counted, see below")->capture_default_str();
   command->add_option("--explain", options->explain, "Two rules, and what makes their difference")->expected(2);
   command->add_flag("--training", options->training, "Layers or explanation of the forward pass in training mode");
+  command->add_flag("--recompute", options->recompute, "A training step that makes blocks' activations again");
   command->add_flag("--layers", options->layers, "One row a layer");
   command->add_option("--depth", options->depth, "Names of a layer's path that make a row")
       ->check(CLI::Range(1, 32))
@@ -193,7 +194,7 @@ int command_count(const CountOptions& o) {
   const CountRule& rule = count_rule(o.rule);
   std::vector<NetworkCount> counts;
   for (CountMode mode : {CountMode::inference, CountMode::training_forward, CountMode::training_step})
-    counts.push_back(count_network(config, mode));
+    counts.push_back(count_network(config, mode, 1, DType::f32, o.recompute));
   const NetworkCount& shown = counts[o.training ? 1 : 0];
   if (o.common.json) {
     std::cout << to_json(config, counts, shown, rule, o).dump(2) << '\n';

@@ -62,6 +62,7 @@ void add_profile(CLI::App& app, int& code) {
       ->capture_default_str();
   command->add_option("--rows", options->rows, "Most cards printed")->check(CLI::Range(1, 1000000))->capture_default_str();
   command->add_option("--trace", options->trace, "Also write a Chrome trace (JSON)");
+  command->add_flag("--recompute", options->recompute, "Of a training step: as train.recompute")->needs("--training");
   command->add_flag("--eager", options->eager, "Inference op by op, not by a plan");
   add_common(*command, options->common);
   command->callback([options, &code] {
@@ -72,7 +73,7 @@ void add_profile(CLI::App& app, int& code) {
 
 int command_profile(const ProfileOptions& o) {
   const Arithmetic precision = resolve(o.precision);
-  NetworkWork work(resolve_net(o.net), {.training = o.training, .precision = precision, .plan = !o.eager});
+  NetworkWork work(resolve_net(o.net), {.training = o.training, .precision = precision, .plan = !o.eager, .recompute = o.recompute});
   time_runs(work, 2, 0);
   std::vector<double> seconds;
   std::vector<LedgerRow> rows;

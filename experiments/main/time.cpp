@@ -76,6 +76,7 @@ void add_time(CLI::App& app, int& code) {
   command->add_option("--image", options->image, "A .safetensors file with the input, \"image\"")
       ->check(CLI::ExistingFile);
   command->add_option("--logits", options->logits, "The .safetensors file for the \"logits\", written first");
+  command->add_flag("--recompute", options->recompute, "Of a training step: as train.recompute")->needs("--training");
   command->add_flag("--eager", options->eager, "Inference op by op, not by a plan");
   add_common(*command, options->common);
   command->callback([options, &code] {
@@ -91,6 +92,7 @@ int command_time(const TimeOptions& o) {
                             .precision = precision,
                             .batch = o.batch,
                             .plan = !o.eager,
+                            .recompute = o.recompute,
                             .volume = o.volume});
   use_files(o, work, config);
   if (o.from_stdin) return serve(work, precision);

@@ -20,7 +20,8 @@ constexpr std::string_view costs_of_a_plan[] = {"params", "macs", "memory", "tra
 
 Results cost(const ExperimentConfig& config, const CountRule& rule) {
   const NetworkCount inference = count_network(config.net, CountMode::inference);
-  const NetworkCount step = count_network(config.net, CountMode::training_step, config.train.batch);
+  const NetworkCount step = count_network(config.net, CountMode::training_step, config.train.batch, DType::f32,
+                                         config.train.recompute);
   double operations = 0;
   for (const LedgerRow& row : inference.rows) operations += count(rule, row);
   const auto computed = [](double value, const char* unit, std::string source) {

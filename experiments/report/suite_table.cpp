@@ -12,12 +12,13 @@
 namespace voxlab {
 namespace {
 
-constexpr std::array<FigureColumn, 14> figure_columns = {{
+constexpr std::array<FigureColumn, 15> figure_columns = {{
     {"params", "parameters (M)", 1e-6, 2, "million", "params_M"},
     {"macs", "MACs (G)", 1e-9, 2, "giga MACs", "flops_G"},
     {"latency", "latency (ms)", 1e3, 1, "ms", ""},
     {"train_step", "training step (ms)", 1e3, 1, "ms", ""},
     {"train_time", "training (min)", 1.0 / 60, 1, "min", ""},
+    {"data_wait", "waiting for data (%)", 100, 2, "percent", ""},
     {"memory", "peak memory (MiB)", 1.0 / (1 << 20), 0, "MiB", ""},
     {"train_memory", "training memory (MiB)", 1.0 / (1 << 20), 0, "MiB", ""},
     {"dice", "Dice (%)", 100, 2, "percent", "dice_mean"},

@@ -34,7 +34,7 @@ void step(const Network& net, const Tensor& x, Ledger& ledger, NetworkCount& res
     return logits;
   };
   train::train_step(forward, net.parameters, optimizer, x, labels,
-                    {.loss = timing_loss(net.classes), .before_backward = [&] {
+                    {.loss = timing_loss(net.classes), .recompute = result.recompute, .before_backward = [&] {
                        result.saved_bytes = memory_report(Device::meta).current - before;
                        ledger.begin(Part::backward);
                      }});
@@ -59,8 +59,8 @@ void add_use(const Network& net, NetworkCount& result) {
 
 }  // namespace
 
-NetworkCount count_network(const NetConfig& config, CountMode mode, int64_t batch, DType dtype) {
-  NetworkCount result{.mode = mode, .batch = batch};
+NetworkCount count_network(const NetConfig& config, CountMode mode, int64_t batch, DType dtype, bool recompute) {
+  NetworkCount result{.mode = mode, .batch = batch, .recompute = recompute};
   const int64_t outside = memory_report(Device::meta).current;
   const Network net = make_network(config, {.device = Device::meta, .dtype = dtype});
   for (const nn::ParameterPtr& p : net.parameters.all())

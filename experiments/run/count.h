@@ -21,6 +21,7 @@ constexpr auto enum_names(CountMode) {
 struct NetworkCount {
   CountMode mode = CountMode::inference;
   int64_t batch = 1;
+  bool recompute = false;
   int64_t parameters = 0;  // elements of trainable tensors, each once
   int64_t buffers = 0;     // elements of running statistics
   int64_t unused = 0;      // of the parameters, those that no call of the forward pass reads
@@ -33,8 +34,9 @@ struct NetworkCount {
   std::vector<std::pair<uint64_t, int64_t>> trained;  // identity and elements of every trainable tensor
 };
 
-// Counts `config` at its own input size.
-NetworkCount count_network(const NetConfig& config, CountMode mode, int64_t batch = 1, DType dtype = DType::f32);
+// Counts `config` at its own input size; recompute: as train.recompute.
+NetworkCount count_network(const NetConfig& config, CountMode mode, int64_t batch = 1, DType dtype = DType::f32,
+                           bool recompute = false);
 
 // Trainable tensors that no call of the forward pass reads, by name, in the network's order.
 std::vector<std::string> unused_parameters(const NetConfig& config);

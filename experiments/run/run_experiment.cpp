@@ -78,6 +78,9 @@ void add_training(Results& results, const ExperimentConfig& config, const TrainR
                            .source = fmt::format("batch {}, waiting for data included; {}; median",
                                                  config.train.batch, how),
                            .n = trained.steps};
+  results["data_wait"] = {.value = trained.seconds > 0 ? trained.wait_seconds / trained.seconds : 0,
+                          .source = fmt::format("waiting for batches, share of the training time; {}", how),
+                          .n = trained.steps};
   results["train_time"] = {.value = trained.seconds,
                            .unit = "s",
                            .source = fmt::format("steps and validation; {}", how)};

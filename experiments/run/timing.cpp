@@ -40,6 +40,7 @@ struct NetworkWork::State {
                        .lr = optimizer->config().lr,
                        .precision = options.precision,
                        .phase = {.training = true, .seed = 1, .step = step++},
+                       .recompute = options.recompute,
                        .before_backward = backward_hook});
   }
 };

@@ -18,6 +18,7 @@ struct WorkOptions {
   Arithmetic precision = Arithmetic::strict;
   int64_t batch = 1;
   bool plan = true;         // inference by a plan; false: op by op
+  bool recompute = false;   // a training step that makes blocks' activations again
   bool volume = false;      // inference of a volume by a sliding window, see below
 };
 

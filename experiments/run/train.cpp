@@ -126,7 +126,10 @@ class Trainer {
     bool out_of_time = false, saved = step_ > 0;
     while (step_ < config_.train.steps && !out_of_time) {
       const double before = now();
-      json line = one_step(loader.next());
+      const Batch batch = loader.next();
+      const double waited = now() - before;
+      json line = one_step(batch);
+      line["wait_seconds"] = waited;
       line["step_seconds"] = now() - before;
       if (due(config_.train.validate_every)) line["validation_dice"] = validate();
       line["seconds"] = elapsed_ = now() - started;
@@ -140,6 +143,7 @@ class Trainer {
       out_of_time = config_.train.minutes > 0 && elapsed_ >= 60 * config_.train.minutes;
     }
     if (!saved) save(log);
+    writer_.wait();
     return summary(out_of_time && step_ < config_.train.steps);
   }
 
@@ -166,11 +170,10 @@ class Trainer {
     write("last");
   }
 
-  void write(const char* name) const {
+  void write(const char* name) {
     json state = {{"step", step_}, {"config", id_}, {"seed", config_.seed}};
     if (best_dice_) state["best_dice"] = *best_dice_;
-    train::save_checkpoint(folder_ / (std::string(name) + ".safetensors"), network_.parameters,
-                           optimizer_, state);
+    writer_.save(folder_ / (std::string(name) + ".safetensors"), network_.parameters, optimizer_, state);
   }
 
   json one_step(const Batch& batch) {
@@ -181,7 +184,8 @@ class Trainer {
         .precision = config_.train.precision,
         .phase = {.training = true,
                   .seed = static_cast<uint64_t>(config_.seed),
-                  .step = static_cast<uint32_t>(step_)}};
+                  .step = static_cast<uint32_t>(step_)},
+        .recompute = config_.train.recompute};
     try {
       const train::StepResult r =
           train::train_step(network_.forward, network_.parameters, optimizer_,
@@ -217,6 +221,7 @@ class Trainer {
     for (const json& line : read_step_log(folder_ / "steps.jsonl")) {
       losses.push_back(line.at("loss"));
       seconds.push_back(line.at("step_seconds"));
+      result.wait_seconds += line.value("wait_seconds", 0.0);
     }
     const size_t last = std::min<size_t>(20, losses.size());
     for (size_t i = losses.size() - last; i < losses.size(); ++i)
@@ -235,6 +240,7 @@ class Trainer {
   std::string id_;
   train::ScheduleConfig schedule_;
   train::Optimizer optimizer_;
+  train::CheckpointWriter writer_;
   int64_t step_ = 0;  // steps done
   double elapsed_ = 0;
   std::optional<double> best_dice_;

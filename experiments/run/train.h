@@ -32,6 +32,7 @@ struct TrainResult {
   double loss = 0;                  // mean over the last 20 steps
   double seconds = 0;               // of all steps and validations, earlier starts included
   double step_seconds = 0;          // median
+  double wait_seconds = 0;          // for batches, in all
   std::optional<double> best_dice;  // of the validation cases
   bool out_of_time = false;         // stopped by train.minutes
 };

@@ -35,6 +35,7 @@ struct TrainConfig {
   double minutes = 0;  // stop after this long, whatever the steps; 0: no limit
   int64_t batch = 2;
   Arithmetic precision = Arithmetic::automatic;  // resolved: strict, bf16x3, or bf16 with f32 master weights
+  bool recompute = false;  // blocks' activations are made again by backward: the same bits, less memory, more time
   double foreground = 1.0 / 3;     // share of patches centred on a voxel of some class
   int64_t checkpoint_every = 100;  // steps; 0: at the end only
   int64_t validation_cases = 0;    // training cases, the last of the list, kept out of training
@@ -49,6 +50,7 @@ struct TrainConfig {
     v("minutes", s.minutes);
     v("batch", s.batch);
     v("precision", s.precision);
+    v("recompute", s.recompute);
     v("foreground", s.foreground);
     v("checkpoint_every", s.checkpoint_every);
     v("validation_cases", s.validation_cases);

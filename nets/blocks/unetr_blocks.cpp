@@ -1,6 +1,7 @@
 #include "nets/blocks/unetr_blocks.h"
 
 #include "runtime/core/scope.h"
+#include "runtime/nn/block.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/unary.h"
@@ -28,11 +29,13 @@ ResBlock::ResBlock(const nn::Builder& b, int64_t in, int64_t out, nn::NormKind n
 }
 
 Tensor ResBlock::operator()(const Tensor& x, const nn::Phase& phase) const {
-  const Scope scope(scope_);
-  Tensor y = leaky_relu(norm1_(conv1_(x), phase));
-  y = norm2_(conv2_(y), phase);
-  const Tensor residual = conv3_ ? (*norm3_)((*conv3_)(x), phase) : x;
-  return leaky_relu(add(y, residual));
+  const auto body = [this, phase](const Tensor& in) {
+    Tensor y = leaky_relu(norm1_(conv1_(in), phase));
+    y = norm2_(conv2_(y), phase);
+    const Tensor residual = conv3_ ? (*norm3_)((*conv3_)(in), phase) : in;
+    return leaky_relu(add(y, residual));
+  };
+  return nn::run_block(scope_, body, x);
 }
 
 UpBlock::UpBlock(const nn::Builder& b, int64_t in, int64_t out, nn::NormKind norm, int64_t groups)

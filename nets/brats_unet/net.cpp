@@ -5,6 +5,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/scope.h"
+#include "runtime/nn/block.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/matmul.h"
@@ -57,9 +58,8 @@ Level::Level(const Builder& b, const Config& c, const Options& o)
       unit1_(b / "unit1", c, o.in, o.first, o.stride),
       unit2_(b / "unit2", c, o.first, o.second) {}
 
-Tensor Level::operator()(const Tensor& x, const Phase& phase) const {
-  const Scope scope(scope_);
-  return unit2_(unit1_(x, phase), phase);
+Tensor Level::operator()(const Tensor& input, const Phase& phase) const {
+  return nn::run_block(scope_, [this, phase](const Tensor& x) { return unit2_(unit1_(x, phase), phase); }, input);
 }
 
 // ---- axial attention ----

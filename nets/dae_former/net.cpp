@@ -5,6 +5,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/scope.h"
+#include "runtime/nn/block.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/matmul.h"
@@ -146,12 +147,14 @@ FeedForward::FeedForward(const Builder& b, const Config& c, const Options& o)
       nn::LayerNorm(b / name, o.hidden);  // held, never called
 }
 
-Tensor FeedForward::operator()(const Tensor& x) const {
-  const Scope scope(scope_);
-  const Tensor hidden = fc1_(x);
-  Tensor y = depthwise_ ? (*depthwise_)(hidden) : hidden;
-  if (kind_ == TokenMlp::mix_skip) y = (*norm_)(add(y, repeat_fc1_ ? fc1_(x) : hidden));
-  return fc2_(gelu(y));
+Tensor FeedForward::operator()(const Tensor& input) const {
+  const auto body = [this](const Tensor& x) {
+    const Tensor hidden = fc1_(x);
+    Tensor y = depthwise_ ? (*depthwise_)(hidden) : hidden;
+    if (kind_ == TokenMlp::mix_skip) y = (*norm_)(add(y, repeat_fc1_ ? fc1_(x) : hidden));
+    return fc2_(gelu(y));
+  };
+  return nn::run_block(scope_, body, input);
 }
 
 FeedForwardHalf::FeedForwardHalf(const Builder& b, const Config& c, const FeedForward::Options& o)

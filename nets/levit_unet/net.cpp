@@ -5,6 +5,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/scope.h"
+#include "runtime/nn/block.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/gather.h"
@@ -158,10 +159,12 @@ Block::Block(const Builder& b, int64_t width, int64_t hidden, double drop_path, 
   mlp_.emplace(b / "mlp", width, hidden, folded);
 }
 
-Tensor Block::operator()(const Tensor& x, const Phase& phase) const {
-  const Scope scope(scope_);
-  const Tensor y = attention_ ? (*attention_)(x, phase) : (*mlp_)(x, phase);
-  return residual_ ? add(x, drop_(y, phase)) : y;
+Tensor Block::operator()(const Tensor& input, const Phase& phase) const {
+  const auto body = [this, phase](const Tensor& x) {
+    const Tensor y = attention_ ? (*attention_)(x, phase) : (*mlp_)(x, phase);
+    return residual_ ? add(x, drop_(y, phase)) : y;
+  };
+  return nn::run_block(scope_, body, input);
 }
 
 // ---- encoder ----

@@ -5,6 +5,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/scope.h"
+#include "runtime/nn/block.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/softmax.h"
@@ -60,10 +61,12 @@ Block::Block(const Builder& b, const Config& c)
   if (c.unused_norms) unused_norm_.emplace(b / "unused_norm", c.hidden);
 }
 
-Tensor Block::operator()(const Tensor& x) const {
-  const Scope scope(scope_);
-  const Tensor y = add(x, attention_(norm1_(x)));
-  return add(y, narrow_(gelu(widen_(norm2_(y)))));
+Tensor Block::operator()(const Tensor& input) const {
+  const auto body = [this](const Tensor& x) {
+    const Tensor y = add(x, attention_(norm1_(x)));
+    return add(y, narrow_(gelu(widen_(norm2_(y)))));
+  };
+  return nn::run_block(scope_, body, input);
 }
 
 // ---- from tokens to maps ----

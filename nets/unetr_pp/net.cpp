@@ -4,6 +4,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/scope.h"
+#include "runtime/nn/block.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/matmul.h"
@@ -136,8 +137,11 @@ Block::Block(const Builder& b, const Config& c, const Epa::Options& o, bool atte
   if (c.conv_blocks == 2) conv52_.emplace(b / "conv52", o.width, o.width, nn::NormKind::batch);
 }
 
-Tensor Block::operator()(const Tensor& x, const Phase& phase) const {
-  const Scope scope(scope_);
+Tensor Block::operator()(const Tensor& input, const Phase& phase) const {
+  return nn::run_block(scope_, [this, phase](const Tensor& x) { return body(x, phase); }, input);
+}
+
+Tensor Block::body(const Tensor& x, const Phase& phase) const {
   Tensor attended = x;                                                      // (B, D, H, W, C)
   if (attend_) {
     const Tensor tokens = add(reshape(x, {x.size(0), -1, x.size(-1)}), attend_->position->value);  // (B, N, C)

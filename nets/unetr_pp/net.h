@@ -51,6 +51,8 @@ class Block {
   Tensor operator()(const Tensor& x, const nn::Phase& phase) const;  // (B, D, H, W, C)
 
  private:
+  Tensor body(const Tensor& x, const nn::Phase& phase) const;
+
   std::string scope_;
   struct Attend {
     nn::ParameterPtr position;

@@ -4,6 +4,7 @@
 
 #include "runtime/core/error.h"
 #include "runtime/core/scope.h"
+#include "runtime/nn/block.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/unary.h"
 
@@ -64,12 +65,14 @@ Block::Block(const Builder& b, const Config& c, int64_t width, double drop_path)
   if (c.layer_scale > 0) gamma_ = b.parameter("gamma", {width}, nn::Init::constant(c.layer_scale));
 }
 
-Tensor Block::operator()(const Tensor& x, const Phase& phase) const {
-  const Scope scope(scope_);
-  Tensor y = norm_(conv_(x));                    // (N, D, H, W, C)
-  y = reduce_(gelu(expand_(y)));                 // 4 C in between
-  if (gamma_) y = mul(gamma_->value, y);
-  return add(x, drop_path_(y, phase));
+Tensor Block::operator()(const Tensor& input, const Phase& phase) const {
+  const auto body = [this, phase](const Tensor& x) {
+    Tensor y = norm_(conv_(x));                  // (N, D, H, W, C)
+    y = reduce_(gelu(expand_(y)));               // 4 C in between
+    if (gamma_) y = mul(gamma_->value, y);
+    return add(x, drop_path_(y, phase));
+  };
+  return nn::run_block(scope_, body, input);
 }
 
 // ---- encoder ----

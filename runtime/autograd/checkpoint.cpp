@@ -1,8 +1,17 @@
+#include <utility>
+
 #include "runtime/autograd/tape.h"
 #include "runtime/core/scope.h"
 
 namespace voxlab {
 namespace {
+
+thread_local bool second_run = false;
+
+struct SecondRun {
+  bool previous = std::exchange(second_run, true);
+  ~SecondRun() { second_run = previous; }
+};
 
 // Notes which watched tensors of the outer tape a body reads, without recording anything.
 class Touched final : public Recorder {
@@ -28,9 +37,12 @@ Tensors checkpoint(std::string_view name, const std::function<Tensors(const Tens
   const Scope scope(name);
   if (tape == nullptr) return body(inputs);
 
+  // Casts that the outer tape knows nothing of must not be found by it later: each run has its own.
+  const DType low = Autocast::current();
   Touched touched(*tape);
   Tensors outputs;
   {
+    const Autocast casts(low);
     const RecordTo to(&touched);
     outputs = body(inputs);
   }
@@ -40,11 +52,13 @@ Tensors checkpoint(std::string_view name, const std::function<Tensors(const Tens
   for (const Tensor& t : touched.tensors)
     if (!given.contains(t.id())) all.push_back(t);
 
-  tape->record_custom(name, all, outputs, [body, inputs, all](const Tensors& dout) {
+  tape->record_custom(name, all, outputs, [body, inputs, all, low](const Tensors& dout) {
     Tape inner;
     inner.watch(all);
     Tensors again;
     {
+      const SecondRun second;
+      const Autocast casts(low);
       const RecordTo to(&inner);
       again = body(inputs);
     }
@@ -58,5 +72,7 @@ Tensors checkpoint(std::string_view name, const std::function<Tensors(const Tens
   });
   return outputs;
 }
+
+bool recomputing() { return second_run; }
 
 }  // namespace voxlab

@@ -12,6 +12,10 @@ namespace voxlab {
 
 class Tape final : public Recorder {
  public:
+  // recompute: of each block (nn::run_block) only the input is kept, and backward runs it again.
+  explicit Tape(bool recompute = false) : recompute_(recompute) {}
+  bool recompute() const { return recompute_; }
+
   // Starts watching a tensor: ops on it, and on what comes of it, are recorded.
   void watch(const Tensor& t);
   void watch(const Tensors& all);
@@ -58,14 +62,19 @@ class Tape final : public Recorder {
   Tensors backward_of(const Node& node, const Tensors& dout) const;
   void accumulate(const Node& node, const Tensors& gradients, Cotangents& cotangents) const;
 
+  bool recompute_;
   std::unordered_set<uint64_t> watched_;
   std::vector<Node> nodes_;
 };
 
 // Runs `body` without recording and keeps only its inputs: backward runs it again (Chen et al. 2016,
 // "Training deep nets with sublinear memory cost"). Tensors of the current tape that body touches besides
-// `inputs` (parameters) get their gradients too. Same scope, same dropout numbers: same bits.
+// `inputs` (parameters) get their gradients too. Same scope, same dropout numbers, same autocast: same bits. `body`
+// outlives the call: capture by value.
 Tensors checkpoint(std::string_view name, const std::function<Tensors(const Tensors&)>& body,
                    const Tensors& inputs);
+
+// Whether a body runs for the second time: side effects, such as running statistics, belong to the first.
+bool recomputing();
 
 }  // namespace voxlab

@@ -1,5 +1,7 @@
 #include "runtime/nn/layers.h"
 
+#include "runtime/autograd/tape.h"
+
 #include "runtime/core/scope.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/call.h"
@@ -111,6 +113,7 @@ Tensor Norm::batch_norm(const Tensor& x, const Phase& phase) const {
   if (!phase.training)
     return batch_norm_inference(x, value_of(weight_), value_of(bias_), running_mean_->value, running_var_->value);
   const Tensors out = call<BatchNorm>({}, {x, value_of(weight_), value_of(bias_)});
+  if (recomputing()) return out[0];
   // running = (1 - momentum) running + momentum batch, with the unbiased variance, as PyTorch does.
   const RecordTo none(nullptr);
   const auto n = static_cast<double>(x.numel() / x.size(-1));

@@ -170,6 +170,7 @@ Autocast::Autocast(DType low) : previous_(casts) {
   if (low == DType::f16) fail("autocast", "f16 needs loss scaling; use bf16");
   casts = low == DType::bf16 ? new CastCache : nullptr;
 }
+DType Autocast::current() { return casts == nullptr ? DType::f32 : DType::bf16; }
 Autocast::~Autocast() {
   delete casts;
   casts = static_cast<CastCache*>(previous_);

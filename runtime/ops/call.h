@@ -86,6 +86,7 @@ class Autocast {
  public:
   explicit Autocast(DType low);  // bf16 switches it on; f32 or f64 leaves everything as it is
   ~Autocast();
+  static DType current();  // of the innermost on this thread; f32 when none is on
   Autocast(const Autocast&) = delete;
   Autocast& operator=(const Autocast&) = delete;
 

@@ -3,6 +3,7 @@
 #include "runtime/ops/binary.h"
 #include "runtime/ops/call.h"
 #include "runtime/ops/matmul.h"
+#include "runtime/ops/softmax.h"
 
 namespace voxlab {
 namespace {
@@ -142,6 +143,51 @@ std::vector<Sample> FusedGroupNorm::samples() {
           sample<FusedGroupNorm>("17 channels", {{17}, {Activation::gelu}}, {{.shape = {1, 50, 17}}}),
           refused<FusedGroupNorm>("norm_residual without a residual", {two, leaky, true}, {x}),
           refused<FusedGroupNorm>("the residual must be", {two, leaky}, {x, c, c, {.shape = {2, 3, 5, 4, 2}}})};
+}
+
+// ---- fused_attention ----
+
+namespace {
+
+Meta scores_of(MetaSpan in) {
+  const Metas scores = Matmul::infer({}, first(in, 2));
+  if (given(in, 3) && broadcast_shapes(FusedAttention::name, scores[0].shape, in[3].shape) != scores[0].shape)
+    fail(FusedAttention::name, "bias " + in[3].to_string() + " does not broadcast to " + scores[0].to_string());
+  return scores[0];
+}
+
+}  // namespace
+
+Metas FusedAttention::infer(const Attrs&, MetaSpan in) {
+  const Metas second{scores_of(in), in[2]};
+  return Matmul::infer({}, second);
+}
+Cost FusedAttention::cost(const Attrs&, MetaSpan in, MetaSpan out) {
+  const Metas scores{scores_of(in)}, second{scores[0], in[2]};
+  Cost cost = Matmul::cost({}, first(in, 2), scores);
+  const Cost product = Matmul::cost({}, second, out);
+  cost.macs += product.macs;
+  cost.flops += product.flops + Softmax::cost({}, scores, scores).flops + (given(in, 3) ? scores[0].numel() : 0);
+  return cost;
+}
+Tensors FusedAttention::decompose(const Attrs&, const Tensors& in) {
+  const Tensor scores = matmul(in[0], in[1]);
+  return {matmul(softmax(input(in, 3) ? add(scores, in[3]) : scores), in[2])};
+}
+
+std::vector<Sample> FusedAttention::samples() {
+  const SampleInput q{.shape = {2, 3, 5, 4}}, k{.shape = {2, 3, 4, 7}}, v{.shape = {2, 3, 7, 6}};
+  return {sample<FusedAttention>("plain", {}, {q, k, v}),
+          sample<FusedAttention>("bias of every head", {}, {q, k, v, {.shape = {3, 5, 7}}}),
+          sample<FusedAttention>("bias of every key", {}, {q, k, v, {.shape = {1, 7}}}),
+          sample<FusedAttention>("transposed views", {},
+                                 {{.shape = {2, 4, 70}, .permuted = {0, 2, 1}},
+                                  {.shape = {2, 33, 4}, .permuted = {0, 2, 1}},
+                                  {.shape = {2, 9, 33}, .permuted = {0, 2, 1}}}),
+          sample<FusedAttention>("one key for all", {}, {q, {.shape = {4, 100}}, {.shape = {3, 100, 2}}}),
+          refused<FusedAttention>("inner sizes 4 and 5 differ", {}, {q, {.shape = {5, 7}}, v}),
+          refused<FusedAttention>("does not broadcast to", {}, {q, k, v, {.shape = {2, 2, 3, 5, 7}}}),
+          refused<FusedAttention>("inner sizes 7 and 6 differ", {}, {q, k, {.shape = {6, 2}}})};
 }
 
 }  // namespace voxlab

@@ -77,4 +77,17 @@ struct FusedGroupNorm {
   static std::vector<Sample> samples();
 };
 
+// q (..., M, D), k (..., D, P), v (..., P, E), bias (optional, broadcast to (..., M, P)): softmax(q k + bias) v, whose
+// scores are never held whole. Leading axes broadcast; any strides, as in Matmul.
+struct FusedAttention {
+  static constexpr std::string_view name = "fused_attention";
+  static constexpr Precision precision = Precision::reduced;
+  static constexpr bool strided = true;
+  struct Attrs {};
+  static Metas infer(const Attrs&, MetaSpan in);
+  static Cost cost(const Attrs&, MetaSpan in, MetaSpan out);
+  static Tensors decompose(const Attrs&, const Tensors& in);
+  static std::vector<Sample> samples();
+};
+
 }  // namespace voxlab

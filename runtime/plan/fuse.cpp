@@ -8,6 +8,7 @@
 #include "runtime/ops/copy.h"
 #include "runtime/ops/fused.h"
 #include "runtime/ops/matmul.h"
+#include "runtime/ops/softmax.h"
 
 namespace voxlab::plan {
 namespace {
@@ -136,6 +137,38 @@ void fold_batch_norms(Trace& graph) {
     r.node(n).inputs = {r.node(n).inputs[0], w, b};
     r.node(n).outputs = norm.outputs;
     r.move(n, next);
+    r.refresh();
+  }
+}
+
+// ---- attention ----
+
+void fuse_attention(Trace& graph) {
+  Rewriter r(graph);
+  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
+    if (r.node(n).op == nullptr || !is<Matmul>(r.node(n))) continue;
+    const Meta scores = r.meta(r.node(n).outputs[0]);
+    if (scores.dtype != DType::f32 || scores.device != Device::cpu) continue;
+    int sum = absent, bias = absent, next = r.only_user(r.node(n).outputs[0]);
+    if (next != absent && is<Binary>(r.node(next)) && attrs<Binary>(r.node(next)).kind == BinaryKind::add) {
+      const TraceStep& node = r.node(next);
+      const bool left = node.inputs[0] == r.node(n).outputs[0];
+      bias = node.inputs[left ? 1 : 0];
+      if (r.meta(node.outputs[0]).shape != scores.shape || r.meta(bias).dtype != DType::f32) continue;
+      sum = next;
+      next = r.only_user(node.outputs[0]);
+    }
+    if (next == absent || !is<Softmax>(r.node(next))) continue;
+    const int softmax = next, axis = attrs<Softmax>(r.node(softmax)).axis;
+    if (axis != -1 && axis != scores.shape.rank() - 1) continue;
+    const int weights = r.node(softmax).outputs[0], product = r.only_user(weights);
+    if (product == absent || !is<Matmul>(r.node(product)) || r.node(product).inputs[0] != weights) continue;
+    const std::vector<int> in{r.node(n).inputs[0], r.node(n).inputs[1], r.node(product).inputs[1], bias};
+    if (in[2] == weights || r.meta(r.node(product).outputs[0]).shape.rank() != scores.shape.rank()) continue;
+    become<FusedAttention>(r.node(product), {}, in, r.node(product).outputs);
+    r.remove(n);
+    r.remove(softmax);
+    if (sum != absent) r.remove(sum);
     r.refresh();
   }
 }

@@ -16,4 +16,7 @@ void fold_batch_norms(Trace& graph);
 // activation: one op of runtime/ops/fused.h. f32 only.
 void fuse_epilogues(Trace& graph);
 
+// matmul, a sum that broadcasts to the scores (optional), softmax over the keys, matmul: one op. f32 only.
+void fuse_attention(Trace& graph);
+
 }  // namespace voxlab::plan

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "runtime/core/error.h"
 #include "runtime/io/safetensors.h"
@@ -24,15 +25,45 @@ nlohmann::json state_of(const std::filesystem::path& file,
   return state;
 }
 
-}  // namespace
-
-void save_checkpoint(const std::filesystem::path& file, const nn::ParameterStore& parameters,
-                     const Optimizer& optimizer, const nlohmann::json& state) {
+NamedTensors content_of(const nn::ParameterStore& parameters, const Optimizer& optimizer,
+                        const nlohmann::json& state) {
   NamedTensors tensors;
   for (const nn::ParameterPtr& p : parameters.all()) tensors.add(p->name, p->value);
   for (const NamedTensor& t : optimizer.state()) tensors.add(std::string(prefix) + t.name, t.value);
   tensors.metadata[state_key] = state.dump();
-  write_safetensors(file, tensors);
+  return tensors;
+}
+
+}  // namespace
+
+void save_checkpoint(const std::filesystem::path& file, const nn::ParameterStore& parameters,
+                     const Optimizer& optimizer, const nlohmann::json& state) {
+  write_safetensors(file, content_of(parameters, optimizer, state));
+}
+
+CheckpointWriter::~CheckpointWriter() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void CheckpointWriter::save(const std::filesystem::path& file, const nn::ParameterStore& parameters,
+                            const Optimizer& optimizer, const nlohmann::json& state) {
+  wait();
+  NamedTensors copy;
+  NamedTensors content = content_of(parameters, optimizer, state);
+  for (const voxlab::NamedTensor& t : content.items()) copy.add(t.name, t.tensor.clone());
+  copy.metadata = std::move(content.metadata);
+  thread_ = std::thread([this, file, copy = std::move(copy)] {
+    try {
+      write_safetensors(file, copy);
+    } catch (...) {
+      error_ = std::current_exception();
+    }
+  });
+}
+
+void CheckpointWriter::wait() {
+  if (thread_.joinable()) thread_.join();
+  if (const std::exception_ptr error = std::exchange(error_, nullptr)) std::rethrow_exception(error);
 }
 
 nlohmann::json read_checkpoint_state(const std::filesystem::path& file) {

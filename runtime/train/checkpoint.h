@@ -4,8 +4,10 @@
 // that a resumed run needs.
 #pragma once
 
+#include <exception>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <thread>
 
 #include "runtime/nn/builder.h"
 #include "runtime/train/optimizer.h"
@@ -16,6 +18,27 @@ namespace voxlab::train {
 // layout; the optimizer's tensors stand under "optimizer/". Equal content gives equal bytes.
 void save_checkpoint(const std::filesystem::path& file, const nn::ParameterStore& parameters,
                      const Optimizer& optimizer, const nlohmann::json& state);
+
+// Writes checkpoints in a thread of its own, one at a time: training waits for a copy of the tensors in memory, not
+// for the disk.
+class CheckpointWriter {
+ public:
+  CheckpointWriter() = default;
+  ~CheckpointWriter();  // waits
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  // As save_checkpoint, with the values of now. Waits for the checkpoint before, and throws what that one's writing
+  // threw.
+  void save(const std::filesystem::path& file, const nn::ParameterStore& parameters, const Optimizer& optimizer,
+            const nlohmann::json& state);
+  // Returns when all is written; throws what the writing threw.
+  void wait();
+
+ private:
+  std::thread thread_;
+  std::exception_ptr error_;
+};
 
 // The state alone. Error when the file is no checkpoint.
 nlohmann::json read_checkpoint_state(const std::filesystem::path& file);

@@ -28,7 +28,7 @@ StepResult train_step(const Forward& forward, const nn::ParameterStore& paramete
                       const StepOptions& options) {
   const ArithmeticScope products(options.precision);
   const Tensors values = parameters.values();
-  Tape tape;
+  Tape tape(options.recompute);
   tape.watch(values);
   Loss loss;
   {

@@ -19,6 +19,7 @@ struct StepOptions {
   double lr = 0.01;
   Arithmetic precision = Arithmetic::strict;  // of products; weights, norms and losses are f32 in all
   nn::Phase phase{.training = true};
+  bool recompute = false;  // blocks' activations are not kept but made again by backward: the same bits, less memory
   std::function<void()> before_backward;  // called when the loss is known; for profiles
 };
 

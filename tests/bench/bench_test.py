@@ -1,4 +1,4 @@
-"""The logic of bench/: verdicts, quartiles, targets, rows of tables, growth. usage: bench_test.py"""
+"""The logic of bench/: verdicts, quartiles, targets, rows of tables, growth, intervals. usage: bench_test.py"""
 
 import importlib.util
 import pathlib
@@ -19,6 +19,7 @@ def load(name):
 import table
 
 revisions, peers, scaling = load("compare"), load("peers/compare"), load("scaling")
+kernels, precision = load("kernels"), load("precision")
 
 
 class Verdict(unittest.TestCase):
@@ -106,6 +107,54 @@ class Scaling(unittest.TestCase):
         for text in ("input (voxels)", "inference (s)", ">unetr_pp<", ">0.01<", ">0.1<"):
             self.assertIn(text, svg)
         self.assertEqual(svg.count("<circle"), 2)
+
+
+class Kernels(unittest.TestCase):
+    @staticmethod
+    def found():
+        def kernel(op, name, seconds, backward=False):
+            return {"op": op, "kernel": name, "backward": backward, "seconds": seconds, "calls": 1, "macs": 10**9,
+                    "bytes": 10**6, "bound_seconds": seconds / 2}
+
+        def layer(name, *kernels):
+            total = {key: sum(k[key] for k in kernels) for key in ("seconds", "macs", "bytes", "bound_seconds")}
+            return {"layer": name, "kernels": list(kernels), **total}
+
+        return {"title": "inference of it", "runs": 3, "end_to_end_seconds": 1.0, "unattributed_seconds": 0.04,
+                "peaks": {"f32_gflops": 1, "bf16_gflops": 1, "copy_gbytes_per_s": 1},
+                "layers": [layer("a", kernel("conv", "cpu.conv", 0.5), kernel("resize", "ref.resize", 0.02)),
+                           layer("b", kernel("conv", "cpu.conv", 0.4), kernel("conv", "cpu.conv", 0.04, True))]}
+
+    def test_a_kernel_of_two_layers_is_one_row(self):
+        rows = kernels.by_kernel(self.found())
+        self.assertEqual(rows[0][0], ("fwd", "conv", "cpu.conv"))
+        self.assertAlmostEqual(rows[0][1]["seconds"], 0.9)
+        self.assertEqual(rows[0][1]["calls"], 2)
+        self.assertEqual([key[0] for key, _ in rows], ["fwd", "bwd", "fwd"])
+
+    def test_reference_kernels_are_found(self):
+        self.assertAlmostEqual(kernels.fallback_share(self.found()), 0.02)
+
+    def test_rows_of_the_table(self):
+        text = "\n".join(kernels.section("it", self.found(), 1, 1))
+        self.assertIn("| a | 520.0 | 52.0 | 8 | 0.0 | 50 |", text)
+        self.assertIn("| conv: cpu.conv | fwd | 2 | 900.0 | 90.0 | 4 | 0.0 | 50 |", text)
+        self.assertIn("unattributed 4.0 %", text)
+        self.assertNotIn("| b |", text)
+
+
+class Precision(unittest.TestCase):
+    def test_quantiles_of_t(self):  # from printed tables
+        for freedom, expected in ((10, 2.2281), (30, 2.0423), (51, 2.0076), (120, 1.9799)):
+            self.assertAlmostEqual(precision.quantile_of_t(freedom), expected, places=3)
+
+    def test_seeds_of_a_case_are_averaged_before_the_interval(self):
+        reference = {0: {"a": 0.8, "b": 0.6}, 1: {"a": 0.8, "b": 0.6}}
+        other = {0: {"a": 0.82, "b": 0.6}, 1: {"a": 0.8, "b": 0.62}}
+        found = precision.paired(reference, other)  # both cases: 0.01 on average
+        self.assertAlmostEqual(found["mean"], 0.01)
+        self.assertAlmostEqual(found["interval"][0], 0.01)
+        self.assertEqual((found["cases"], found["seeds"]), (2, 2))
 
 
 if __name__ == "__main__":

@@ -147,6 +147,20 @@ TEST(TrainCheckpoint, HoldsEverythingOnceAndRefusesAnotherNetwork) {
   for (size_t i = 0; i < a.size(); ++i)
     EXPECT_EQ(a[i].value.to_vector(), b[i].value.to_vector()) << a[i].name;
 
+  // Written behind the back of training: the values at the time of the call, whatever becomes of them.
+  const fs::path behind = folder.path() / "b.safetensors";
+  train::CheckpointWriter writer;
+  writer.save(behind, two.parameters, of_two, {{"step", 2}});
+  const auto before = two.parameters.all()[0]->value.to_vector();
+  two.parameters.all()[0]->value.copy_from(Tensor::full(two.parameters.all()[0]->value.shape(), 7, DType::f32));
+  writer.wait();
+  const Network copy = make_network(config.net, {.seed = 3});
+  EXPECT_EQ(train::load_checkpoint(behind, copy.parameters, nullptr)["step"], 2);
+  EXPECT_EQ(copy.parameters.all()[0]->value.to_vector(), before);
+  writer.save(folder.path() / "no such folder" / "c.safetensors", two.parameters, of_two, {});
+  EXPECT_THROW(writer.wait(), Error);
+  writer.wait();  // said once
+
   NetConfig other = config.net;
   other.unetr_pp.classes = 4;
   const Network three = make_network(other, {});

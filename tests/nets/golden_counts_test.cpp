@@ -114,14 +114,19 @@ NetConfig small(const std::string& net) {
 TEST(Count, PredictedPeakMemoryIsMeasured) {
   for (const char* net : {"unetr_pp", "brats_unet"})
     for (CountMode mode : {CountMode::inference, CountMode::training_step}) {
-      const NetConfig config = small(net);
-      const auto predicted = static_cast<double>(count_network(config, mode).peak_bytes);
-      const int64_t before = memory_report(Device::cpu).current;
-      NetworkWork work(config, {.training = mode == CountMode::training_step, .all_outputs = true, .plan = false});
-      reset_peak(Device::cpu);
-      work.run();
-      const auto measured = static_cast<double>(memory_report(Device::cpu).peak - before);
-      EXPECT_NEAR(predicted / measured, 1, 0.05) << net << " " << to_string(mode);
+      for (bool recompute : {false, true}) {
+        const bool training = mode == CountMode::training_step;
+        if (recompute && !training) continue;
+        const NetConfig config = small(net);
+        const auto predicted = static_cast<double>(count_network(config, mode, 1, DType::f32, recompute).peak_bytes);
+        const int64_t before = memory_report(Device::cpu).current;
+        NetworkWork work(config,
+                         {.training = training, .all_outputs = true, .plan = false, .recompute = recompute});
+        reset_peak(Device::cpu);
+        work.run();
+        const auto measured = static_cast<double>(memory_report(Device::cpu).peak - before);
+        EXPECT_NEAR(predicted / measured, 1, 0.05) << net << " " << to_string(mode) << " recompute=" << recompute;
+      }
     }
 }
 

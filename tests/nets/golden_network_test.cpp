@@ -14,6 +14,7 @@ namespace {
 struct Case {
   std::filesystem::path file;
   GoldenOptions options;
+  friend void PrintTo(const Case& c, std::ostream* out) { *out << c.file.filename().string(); }
 };
 
 // The highest level with AMX, emulated where need be; none on a machine without AVX-512.

@@ -46,6 +46,7 @@ Trace fused(const Forward& forward, const Tensor& x) {
   Trace graph = trace({x}, [&] { return forward(x); });
   plan::own_outputs(graph);
   plan::fold_batch_norms(graph);
+  plan::fuse_attention(graph);
   plan::fuse_epilogues(graph);
   return graph;
 }
@@ -86,6 +87,30 @@ TEST(Plan, TwoNormsThatMeetInASumAreOneOp) {
   const auto ops = ops_of(fused(forward, random(shape, 1)));
   EXPECT_EQ(ops, (std::map<std::string, int>{{"conv", 2}, {"fused_group_norm", 1}}));
   expect_same(forward, shape);
+}
+
+TEST(Plan, ProductSoftmaxProductIsOneOp) {
+  const Tensor key = random({2, 4, 9}, 10), value = random({2, 5, 9}, 11), bias = random({6, 9}, 12);
+  const auto forward = [=](const Tensor& x) {
+    const Tensor plain = matmul(softmax(matmul(x, key), -1), transpose(value));
+    return Tensors{plain, matmul(softmax(add(matmul(x, key), bias)), transpose(value))};
+  };
+  const auto ops = ops_of(fused(forward, random({2, 6, 4}, 1)));
+  EXPECT_EQ(ops, (std::map<std::string, int>{{"fused_attention", 2}}));
+  expect_same(forward, {2, 6, 4});
+}
+
+TEST(Plan, ScoresThatAreReadTwiceStay) {
+  const Tensor key = random({4, 9}, 10), value = random({9, 3}, 11), wide = random({2, 6, 9}, 12);
+  const auto forward = [=](const Tensor& x) {
+    const Tensor scores = matmul(x, key), weights = softmax(matmul(x, key));
+    return Tensors{matmul(softmax(scores), value), scores,                      // the scores are an output
+                   matmul(weights, value), weights,                            // so are the weights
+                   matmul(softmax(matmul(x, key), 0), value),                  // over the queries
+                   matmul(softmax(add(matmul(x, key), wide)), value)};         // the sum is larger than the scores
+  };
+  EXPECT_EQ(ops_of(fused(forward, random({6, 4}, 1))).count("fused_attention"), 0u);
+  expect_same(forward, {6, 4});
 }
 
 TEST(Plan, ASumThatIsReadTwiceIsNotFusedAway) {

@@ -56,6 +56,7 @@ Kernel prepare(const Linear::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedConv::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedLinear::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedGroupNorm::Attrs&, Descs in, Descs out);
+Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out);
 
 // Installs every kernel above on Device::cpu.
 void install();

@@ -40,4 +40,19 @@ void reference(const FusedGroupNorm::Attrs& a, RefInputs in, RefOutputs out) {
   finish(a, &residual, out[0]);
 }
 
+void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out) {
+  const auto zeros = [](const Shape& s) { return Array{s, std::vector<double>(static_cast<size_t>(s.numel()))}; };
+  Shape shape = out[0].shape;
+  shape.set(-1, in[1].shape[-1]);
+  std::vector<Array> scores{zeros(shape)}, weights{zeros(shape)};
+  reference(Matmul::Attrs{}, in.subspan(0, 2), scores);
+  if (const Array* bias = at(in, 3); bias != nullptr && bias->present) {
+    const std::array<Array, 2> sum{scores[0], *bias};
+    reference(Binary::Attrs{.kind = BinaryKind::add}, sum, scores);
+  }
+  reference(Softmax::Attrs{}, scores, weights);
+  const std::array<Array, 2> product{weights[0], in[2]};
+  reference(Matmul::Attrs{}, product, out);
+}
+
 }  // namespace voxlab::ref

@@ -71,6 +71,7 @@ void reference(const SquaredNorm::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedConv::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedLinear::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedGroupNorm::Attrs&, RefInputs in, RefOutputs out);
+void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out);
 
 // Installs a kernel for every op above on Device::ref; the cpu backend falls back on them by name.
 void install();

@@ -88,8 +88,8 @@ def markdown(record):
         f"{peaks['bf16_gflops']:.0f} bf16, copies {peaks['copy_gbytes_per_s']:.1f} GB/s. Measured by `bench/kernels.py`; one "
         "network by hand: `voxlab profile NET [--train]`.\n",
         "Gflop/s and GB/s count what the op asks for: two for each multiply-add of the direct sum, tensors read and "
-        "written once. A call's bound is the larger of its arithmetic at the measured peak (Winograd kernels make 4 of 9 "
-        "multiply-adds) and its bytes at the speed of copies; what stays in the caches can be faster.",
+        "written once. A call's bound is the larger of its arithmetic at the measured peak (kernels named winograd "
+        "make 4 of 9 multiply-adds, winograd3 8 of 27) and its bytes at the speed of copies; what stays in the caches can be faster.",
     ]
     for title, found in record["profiles"].items():
         lines += section(title, found, record["layers_shown"], record["kernels_shown"])

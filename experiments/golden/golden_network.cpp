@@ -176,8 +176,7 @@ void check_gradients(GoldenReport& report, const Subject& subject, const Tensors
 // exact network shows that there is one: a record may hold an activation closer to 0 than rounding. The same
 // record in f64 judges the gradient itself.
 void allow_for_kinks(GoldenReport& report, const KinkWatch& kinks, const json& record, const GoldenBound& bound) {
-  // Coarser products flip more activations, whose effects add up like independent ones.
-  const double limit = 1e-2 * std::sqrt(bound.factor);
+  const double limit = kink_limit(bound);
   const auto excused = [&](const GoldenRow& row) {
     return !row.pass && row.name.starts_with("train.grad:") && row.error <= limit;
   };
@@ -196,9 +195,7 @@ void allow_for_kinks(GoldenReport& report, const KinkWatch& kinks, const json& r
   if (count <= 0) return;
   for (GoldenRow& row : report.rows)
     if (excused(row))
-      row = {row.name, row.error, limit, true,
-             std::to_string(count) + " activation(s) crossed a kink by rounding; over the limit " +
-                 "of smooth gradients"};
+      row = {row.name, row.error, limit, true, kink_note(count)};
 }
 
 void check_training(GoldenReport& report, Subject& subject, const Tensor& x, const json& record, const Limits& limits) {

@@ -2,8 +2,10 @@
 // statistics after.
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <regex>
 
+#include "experiments/golden/kinks.h"
 #include "experiments/golden/subject.h"
 #include "runtime/core/error.h"
 #include "runtime/ops/unary.h"
@@ -154,25 +156,13 @@ class Run {
   }
 
   void check() {
-    const json& config = record_.at("config");
-    Subject subject = config.contains("variant") ? build_subject(record_, options_)
-                                                 : small_subject(record_, options_);
+    Subject subject = built(options_);
     const size_t before = report_.rows.size();
     fill_parameters(report_, subject, record_.at("manifest"), options_);
     if (report_.rows.size() != before) return;
-    train::OptimizerConfig optimizer_config = optimizer_of(config);
-    optimizer_config.clip_norm = run_.value("max_norm", 0.0);
-    train::Optimizer optimizer = train::make_optimizer(optimizer_config, subject.parameters);
-    const json shape = input_shape(config);
     double loss_error = 0, norm_error = 0, probe_error = -1;
-    for (const json& row : run_.at("steps")) {
-      const std::string step = ":step" + std::to_string(row.at("step").get<int64_t>());
-      const Tensor x = golden_input("input:x" + step, shape, options_);
-      const Tensor y = target_of("target:y" + step, x, classes_of(subject, config));
-      const double lr = row.contains("lr") ? row["lr"] : run_.at("lr");
-      const train::StepResult got =
-          train::train_step(subject.forward, subject.parameters, optimizer, x, y,
-                            {.loss = loss_of(config), .lr = lr, .precision = options_.precision});
+    KinkWatch kinks;
+    walk(subject, options_, kinks, [&](const json& row, const std::string& step, const train::StepResult& got) {
       loss_error = std::fmax(loss_error, relative(got.loss, row.at("loss")));
       const char* key = row.contains("grad_norm") ? "grad_norm" : "grad_norm_before_clip";
       norm_error = std::fmax(norm_error, relative(got.gradient_norm, row.at(key)));
@@ -181,9 +171,9 @@ class Run {
             std::fmax(probe_error, probes_error(subject, row["sum_of_param_probes_after"]));
       if (row.contains("params_after"))
         check_tensors(subject, row["params_after"], "param", step.substr(1) + ".");
-    }
+    });
     report_.add(name_ + ".loss", loss_error, loss_limit_, "worst of the steps");
-    report_.add(name_ + ".gradient_norm", norm_error, f64_ ? 1e-9 : bound_.of_gradient(1e-5), "worst of the steps");
+    check_gradient_norm(norm_error, kinks);
     if (probe_error >= 0)
       report_.add(name_ + ".probes", probe_error, parameter_limit_,
                   "worst of the steps; relative to the norm of all parameters");
@@ -194,6 +184,54 @@ class Run {
   }
 
  private:
+  Subject built(const GoldenOptions& options) const {
+    return record_.at("config").contains("variant") ? build_subject(record_, options) : small_subject(record_, options);
+  }
+
+  // The run's steps on a filled network; on_step(row, ":stepK", result) after each.
+  template <class OnStep>
+  void walk(Subject& subject, const GoldenOptions& options, KinkWatch& kinks, const OnStep& on_step) const {
+    const json& config = record_.at("config");
+    train::OptimizerConfig optimizer_config = optimizer_of(config);
+    optimizer_config.clip_norm = run_.value("max_norm", 0.0);
+    train::Optimizer optimizer = train::make_optimizer(optimizer_config, subject.parameters);
+    const json shape = input_shape(config);
+    for (const json& row : run_.at("steps")) {
+      const std::string step = ":step" + std::to_string(row.at("step").get<int64_t>());
+      const Tensor x = golden_input("input:x" + step, shape, options);
+      const Tensor y = target_of("target:y" + step, x, classes_of(subject, config));
+      const double lr = row.contains("lr") ? row["lr"] : run_.at("lr");
+      std::optional<Observe> watching;
+      watching.emplace(kinks);
+      const train::StepResult got =
+          train::train_step(subject.forward, subject.parameters, optimizer, x, y,
+                            {.loss = loss_of(config), .lr = lr, .precision = options.precision});
+      watching.reset();
+      on_step(row, step, got);
+    }
+  }
+
+  // The record has no float32 figure for it. By the order of the sums alone (instruction sets, threads) it moves by 5e-7
+  // in most steps, but by up to 4e-5 where a norm stands on few voxels that lie close together, as in unetr_pp's
+  // trajectory, step 4. Where rounding carries an activation over a kink it moves more; the exact run says whether it did.
+  void check_gradient_norm(double error, const KinkWatch& kinks) {
+    const double limit = f64_ ? 1e-9 : bound_.of_gradient(1e-4);
+    int64_t crossed = 0;
+    if (!f64_ && error > limit && error <= kink_limit(bound_)) {
+      const GoldenOptions exact{.device = Device::ref, .dtype = DType::f64};
+      Subject subject = built(exact);
+      GoldenReport ignored;
+      fill_parameters(ignored, subject, record_.at("manifest"), exact);
+      KinkWatch reference;
+      walk(subject, exact, reference, [](const json&, const std::string&, const train::StepResult&) {});
+      crossed = flipped(kinks, reference);
+    }
+    if (crossed > 0)
+      report_.add(name_ + ".gradient_norm", error, kink_limit(bound_), kink_note(crossed));
+    else
+      report_.add(name_ + ".gradient_norm", error, limit, "worst of the steps");
+  }
+
   static double relative(double got, const json& expected) {
     const double wanted = expected;
     return std::isfinite(got) ? std::fabs(got - wanted) / std::fmax(std::fabs(wanted), 1e-300)

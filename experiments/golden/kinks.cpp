@@ -1,5 +1,7 @@
 #include "experiments/golden/kinks.h"
 
+#include <cmath>
+
 #include "runtime/ops/unary.h"
 
 namespace voxlab {
@@ -23,6 +25,13 @@ int64_t flipped(const KinkWatch& a, const KinkWatch& b) {
     for (size_t i = 0; i < x.size(); ++i) count += x[i] != y[i];
   }
   return count;
+}
+
+// Coarser products flip more activations, whose effects add up like independent ones.
+double kink_limit(const GoldenBound& bound) { return 1e-2 * std::sqrt(bound.factor); }
+
+std::string kink_note(int64_t flipped) {
+  return std::to_string(flipped) + " activation(s) crossed a kink by rounding; over the limit of smooth gradients";
 }
 
 }  // namespace voxlab

@@ -2,8 +2,10 @@
 // gradient differs from the exact one by far more than rounding, in every parameter before it.
 #pragma once
 
+#include <string>
 #include <vector>
 
+#include "experiments/golden/golden.h"
 #include "runtime/ops/call.h"
 
 namespace voxlab {
@@ -20,5 +22,9 @@ class KinkWatch : public Observer {
 
 // How many values lie on other pieces in the two runs of one network; -1 when the calls are not the same.
 int64_t flipped(const KinkWatch& a, const KinkWatch& b);
+
+// What a figure of the gradient may be off by when there are such values, and what its row then says.
+double kink_limit(const GoldenBound& bound);
+std::string kink_note(int64_t flipped);
 
 }  // namespace voxlab

@@ -50,8 +50,8 @@ void add_profile(CLI::App& app, int& code) {
       "A card a layer, the most expensive first; below each the kernels that ran, by name, so that a slow fallback\n"
       "is seen. GMAC, MB: what the op asks for (convolutions at their own count, tensors read and written once).\n"
       "bound, reached: the larger of multiply-adds at the measured peak and bytes at the speed of copies, over the\n"
-      "time; tensors that stay in the caches can pass it. Winograd kernels make 4 of 9 multiply-adds. MiB: live\n"
-      "tensors after the layer's forward pass. Backward work stands on the card of the layer it belongs to.");
+      "time; tensors that stay in the caches can pass it. Winograd kernels make 4 of 9 multiply-adds, winograd3\n"
+      "8 of 27. MiB: live tensors after the layer's forward pass. Backward work stands on the card of the layer it belongs to.");
   add_precision(*command, options->precision);
   command->add_flag("--training,--train", options->training, "A training step instead of inference");
   command->add_option("--repeats", options->repeats, "Runs averaged")

@@ -62,7 +62,7 @@ nlohmann::json figures(const Work& work) {
 }  // namespace
 
 Bound bound_of(const LedgerRow& row, const MachinePeaks& peaks) {
-  const double done = has(row.kernel, "winograd") ? 4.0 / 9.0 : 1.0;
+  const double done = has(row.kernel, "winograd3") ? 8.0 / 27.0 : has(row.kernel, "winograd") ? 4.0 / 9.0 : 1.0;
   return {2 * done * static_cast<double>(row.cost.macs) / rate_of(row, peaks),
           static_cast<double>(row.cost.bytes) / (peaks.copy_gbytes_per_s * 1e9)};
 }

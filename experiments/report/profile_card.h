@@ -13,7 +13,7 @@ namespace voxlab {
 
 // A call cannot be faster than its multiply-adds at the measured peak of its arithmetic, nor than its bytes
 // (inputs read once, outputs written once) at the measured speed of copies: the larger of the two is its bound.
-// Winograd kernels make 4 of 9 multiply-adds, and only those are held against the peak.
+// Winograd kernels make 4 of 9 multiply-adds, or 8 of 27 ("winograd3"), and only those are held against the peak.
 struct Bound {
   double arithmetic = 0, memory = 0;  // seconds
   double seconds() const { return arithmetic > memory ? arithmetic : memory; }

@@ -171,6 +171,23 @@ TEST(DenseConv, WinogradAtTheEdges) {
   check({.in = {3, 24, 24}, .in_channels = 128, .out_channels = 64, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
 }
 
+// The same with three sides: odd depths, whose last tile is half empty, channels that fill no vector, long sums in two
+// parts, groups.
+TEST(DenseConv, WinogradOnThreeSides) {
+  const auto check = [](ConvGeometry g) {
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      for (const std::string_view name : {conv_forward(g, {}, {}, {}), conv_dgrad(g, {}, {}, {})})
+        EXPECT_NE(name.find("winograd3"), std::string_view::npos) << name << " " << describe(g);
+    }
+    check_all_passes(g);
+  };
+  check({.in = {7, 19, 22}, .in_channels = 48, .out_channels = 48, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
+  check({.batch = 2, .in = {8, 18, 17}, .in_channels = 51, .out_channels = 70, .kernel = {3, 3, 3}, .pad = {1, 0, 2}});
+  check({.in = {6, 20, 20}, .in_channels = 322, .out_channels = 336, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
+  check({.in = {6, 22, 24}, .in_channels = 96, .out_channels = 80, .kernel = {3, 3, 3}, .pad = {2, 1, 1}, .groups = 2});
+}
+
 ConvGeometry random_geometry(std::mt19937& rng) {
   const auto pick = [&](int64_t low, int64_t high) {
     return std::uniform_int_distribution<int64_t>(low, high)(rng);

@@ -35,6 +35,10 @@ TEST(ProfileCard, TheBoundIsTheLargerOfArithmeticAndMemory) {
 TEST(ProfileCard, TheBoundKnowsTheArithmeticOfTheKernel) {
   LedgerRow r = row("a", "cpu.conv.avx512.winograd", 1, 4'500'000'000, 8);
   EXPECT_DOUBLE_EQ(bound_of(r, peaks).arithmetic, 0.04);  // 2 G multiply-adds are made
+  r.kernel = "cpu.conv.avx512.winograd3";
+  r.cost.macs = 13'500'000'000;
+  EXPECT_DOUBLE_EQ(bound_of(r, peaks).arithmetic, 0.08);  // 4 G
+  r.cost.macs = 4'500'000'000;
   r.kernel = "cpu.conv.amx.bf16x3";
   EXPECT_DOUBLE_EQ(bound_of(r, peaks).arithmetic, 0.09);  // three products at 300 Gflop/s
   r.kernel = "cpu.conv.amx.bf16";

@@ -30,7 +30,8 @@ bool run_gather(const KernelTable& kernels, GatherConv conv, GatherMode mode) {
       gather_conv(kernels, std::move(conv));
       return true;
     case GatherMode::winograd:
-      winograd_conv(kernels, conv);
+    case GatherMode::winograd3:
+      winograd_conv(kernels, conv, mode == GatherMode::winograd3);
       return true;
     case GatherMode::bf16:
     case GatherMode::bf16x3:
@@ -111,14 +112,19 @@ GatherConv forward_gather(const ConvGeometry& g, ConstBuffer x, const float* w, 
   return c;
 }
 
+GatherMode f32_mode(const KernelTable& kernels, const GatherConv& conv) {
+  if (!suits_winograd(kernels, conv)) return GatherMode::f32;
+  return suits_winograd3(kernels, conv) ? GatherMode::winograd3 : GatherMode::winograd;
+}
+
 GatherMode f32_forward_mode(const KernelTable& kernels, const ConvGeometry& g) {
-  return suits_winograd(kernels, forward_gather(g, {}, nullptr, {}, {}, 0)) ? GatherMode::winograd : GatherMode::f32;
+  return f32_mode(kernels, forward_gather(g, {}, nullptr, {}, {}, 0));
 }
 
 GatherMode f32_dgrad_mode(const KernelTable& kernels, const ConvGeometry& g) {
   if (product(g.stride) != 1) return GatherMode::f32;
   const DgradCall call = {g, g.out(), {}, nullptr, {}, {}, false};
-  return suits_winograd(kernels, dgrad_gather(call, {0, 0, 0}, 0)) ? GatherMode::winograd : GatherMode::f32;
+  return f32_mode(kernels, dgrad_gather(call, {0, 0, 0}, 0));
 }
 
 GatherMode f32_wgrad_mode(const KernelTable& kernels, const ConvGeometry& g) {

@@ -116,6 +116,7 @@ bool on_bf16(GatherMode mode) { return mode == GatherMode::bf16 || mode == Gathe
 
 std::string_view implementation(KernelKind kind, GatherMode mode, DType input) {
   if (mode == GatherMode::winograd) kind = KernelKind::winograd;
+  if (mode == GatherMode::winograd3) kind = KernelKind::winograd3;
   if (on_bf16(mode)) return amx_name(kind, mode == GatherMode::bf16x3);
   return kernel_name(kind, input == DType::bf16);
 }

@@ -361,7 +361,7 @@ const float* pack_all(const KernelTable& kernels, const GatherConv& c,
 }  // namespace
 
 void sum_runs(const TileArgs& whole, TileFn tile) {
-  constexpr int64_t part_length = 1024;
+  constexpr int64_t part_length = 512;
   const int64_t part = std::max<int64_t>(1, part_length / std::max<int64_t>(1, whole.k));
   if (whole.run_count <= part) return tile(whole);
   TileArgs args = whole;

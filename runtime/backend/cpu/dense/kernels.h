@@ -172,6 +172,11 @@ struct KernelTable {
   void (*winograd_gradient)(const WinogradInputArgs&);
   // n floats of each of nine taps, tap_step apart, to n floats of each of 16 points; n in whole vectors.
   void (*winograd_weights)(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step);
+  // The third side, of D: n floats of each of four planes, three taps or four points, elementwise; n in whole vectors,
+  // but for the input. The output's two planes take the place of the first two points.
+  void (*winograd_depth_input)(const float* planes, int64_t plane_step, int64_t n, float* v, int64_t point_step);
+  void (*winograd_depth_weights)(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step);
+  void (*winograd_depth_output)(float* m, int64_t point_step, int64_t n);
   // n floats of each of 16 points to n floats of each of nine taps.
   void (*winograd_weight_gradient)(const float* u, int64_t point_step, int64_t n, float* w, int64_t tap_step);
   // For each position, one vector of the floats `lanes` picks (offsets, ascending, from that

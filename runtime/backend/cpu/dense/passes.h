@@ -28,7 +28,7 @@ void channel_scale_wgrad(const KernelTable& kernels, const ConvGeometry& geometr
                          const float* dy, float* dw);
 
 // How the products of a gather are formed: on the f32 kernels, directly or by Winograd's algorithm, or on AMX.
-enum class GatherMode : uint8_t { f32, winograd, bf16, bf16x3 };
+enum class GatherMode : uint8_t { f32, winograd, winograd3, bf16, bf16x3 };
 
 // Which of the two f32 modes is faster; both sum f32 products with the same error.
 GatherMode f32_forward_mode(const KernelTable& kernels, const ConvGeometry& geometry);

@@ -88,7 +88,7 @@ const KernelTable& active_kernels() {
 
 std::string_view kernel_name(KernelKind kind, bool bf16) {
   // [kind][level][bf16]; bf16 without kernels of its own is widened to f32 first.
-  constexpr std::array<std::array<std::array<std::string_view, 2>, 3>, 5> names = {{
+  constexpr std::array<std::array<std::array<std::string_view, 2>, 3>, 6> names = {{
       {{{"cpu.conv.plain", "cpu.conv.plain.widened"},
         {"cpu.conv.avx2.fma", "cpu.conv.avx2.widened"},
         {"cpu.conv.avx512.fma", "cpu.conv.avx512.widened"}}},
@@ -104,6 +104,9 @@ std::string_view kernel_name(KernelKind kind, bool bf16) {
       {{{"cpu.conv.plain.winograd", "cpu.conv.plain.winograd.widened"},
         {"cpu.conv.avx2.winograd", "cpu.conv.avx2.winograd.widened"},
         {"cpu.conv.avx512.winograd", "cpu.conv.avx512.winograd.widened"}}},
+      {{{"cpu.conv.plain.winograd3", "cpu.conv.plain.winograd3.widened"},
+        {"cpu.conv.avx2.winograd3", "cpu.conv.avx2.winograd3.widened"},
+        {"cpu.conv.avx512.winograd3", "cpu.conv.avx512.winograd3.widened"}}},
   }};
   const Isa isa = std::min(active_isa(), Isa::avx512);
   return names[static_cast<size_t>(kind)][static_cast<size_t>(isa)][bf16 ? 1 : 0];

@@ -22,6 +22,7 @@ enum class Purpose : uint8_t {
   input_b,
   output,
   scores,
+  deep,
   count
 };
 
@@ -36,7 +37,7 @@ int64_t l2_bytes();
 const KernelTable& active_kernels();
 
 // Name of an implementation at the active level, for profiles.
-enum class KernelKind : uint8_t { conv, depthwise, channel_scale, matmul, winograd };
+enum class KernelKind : uint8_t { conv, depthwise, channel_scale, matmul, winograd, winograd3 };
 std::string_view kernel_name(KernelKind kind, bool bf16);
 std::string_view amx_name(KernelKind kind, bool split);
 

@@ -1,8 +1,10 @@
 // Cuts the output into blocks of 2x2 tiles whose transformed input fits the second-level cache. Each of the 16
-// points is then a convolution along D alone: matrix tiles over it make the points of the output.
+// points is then a convolution along D alone: matrix tiles over it make the points of the output. Where the kernel is
+// 3x3x3 and channels are many, D is transformed too: tiles of 2x2x2, and each of 64 points is a plain matrix product.
 #include "runtime/backend/cpu/dense/winograd.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -26,73 +28,129 @@ int64_t input_floats(const GatherConv& c, const Triple& block) {
   return (block[0] + depth_taps(c) - 1) * block[1] * block[2] * points * c.channels;
 }
 
-// The transformed weights of every panel: [point][tap along D][channel][columns of the panel].
+// How D is treated: its taps as they are, or by F(2, 3) like the other two sides (a cube).
+struct Form {
+  bool cube;
+  int64_t points;  // of a tile
+  int64_t side;    // output planes of a tile
+  int64_t taps;    // along D that are left to sum over
+};
+Form plain_form(const GatherConv& c) { return {false, points, 1, depth_taps(c)}; }
+constexpr Form cube_form = {true, 4 * points, 2, 1};
+
+Triple tiles_of(const GatherConv& c, const Form& form) {
+  Triple tiles = tiles_of(c);
+  tiles[0] = ceil_div(tiles[0], form.side);
+  return tiles;
+}
+
+// The transformed weights of every panel: [point][tap][channel][columns of the panel].
 struct Weights {
   const float* data;
   int64_t rows;  // tap, channel
+  int64_t points;
   const float* panel(const Panel& p) const { return data + p.column * rows * points; }
 };
 
-Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const std::vector<Panel>& panels) {
-  const int64_t taps = depth_taps(c);
-  const int64_t rows = taps * c.channels;
+// One kernel plane of one panel at its 16 points, `step` floats apart.
+void transform_plane(const KernelTable& kernels, const GatherConv& c, const Panel& panel, int64_t tap, float* to,
+                     int64_t step) {
+  GatherConv plane = c;
+  const int64_t n = c.channels * panel.vectors * kernels.width;
+  plane.weights.kernel[0] = {c.weights.kernel[0][static_cast<size_t>(tap)]};
+  float* packed = scratch(Purpose::panel, 9 * n);
+  if (panel.last_columns < kernels.width) std::memset(packed, 0, static_cast<size_t>(9 * n) * sizeof(float));
+  pack_panel(kernels, plane, panel, packed);
+  kernels.winograd_weights(packed, n, n, to, step);
+}
+
+Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const Form& form,
+                          const std::vector<Panel>& panels) {
+  const int64_t taps = depth_taps(c), rows = form.taps * c.channels;
   const int64_t columns = ceil_div(c.columns, kernels.width) * kernels.width;
-  float* to = scratch(Purpose::weights, points * rows * columns);
+  float* data = scratch(Purpose::weights, form.points * rows * columns);
   // One kernel plane of one panel at a time, so that the packed copy stays in cache.
-  const int64_t jobs = static_cast<int64_t>(panels.size()) * taps;
-  parallel_for(jobs, task_grain(jobs, rows * c.columns * 100), [&](int64_t begin, int64_t end) {
-    GatherConv plane = c;
+  const int64_t parts = form.cube ? 1 : taps;
+  const int64_t jobs = static_cast<int64_t>(panels.size()) * parts;
+  parallel_for(jobs, task_grain(jobs, taps * c.channels * c.columns * 100), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const Panel& panel = panels[static_cast<size_t>(i / taps)];
-      const int64_t tap = i % taps, pitch = panel.vectors * kernels.width, n = c.channels * pitch;
-      plane.weights.kernel[0] = {c.weights.kernel[0][static_cast<size_t>(tap)]};
-      float* packed = scratch(Purpose::panel, 9 * n);
-      if (panel.last_columns < kernels.width) std::memset(packed, 0, static_cast<size_t>(9 * n) * sizeof(float));
-      pack_panel(kernels, plane, panel, packed);
-      kernels.winograd_weights(packed, n, n, to + panel.column * rows * points + tap * n, rows * pitch);
+      const Panel& panel = panels[static_cast<size_t>(i / parts)];
+      const int64_t n = c.channels * panel.vectors * kernels.width;
+      float* to = data + panel.column * rows * form.points;
+      if (!form.cube) {
+        transform_plane(kernels, c, panel, i % parts, to + i % parts * n, form.taps * n);
+        continue;
+      }
+      float* planes = scratch(Purpose::deep, taps * points * n);
+      for (int64_t tap = 0; tap < taps; ++tap) transform_plane(kernels, c, panel, tap, planes + tap * points * n, n);
+      kernels.winograd_depth_weights(planes, points * n, points * n, to, points * n);
     }
   });
-  return {to, rows};
+  return {data, rows, form.points};
 }
 
 // Computes blocks; one object a thread.
 class TileRunner {
  public:
-  TileRunner(const KernelTable& kernels, const GatherConv& conv, const Triple& block, const Weights& weights)
-      : kernels_(kernels), conv_(conv), block_(block), weights_(weights) {}
+  TileRunner(const KernelTable& kernels, const GatherConv& conv, const Form& form, const Triple& block,
+             const Weights& weights)
+      : kernels_(kernels), conv_(conv), form_(form), block_(block), weights_(weights) {}
 
   void run(int64_t index, const Panel* panels, int64_t panel_count) {
     if (index != current_) {
       current_ = index;
-      at_ = place_block(tiles_of(conv_), block_, index);
-      v_ = transform_input(kernels_, conv_, at_);
+      at_ = place_block(tiles_of(conv_, form_), block_, index);
+      transform();
     }
     for (int64_t p = 0; p < panel_count; ++p) run_panel(panels[p]);
   }
 
  private:
-  // As many rows at a time as keep their 16 points in half of what the input leaves of the cache.
+  void transform() {
+    BlockPlace planes = at_;
+    planes.begin[0] *= form_.side;
+    planes.size[0] *= form_.side;
+    v_ = transform_input(kernels_, conv_, planes);
+    if (!form_.cube) return;
+    // The planes of each of the 16 points, four at a time, to four points of D.
+    const int64_t step = at_.size[0] * v_.plane;
+    float* deep = scratch(Purpose::deep, form_.points * step + conv_.channels);
+    for (int64_t p = 0; p < points; ++p)
+      for (int64_t d = 0; d < at_.size[0]; ++d)
+        kernels_.winograd_depth_input(v_.data + p * v_.point + form_.side * d * v_.plane, v_.plane, v_.plane,
+                                      deep + p * step + d * v_.plane, points * step);
+    v_ = {deep, v_.plane, step};
+  }
+
+  // As many rows at a time as keep their points in half of what the input leaves of the cache.
   void run_panel(const Panel& panel) {
     const int64_t pitch = panel.vectors * kernels_.width;
     const int64_t tile_rows = 2 * kernels_.pairs[panel.vectors - 1];
     const int64_t rows = product(at_.size);
-    const int64_t most = std::max<int64_t>(1, l2_bytes() / 6 / (points * pitch * float_bytes) / tile_rows) * tile_rows;
+    const int64_t fit = l2_bytes() / 6 / (form_.points * pitch * float_bytes);
+    const int64_t most = std::max<int64_t>(1, fit / tile_rows) * tile_rows;
     const int64_t parts = ceil_div(rows, most);
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t from = rows * part / parts, to = rows * (part + 1) / parts;
       const int64_t point = (to - from + 1) * pitch;
-      float* m = scratch(Purpose::rows, points * point);
-      for (int64_t p = 0; p < points; ++p) sum_point(panel, p, from, to, m + p * point);
-      store_tiles(panel, from, to, m, point);
+      float* m = scratch(Purpose::rows, form_.points * point);
+      for (int64_t p = 0; p < form_.points; ++p) sum_point(panel, p, from, to, m + p * point);
+      if (form_.cube) kernels_.winograd_depth_output(m, points * point, points * point);
+      for (int64_t plane = 0; plane < form_.side; ++plane)
+        store_tiles(panel, from, to, plane, m + plane * points * point, point);
     }
   }
 
   void sum_point(const Panel& panel, int64_t point, int64_t from, int64_t to, float* m) const {
     const int64_t pitch = panel.vectors * kernels_.width;
-    const int64_t taps = depth_taps(conv_);
     const int64_t row_bytes = conv_.channels * float_bytes;
+    // One run a tap; a long sum over the channels alone is two runs, which are added in parts.
+    const int64_t halves = form_.cube && conv_.channels > 320 && conv_.channels % 2 == 0 ? 2 : 1;
+    const int64_t length = conv_.channels / halves;
     std::array<Run, max_depth_taps> runs;
-    for (int64_t d = 0; d < taps; ++d) runs[static_cast<size_t>(d)] = {d * v_.plane * float_bytes, d * conv_.channels};
+    for (int64_t r = 0; r < form_.taps; ++r)
+      runs[static_cast<size_t>(r)] = {r * v_.plane * float_bytes, r * conv_.channels};
+    if (halves == 2) runs[1] = {length * float_bytes, length};
     std::array<int64_t, max_pairs> pair_bytes;
     for (int64_t i = 0; i < max_pairs; ++i) pair_bytes[static_cast<size_t>(i)] = 2 * i * row_bytes;
     float* c[2 * max_pairs];
@@ -101,8 +159,8 @@ class TileRunner {
     args.pair_step = row_bytes;
     args.k_step = float_bytes;
     args.runs = runs.data();
-    args.run_count = taps;
-    args.k = conv_.channels;
+    args.run_count = form_.taps * halves;
+    args.k = length;
     args.b = weights_.panel(panel) + point * weights_.rows * pitch;
     args.ldb = pitch;
     args.c = c;
@@ -117,8 +175,8 @@ class TileRunner {
     }
   }
 
-  // Rows [from, to) of the block, one stretch of a tile row at a time.
-  void store_tiles(const Panel& panel, int64_t from, int64_t to, const float* m, int64_t point) const {
+  // Plane `plane` of the tiles of rows [from, to) of the block, one stretch of a tile row at a time.
+  void store_tiles(const Panel& panel, int64_t from, int64_t to, int64_t plane, const float* m, int64_t point) const {
     const int64_t pitch = panel.vectors * kernels_.width;
     const Epilogue& epilogue = conv_.epilogue;
     WinogradOutputArgs args = {};
@@ -131,12 +189,13 @@ class TileRunner {
     args.vectors = panel.vectors;
     args.last_columns = panel.last_columns;
     auto* out = static_cast<float*>(conv_.out.data);
-    for (int64_t row = from; row < to;) {
+    for (int64_t row = from; row < to; row += args.tiles) {
       const int64_t line = row / at_.size[2], w = row % at_.size[2];
-      const int64_t d = at_.begin[0] + line / at_.size[1];
+      args.tiles = std::min(at_.size[2] - w, to - row);
+      const int64_t d = form_.side * (at_.begin[0] + line / at_.size[1]) + plane;
+      if (d >= conv_.axis[0].out) continue;
       const int64_t h = tile_side * (at_.begin[1] + line % at_.size[1]);
       const int64_t x = tile_side * (at_.begin[2] + w);
-      args.tiles = std::min(at_.size[2] - w, to - row);
       args.columns = std::min(tile_side * args.tiles, conv_.axis[2].out - x);
       args.m = m + (row - from) * pitch;
       const int64_t at = conv_.out_offset + at_.sample * conv_.out_batch + panel.column + d * conv_.out_step[0] +
@@ -148,12 +207,12 @@ class TileRunner {
         args.residual[i] = inside && epilogue.residual != nullptr ? epilogue.residual + offset : nullptr;
       }
       kernels_.winograd_output(args);
-      row += args.tiles;
     }
   }
 
   const KernelTable& kernels_;
   const GatherConv& conv_;
+  Form form_;
   Triple block_;
   Weights weights_;
   int64_t current_ = -1;
@@ -203,6 +262,27 @@ InputPoints transform_input(const KernelTable& kernels, const GatherConv& c, con
   return {v, plane, point};
 }
 
+namespace {
+
+// A block's planes at 16 points and its cubes at 64 are held together: a little more than the second-level cache is
+// better than blocks of few rows, each of which reads all weights.
+Triple choose_cubes(const GatherConv& c, double vectors) {
+  constexpr int64_t least_rows = 28;
+  const int64_t budget = std::max(l2_bytes() * 5 / 4 / float_bytes, least_rows * 2 * cube_form.points * c.channels);
+  const Triple all = tiles_of(c, cube_form);
+  const double sums = static_cast<double>(cube_form.points * c.channels) * vectors;
+  return cheapest_block(all, {1, 1, std::min<int64_t>(all[2], 8)}, [&](const Triple& block) {
+    const int64_t area = block[1] * block[2] * c.channels;
+    const int64_t planes = points * (2 * block[0] + 2) * area, cubes = cube_form.points * block[0] * area;
+    if (planes + cubes > budget) return std::numeric_limits<double>::infinity();
+    const double transform = 0.25 * static_cast<double>(planes) + 0.1 * static_cast<double>(cubes);
+    return idle_factor(block_count(c.batch, all, block)) *
+           (sums + (transform + 4 * sums + 2000.0 * vectors) / static_cast<double>(product(block)));
+  });
+}
+
+}  // namespace
+
 Triple choose_tiles(const GatherConv& c, const TileCost& cost_of) {
   const Triple all = tiles_of(c);
   return cheapest_block(all, {1, 1, std::min<int64_t>(all[2], 8)}, [&](const Triple& block) {
@@ -229,16 +309,31 @@ bool suits_winograd(const KernelTable& kernels, const GatherConv& c) {
   return saved > spent;
 }
 
-void winograd_conv(const KernelTable& kernels, const GatherConv& conv) {
+bool suits_winograd3(const KernelTable& kernels, const GatherConv& c) {
+  if (!three_neighbours(c.axis[0])) return false;
+  // Cycles saved in the sums against those of the third side's transforms and of its weights.
+  const auto vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
+  const auto channels = static_cast<double>(c.channels);
+  const Triple tiles = tiles_of(c);
+  const auto depth = static_cast<double>(tiles[0]);
+  const double saved = channels * vectors * (48 * depth - 64 * std::ceil(depth / 2));
+  const double spent = depth * (9 * channels + 120 * vectors);
+  return static_cast<double>(c.batch * tiles[1] * tiles[2]) * (saved - spent) > 500 * channels * vectors;
+}
+
+void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool three) {
   const std::vector<Panel> panels = split_columns(conv.columns, kernels.width);
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
-  const Triple block = choose_tiles(conv, {.sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors,
-                                           .fixed = 2000.0 * vectors,
-                                           .floats_a_row = 0,
-                                           .budget = l2_bytes() / 2 / float_bytes});
-  const Weights weights = transform_weights(kernels, conv, panels);
-  run_blocks(block_count(conv.batch, tiles_of(conv), block), panels, multiply_adds(conv),
-             [&] { return TileRunner(kernels, conv, block, weights); });
+  const Form form = three ? cube_form : plain_form(conv);
+  const Triple block =
+      three ? choose_cubes(conv, vectors)
+            : choose_tiles(conv, {.sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors,
+                                  .fixed = 2000.0 * vectors,
+                                  .floats_a_row = 0,
+                                  .budget = l2_bytes() / 2 / float_bytes});
+  const Weights weights = transform_weights(kernels, conv, form, panels);
+  run_blocks(block_count(conv.batch, tiles_of(conv, form), block), panels, multiply_adds(conv),
+             [&] { return TileRunner(kernels, conv, form, block, weights); });
 }
 
 }  // namespace voxlab::cpu

@@ -1,5 +1,5 @@
-// Convolution with a 3x3 kernel over H and W by F(2x2, 3x3): 16 products where the direct sum takes 36, and the
-// same f32 rounding error (docs/design/0016).
+// Convolution with a 3x3 kernel over H and W by F(2x2, 3x3), 16 products where the direct sum takes 36, and with a
+// 3x3x3 kernel by F(2x2x2, 3x3x3), 64 for 216: with the same f32 rounding error (docs/design/0016).
 #pragma once
 
 #include "runtime/backend/cpu/dense/blocks.h"
@@ -12,9 +12,11 @@ constexpr int64_t winograd_side = 2;  // outputs of a tile along H and along W
 
 // Whether a gather has that form and is large enough to gain. Any taps along D.
 bool suits_winograd(const KernelTable& kernels, const GatherConv& conv);
+// Of those, whether the form with three sides is faster.
+bool suits_winograd3(const KernelTable& kernels, const GatherConv& conv);
 
-// On f32 input and output.
-void winograd_conv(const KernelTable& kernels, const GatherConv& conv);
+// On f32 input and output, with two or three sides.
+void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool three);
 
 // The weight gradient of a forward gather that suits: weights (tap along D, 3, 3, channel) with rows `pitch` apart
 // from dw on; dy lies like the gather's output.

@@ -168,11 +168,47 @@ void winograd_weight_gradient(const float* u, int64_t point_step, int64_t n, flo
   }
 }
 
+void winograd_depth_input(const float* planes, int64_t plane_step, int64_t n, float* v, int64_t point_step) {
+  for (int64_t i = 0; i < n; i += vec_width) {
+    const int lanes = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
+    Vec d[4], out[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) d[k] = load_some(planes + k * plane_step + i, lanes);
+    to_points(d, out);
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) store_some(v + k * point_step + i, out[k], lanes);
+  }
+}
+
+void winograd_depth_weights(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step) {
+  for (int64_t i = 0; i < n; i += vec_width) {
+    const Vec taps[3] = {load(w + i), load(w + tap_step + i), load(w + 2 * tap_step + i)};
+    Vec out[4];
+    weight_points(taps, out);
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) store(u + k * point_step + i, out[k]);
+  }
+}
+
+void winograd_depth_output(float* m, int64_t point_step, int64_t n) {
+  for (int64_t i = 0; i < n; i += vec_width) {
+    Vec d[4], out[2];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) d[k] = load(m + k * point_step + i);
+    to_outputs(d, out);
+    store(m + i, out[0]);
+    store(m + point_step + i, out[1]);
+  }
+}
+
 constexpr void set_winograd(KernelTable& table) {
   table.winograd_input = winograd_input;
   table.winograd_weights = winograd_weights;
   table.winograd_output = winograd_output;
   table.winograd_gradient = winograd_gradient;
+  table.winograd_depth_input = winograd_depth_input;
+  table.winograd_depth_weights = winograd_depth_weights;
+  table.winograd_depth_output = winograd_depth_output;
   table.winograd_weight_gradient = winograd_weight_gradient;
 }
 

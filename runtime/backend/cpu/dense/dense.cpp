@@ -103,11 +103,14 @@ ConvSizes sizes_of(const ConvGeometry& g) {
 }
 
 // AMX where it is there and a run of K, `run` values long, fills at least a quarter of a tile:
-// below that the f32 kernels are faster.
-GatherMode gather_mode(DType input, Precision precision, int64_t run, GatherMode f32_mode) {
-  constexpr int64_t shortest_run = 8;
+// below that the f32 kernels are faster. bf16 products of AVX-512 are only twice as fast as f32 ones, less than what
+// minimal filtering saves; the widened copies pay from about 48 channels on, the fewer of input's and output's.
+GatherMode gather_mode(DType input, Precision precision, int64_t run, GatherMode f32_mode, int64_t channels) {
+  constexpr int64_t shortest_run = 8, widening_pays = 48;
   const Isa isa = active_isa();
   if (run < shortest_run) return f32_mode;
+  const bool filtered = f32_mode == GatherMode::winograd || f32_mode == GatherMode::winograd3;
+  if (isa == Isa::avx512_bf16 && filtered && channels >= widening_pays) return f32_mode;
   if (input == DType::bf16) return multiplies_bf16(isa) ? GatherMode::bf16 : f32_mode;
   return precision == Precision::bf16x3 && has_amx(isa) ? GatherMode::bf16x3 : f32_mode;
 }
@@ -191,9 +194,10 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
   GatherMode mode = GatherMode::f32, f32_mode = GatherMode::f32;
+  const int64_t channels = std::min(g.in_channels, g.out_channels) / g.groups;
   if (kind == KernelKind::conv) {
     f32_mode = f32_forward_mode(kernels, g);
-    mode = gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups, f32_mode);
+    mode = gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups, f32_mode, channels);
   }
   const std::string_view name = implementation(kind, mode, x.dtype);
   if (x.data == nullptr) return name;
@@ -230,9 +234,10 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
   GatherMode mode = GatherMode::f32, f32_mode = GatherMode::f32;
+  const int64_t channels = std::min(g.in_channels, g.out_channels) / g.groups;
   if (kind == KernelKind::conv) {
     f32_mode = f32_dgrad_mode(kernels, g);
-    mode = gather_mode(dy.dtype, precision, g.out_channels / g.groups, f32_mode);
+    mode = gather_mode(dy.dtype, precision, g.out_channels / g.groups, f32_mode, channels);
   }
   const std::string_view name = implementation(kind, mode, dy.dtype);
   if (dy.data == nullptr) return name;
@@ -284,7 +289,7 @@ std::string_view matmul(const MatmulShape& s, ConstBuffer a, ConstBuffer b, Buff
                        std::to_string(s.n));
   }
   const KernelTable& kernels = active_kernels();
-  const GatherMode mode = suits_amx(s) ? gather_mode(a.dtype, precision, s.k, GatherMode::f32)
+  const GatherMode mode = suits_amx(s) ? gather_mode(a.dtype, precision, s.k, GatherMode::f32, 0)
                                           : GatherMode::f32;
   const std::string_view name = implementation(KernelKind::matmul, mode, a.dtype);
   if (a.data == nullptr) return name;

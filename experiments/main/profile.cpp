@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -40,6 +41,15 @@ void write_trace(const std::filesystem::path& path, const std::vector<LedgerRow>
   std::filesystem::rename(partial, path);
 }
 
+// Of several runs the one whose calls took the median time together.
+const std::vector<LedgerRow>& median_run(std::vector<std::vector<LedgerRow>>& runs) {
+  const auto total = [](const std::vector<LedgerRow>& rows) {
+    return std::accumulate(rows.begin(), rows.end(), 0.0, [](double sum, const LedgerRow& r) { return sum + r.seconds; });
+  };
+  std::sort(runs.begin(), runs.end(), [&](const auto& a, const auto& b) { return total(a) < total(b); });
+  return runs[(runs.size() - 1) / 2];
+}
+
 }  // namespace
 
 void add_profile(CLI::App& app, int& code) {
@@ -54,7 +64,7 @@ void add_profile(CLI::App& app, int& code) {
       "8 of 27. MiB: live tensors after the layer's forward pass. Backward work stands on the card of the layer it belongs to.");
   add_precision(*command, options->precision);
   command->add_flag("--training,--train", options->training, "A training step instead of inference");
-  command->add_option("--repeats", options->repeats, "Runs averaged")
+  command->add_option("--repeats", options->repeats, "Runs; the median one is shown")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
   command->add_option("--depth", options->depth, "Names of the layer's path that make a card; 0: one card for all")
@@ -76,7 +86,7 @@ int command_profile(const ProfileOptions& o) {
   NetworkWork work(resolve_net(o.net), {.training = o.training, .precision = precision, .plan = !o.eager, .recompute = o.recompute});
   time_runs(work, 2, 0);
   std::vector<double> seconds;
-  std::vector<LedgerRow> rows;
+  std::vector<std::vector<LedgerRow>> runs;
   // In turn, so that a machine that slows down slows both.
   for (int64_t i = 0; i < o.repeats; ++i) {
     seconds.push_back(time_runs(work, 0, 1).front());
@@ -85,15 +95,16 @@ int command_profile(const ProfileOptions& o) {
     const Observe observe(ledger);
     work.run();
     work.on_backward({});
-    rows.insert(rows.end(), ledger.rows().begin(), ledger.rows().end());
+    runs.push_back(ledger.take_rows());
   }
+  const std::vector<LedgerRow>& rows = median_run(runs);
   if (!o.trace.empty()) write_trace(o.trace, rows);
   Profile profile{.title = fmt::format("{} of one sample, {}, {}", o.training ? "training step" : "inference",
                                        to_string(precision), describe(this_machine())),
                   .peaks = machine_peaks(),
                   .runs = o.repeats,
-                  .end_to_end = std::accumulate(seconds.begin(), seconds.end(), 0.0) / static_cast<double>(o.repeats)};
-  profile.cards = cards_of(rows, profile.peaks, o.depth, o.repeats);
+                  .end_to_end = spread_of(seconds).median};
+  profile.cards = cards_of(rows, profile.peaks, o.depth);
   if (o.common.json)
     std::cout << to_json(profile).dump() << '\n';
   else

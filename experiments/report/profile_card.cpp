@@ -25,7 +25,6 @@ double rate_of(const LedgerRow& row, const MachinePeaks& peaks) {
   return peaks.f32_gflops * 1e9;
 }
 
-// Sums over all runs; divided in `mean`.
 void add(Work& work, const LedgerRow& row, const Bound& bound) {
   work.seconds += row.seconds;
   work.bound_seconds += bound.seconds();
@@ -33,16 +32,6 @@ void add(Work& work, const LedgerRow& row, const Bound& bound) {
   work.calls += 1;
   work.macs += row.cost.macs;
   work.bytes += row.cost.bytes;
-}
-
-void mean(Work& work, int64_t runs) {
-  const auto n = static_cast<double>(runs);
-  work.seconds /= n;
-  work.bound_seconds /= n;
-  work.arithmetic_seconds /= n;
-  work.calls /= runs;
-  work.macs /= runs;
-  work.bytes /= runs;
 }
 
 std::string columns(const Work& work, double whole) {
@@ -82,7 +71,7 @@ double Profile::attributed() const {
 
 double Profile::unattributed() const { return end_to_end - attributed(); }
 
-std::vector<LayerCard> cards_of(std::span<const LedgerRow> rows, const MachinePeaks& peaks, int depth, int64_t runs) {
+std::vector<LayerCard> cards_of(std::span<const LedgerRow> rows, const MachinePeaks& peaks, int depth) {
   std::map<std::string, LayerCard> layers;
   std::map<std::tuple<std::string, std::string, std::string, bool>, Work> kernels;
   for (const LedgerRow& row : rows) {
@@ -96,14 +85,12 @@ std::vector<LayerCard> cards_of(std::span<const LedgerRow> rows, const MachinePe
   }
   for (auto& [key, work] : kernels) {
     const auto& [layer, op, kernel, backward] = key;
-    mean(work, runs);
     layers[layer].kernels.push_back({op, kernel, backward, work});
   }
   const auto slower = [](const auto& a, const auto& b) { return a.work.seconds > b.work.seconds; };
   std::vector<LayerCard> cards;
   for (auto& [name, card] : layers) {
     card.layer = name;
-    mean(card.work, runs);
     std::stable_sort(card.kernels.begin(), card.kernels.end(), slower);
     cards.push_back(std::move(card));
   }
@@ -113,7 +100,7 @@ std::vector<LayerCard> cards_of(std::span<const LedgerRow> rows, const MachinePe
 
 std::string to_text(const Profile& p, int64_t layers) {
   std::string out = fmt::format(
-      "{}; mean of {} runs\npeaks measured: {:.1f} Gflop/s f32, {:.1f} bf16, copies {:.1f} GB/s\n"
+      "{}; median of {} runs\npeaks measured: {:.1f} Gflop/s f32, {:.1f} bf16, copies {:.1f} GB/s\n"
       "{:>10} {:>6} {:>9} {:>8} {:>9} {:>7}  {:<10} {:>7} {:>8}  {}\n",
       p.title, p.runs, p.peaks.f32_gflops, p.peaks.bf16_gflops, p.peaks.copy_gbytes_per_s, "ms", "%", "GMAC", "Gflop/s",
       "MB", "GB/s", "bound", "reached", "MiB", "layer, then its kernels");

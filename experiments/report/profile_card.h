@@ -20,7 +20,7 @@ struct Bound {
 };
 Bound bound_of(const LedgerRow& row, const MachinePeaks& peaks);
 
-// What calls cost together; a mean over the profiled runs.
+// What calls cost together.
 struct Work {
   double seconds = 0;
   double bound_seconds = 0;       // sum of the calls' bounds
@@ -48,16 +48,16 @@ struct LayerCard {
 struct Profile {
   std::string title;  // what ran, where
   MachinePeaks peaks;
-  int64_t runs = 0;
-  double end_to_end = 0;         // seconds, measured without profiling
+  int64_t runs = 0;              // profiled; the cards are those of the median one
+  double end_to_end = 0;         // seconds, measured without profiling, median
   std::vector<LayerCard> cards;  // the most expensive first
 
   double attributed() const;    // seconds of all cards
   double unattributed() const;  // what is left of the end-to-end time
 };
 
-// `rows` of `runs` equal runs; a layer is the first `depth` names of a row's scope, 0: the whole network.
-std::vector<LayerCard> cards_of(std::span<const LedgerRow> rows, const MachinePeaks& peaks, int depth, int64_t runs);
+// Of one run; a layer is the first `depth` names of a row's scope, 0: the whole network.
+std::vector<LayerCard> cards_of(std::span<const LedgerRow> rows, const MachinePeaks& peaks, int depth);
 
 // At most `layers` cards, then the sum and the unattributed rest.
 std::string to_text(const Profile& profile, int64_t layers);

@@ -48,14 +48,12 @@ TEST(ProfileCard, TheBoundKnowsTheArithmeticOfTheKernel) {
 
 TEST(ProfileCard, CallsOfALayerAddUpAndTheMostExpensiveLayerIsFirst) {
   std::vector<LedgerRow> rows;
-  for (int run = 0; run < 2; ++run) {
-    rows.push_back(row("stem.conv", "a", 0.25, 5'000'000'000, 8, Part::forward, 100));
-    rows.push_back(row("stem.norm", "b", 0.25, 0, 1'000'000'000, Part::forward, 140));
-    rows.push_back(row("stem.norm", "view", 0, 0, 0));  // a view costs nothing
-    rows.push_back(row("head", "a", 0.125, 5'000'000'000, 8, Part::forward, 180));
-    rows.push_back(row("stem.conv", "a", 0.5, 5'000'000'000, 8, Part::backward, 60));
-  }
-  const auto cards = cards_of(rows, peaks, 1, 2);
+  rows.push_back(row("stem.conv", "a", 0.25, 5'000'000'000, 8, Part::forward, 100));
+  rows.push_back(row("stem.norm", "b", 0.25, 0, 1'000'000'000, Part::forward, 140));
+  rows.push_back(row("stem.norm", "view", 0, 0, 0));  // a view costs nothing
+  rows.push_back(row("head", "a", 0.125, 5'000'000'000, 8, Part::forward, 180));
+  rows.push_back(row("stem.conv", "a", 0.5, 5'000'000'000, 8, Part::backward, 60));
+  const auto cards = cards_of(rows, peaks, 1);
   ASSERT_EQ(cards.size(), 2u);
   const LayerCard& stem = cards[0];
   EXPECT_EQ(stem.layer, "stem");
@@ -77,15 +75,15 @@ TEST(ProfileCard, CallsOfALayerAddUpAndTheMostExpensiveLayerIsFirst) {
 TEST(ProfileCard, DepthCutsTheNames) {
   const std::vector<LedgerRow> rows{row("a.b.c", "k", 1, 1, 1), row("a.b.d", "k", 1, 1, 1), row("a.e", "k", 1, 1, 1),
                                     row("", "k", 1, 1, 1)};
-  EXPECT_EQ(cards_of(rows, peaks, 0, 1).size(), 1u);
-  EXPECT_EQ(cards_of(rows, peaks, 1, 1).size(), 2u);
-  EXPECT_EQ(cards_of(rows, peaks, 2, 1).size(), 3u);
-  EXPECT_EQ(cards_of(rows, peaks, 9, 1).size(), 4u);
+  EXPECT_EQ(cards_of(rows, peaks, 0).size(), 1u);
+  EXPECT_EQ(cards_of(rows, peaks, 1).size(), 2u);
+  EXPECT_EQ(cards_of(rows, peaks, 2).size(), 3u);
+  EXPECT_EQ(cards_of(rows, peaks, 9).size(), 4u);
 }
 
 TEST(ProfileCard, TheBooksCloseWithTheEndToEndTime) {
   Profile p{.title = "inference", .peaks = peaks, .runs = 1, .end_to_end = 2};
-  p.cards = cards_of(std::vector{row("a", "k", 1.5, 1, 1)}, peaks, 1, 1);
+  p.cards = cards_of(std::vector{row("a", "k", 1.5, 1, 1)}, peaks, 1);
   EXPECT_DOUBLE_EQ(p.unattributed(), 0.5);
   const std::string text = to_text(p, 40);
   EXPECT_NE(text.find("   500.000  25.00  unattributed"), std::string::npos) << text;

@@ -17,7 +17,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from record import ROOT, machine, revision, write
+from record import ROOT, machine, write
 
 PRECISIONS = ("strict", "bf16x3", "bf16")
 MARGIN = 0.005
@@ -73,7 +73,7 @@ def markdown(record):
     lines = [
         "# Dice by training precision\n",
         f"{record['config']}{', ' + ', '.join(record['set']) if record['set'] else ''}; {record['machine']['cpu']}, "
-        f"{record['threads']} thread(s); revision {record['revision']}. Dice: rule {record['rule']}, mean over classes, then "
+        f"{record['threads']} thread(s); revision {', '.join(sorted(set(record['revisions'])))} of the program. Dice: rule {record['rule']}, mean over classes, then "
         "over test cases. Inference after bf16 training is strict. Measured by `bench/precision.py`.\n",
         "| precision | Dice of each seed | mean | s a training step |",
         "|---|---|---|---|",
@@ -107,7 +107,7 @@ def main():
                         help="written with .json and .md added")
     options = parser.parse_args()
     record = {"config": pathlib.Path(options.config).name, "set": options.set, "machine": machine(),
-              "revision": revision(), "threads": options.threads, "rule": "", "precisions": {}, "differences": {}}
+              "revisions": [], "threads": options.threads, "rule": "", "precisions": {}, "differences": {}}
     for seed in range(options.seeds):  # seeds outside: an interrupted comparison is paired as far as it got
         for precision in options.precision or PRECISIONS:
             found = record["precisions"].setdefault(precision, {"dice": {}, "step_seconds": []})
@@ -120,6 +120,7 @@ def main():
                 continue
             found["dice"][seed] = dice_of(folder)
             found["step_seconds"].append(json.loads((folder / "result.json").read_text())["train_step"]["value"])
+            record["revisions"].append(json.loads((folder / "record.json").read_text())["revision"])
             record["rule"] = json.loads((folder / "metrics.json").read_text())["rule"]["name"]
     good = {name: found["dice"] for name, found in record["precisions"].items() if "dice" in found}
     if "strict" in good:

@@ -108,8 +108,11 @@ def main():
     parser.add_argument("--kernels", type=int, default=8, help="rows of kernels shown")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/tables/kernels",
                         help="written with .json and .md added")
+    parser.add_argument("--add", action="store_true", help="keep what the record has of other networks")
     options = parser.parse_args()
-    record = {"machine": machine(), "revision": revision(), "threads": options.threads, "profiles": {},
+    file = options.out.with_name(options.out.name + ".json")
+    kept = json.loads(file.read_text())["profiles"] if options.add and file.exists() else {}
+    record = {"machine": machine(), "revision": revision(), "threads": options.threads, "profiles": kept,
               "layers_shown": options.layers, "kernels_shown": options.kernels}
     slow = []
     for net in options.net or NETWORKS:
@@ -119,7 +122,7 @@ def main():
             record["profiles"][found["title"].replace("of one sample", f"of {net}", 1)] = found
             if fallback_share(found) > ALLOWED:
                 slow.append(f"{net}, {mode}: {100 * fallback_share(found):.1f} % on reference kernels")
-    write(options.out.with_name(options.out.name + ".json"), json.dumps(record, indent=1) + "\n")
+    write(file, json.dumps(record, indent=1) + "\n")
     write(options.out.with_name(options.out.name + ".md"), markdown(record))
     sys.exit("kernels: " + "; ".join(slow) if slow else 0)
 

@@ -15,7 +15,10 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from record import ROOT
+
 SAME = 0.03  # medians closer than this are the same, if the spread is that small
 
 

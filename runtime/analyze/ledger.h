@@ -24,7 +24,7 @@ struct LedgerRow {
   std::string attributes;  // of the op, as text
   std::string kernel;      // implementation name; "meta" or "view" when nothing ran
   Cost cost;
-  DType dtype = DType::f32;    // of the first input
+  DType dtype = DType::f32;  // of the first input
   int64_t in_elements = 0;   // of the first input
   int64_t out_elements = 0;  // of the first output
   int64_t in_positions = 0;  // the same without the channels

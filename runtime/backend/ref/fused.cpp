@@ -12,6 +12,8 @@ void finish(const Finish& f, const Array* residual, Array& y) {
   reference(activation, {&x, 1}, {&y, 1});
 }
 
+Array zeros(const Shape& s) { return {s, std::vector<double>(static_cast<size_t>(s.numel()))}; }
+
 const Array* at(RefInputs in, size_t i) { return i < in.size() ? &in[i] : nullptr; }
 
 }  // namespace
@@ -29,7 +31,6 @@ void reference(const FusedLinear::Attrs& a, RefInputs in, RefOutputs out) {
 void reference(const FusedGroupNorm::Attrs& a, RefInputs in, RefOutputs out) {
   const auto normal = [&](RefInputs from) {
     const Shape statistics{from[0].shape[0], a.groups};
-    const auto zeros = [](const Shape& s) { return Array{s, std::vector<double>(static_cast<size_t>(s.numel()))}; };
     std::vector<Array> outputs{zeros(from[0].shape), zeros(statistics), zeros(statistics)};
     reference(GroupNorm::Attrs{a}, from, outputs);
     return outputs[0];
@@ -41,7 +42,6 @@ void reference(const FusedGroupNorm::Attrs& a, RefInputs in, RefOutputs out) {
 }
 
 void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out) {
-  const auto zeros = [](const Shape& s) { return Array{s, std::vector<double>(static_cast<size_t>(s.numel()))}; };
   Shape shape = out[0].shape;
   shape.set(-1, in[1].shape[-1]);
   std::vector<Array> scores{zeros(shape)}, weights{zeros(shape)};

@@ -103,7 +103,7 @@ struct Mode {
 
 constexpr std::array<Mode, 3> modes = {{{"f32", DType::f32, Precision::strict},
                                         {"bf16x3", DType::f32, Precision::bf16x3},
-                                        {"bf16", DType::bf16, Precision::strict}}};
+                                        {"bf16", DType::f32, Precision::bf16}}};
 
 void add_conv(const std::string& name, const ConvGeometry& g, const std::vector<Pass>& passes) {
   constexpr std::array<const char*, 3> pass_names = {"forward", "dgrad", "wgrad"};

@@ -114,7 +114,7 @@ void insert_names(std::set<std::string>& names, const json& from, const char* ke
 Limits limits_of(const json& record, const char* phase, const GoldenOptions& options) {
   Limits limits{.f64 = options.dtype == DType::f64,
                 .bound = golden_bound(options.precision),
-                .cast = cast_type(options.precision),
+                .cast = cast_type(options.precision, options.device),
                 .outputs = 1e-9,
                 .gradients = 1e-8};
   const json noise = record.value("float32_noise", json::object()).value(phase, json::object());

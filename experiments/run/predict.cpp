@@ -109,7 +109,6 @@ Predictor predictor_of(const Network& network, Arithmetic precision) {
   return {.infer =
               [planned, precision](const Tensor& patches) {
                 const ArithmeticScope products(precision);
-                const Autocast autocast(cast_type(precision));
                 return (*planned)(patches).front();
               },
           .patch = network.patch,

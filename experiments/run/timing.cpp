@@ -28,7 +28,6 @@ struct NetworkWork::State {
 
   Tensor infer() {
     const ArithmeticScope products(options.precision);
-    const Autocast autocast(cast_type(options.precision));
     if (!options.volume) return one_pass(input);
     return sliding_window(input, [&](const Tensor& x) { return one_pass(x); },
                           {.patch = net.patch, .style = TileStyle::monai, .overlap = 0.5});

@@ -33,7 +33,7 @@ StepResult train_step(const Forward& forward, const nn::ParameterStore& paramete
   Loss loss;
   {
     // Casts are recorded like any op, so that the backward pass needs no autocast of its own.
-    const Autocast autocast(cast_type(options.precision));
+    const Autocast autocast(cast_type(options.precision, x.device()));
     const auto recording = tape.recording();
     loss = deep_supervision_loss(options.loss, forward(x, options.phase), labels);
   }

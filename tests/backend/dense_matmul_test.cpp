@@ -184,6 +184,8 @@ TEST(DenseMatmul, Bf16AndSplitBf16) {
                                {c.data(), DType::f32}, {}, Precision::bf16x3);
       expect_close(c, exact, 1.4e-5, "bf16x3 " + std::string(name(isa)));
       EXPECT_EQ(used == "cpu.matmul." + std::string(name(isa)) + ".bf16x3", has_amx(isa));
+      matmul(s, {a.data(), DType::f32}, {b.data(), DType::f32}, {c.data(), DType::f32}, {}, Precision::bf16);
+      expect_close(c, halved, f32_limit, "bf16 of f32 " + std::string(name(isa)));
       std::vector<uint16_t> ch(c.size());
       matmul(s, {ah.data(), DType::bf16}, {bh.data(), DType::bf16}, {ch.data(), DType::bf16});
       for (size_t i = 0; i < c.size(); ++i) c[i] = static_cast<float>(from(ch[i]));

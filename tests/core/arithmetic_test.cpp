@@ -26,9 +26,10 @@ TEST(Arithmetics, StrictUnlessAScopeOfTheThreadSaysOtherwise) {
   EXPECT_THROW(ArithmeticScope(Arithmetic::automatic), Error);
 }
 
-TEST(Arithmetics, OnlyBf16Casts) {
-  EXPECT_EQ(cast_type(Arithmetic::bf16), DType::bf16);
-  for (const Arithmetic a : {Arithmetic::strict, Arithmetic::bf16x3}) EXPECT_EQ(cast_type(a), DType::f32);
+TEST(Arithmetics, OnlyBf16CastsAndOnlyWhereKernelsDoNotRound) {
+  EXPECT_EQ(cast_type(Arithmetic::bf16, Device::ref), DType::bf16);
+  EXPECT_EQ(cast_type(Arithmetic::bf16, Device::cpu), DType::f32);
+  for (const Arithmetic a : {Arithmetic::strict, Arithmetic::bf16x3}) EXPECT_EQ(cast_type(a, Device::ref), DType::f32);
 }
 
 }  // namespace

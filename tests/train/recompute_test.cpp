@@ -88,7 +88,7 @@ TEST(Recompute, TheSameBitsInLessMemory) {
   EXPECT_GE(tried, 10);
 }
 
-TEST(Recompute, TheSameBitsUnderAutocast) {
+TEST(Recompute, TheSameBitsInBf16) {
   expect_same_bits(small_config(VOXLAB_TEST_DATA "/export/small/unetr_pp_synapse.toml"), Arithmetic::bf16);
   expect_same_bits(small_config(VOXLAB_TEST_DATA "/export/small/ux_net.toml"), Arithmetic::bf16);
 }

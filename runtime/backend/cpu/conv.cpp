@@ -65,9 +65,10 @@ Kernel prepare(const ConvWgrad::Attrs& a, Descs in, Descs out) {
   if (!supported(in[0].dtype())) return {};
   const ConvGeometry g = dense_geometry(Conv::geometry({a}, in[0].shape(), out[0].shape(), in[1].shape()));
   const DType dtype = in[0].dtype();
-  return {.name = std::string(conv_wgrad(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype})),
+  const Precision precision = f32_precision();
+  return {.name = std::string(conv_wgrad(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, precision)),
           .run = [=](Pointers x, Pointers y, std::byte*) {
-            conv_wgrad(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype});
+            conv_wgrad(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, precision);
           }};
 }
 

@@ -11,7 +11,13 @@ static_assert(static_cast<int>(Activation::hardswish) == static_cast<int>(voxlab
 
 // Read once, when a kernel is prepared.
 inline Precision f32_precision() {
-  return current_arithmetic() == Arithmetic::bf16x3 ? Precision::bf16x3 : Precision::strict;
+  switch (current_arithmetic()) {
+    case Arithmetic::bf16x3: return Precision::bf16x3;
+    case Arithmetic::bf16: return Precision::bf16;
+    case Arithmetic::strict:
+    case Arithmetic::automatic: break;
+  }
+  return Precision::strict;
 }
 
 inline Epilogue epilogue_of(const Finish& f) {

@@ -33,6 +33,10 @@ bool run_gather(const KernelTable& kernels, GatherConv conv, GatherMode mode) {
     case GatherMode::winograd3:
       winograd_conv(kernels, conv, mode == GatherMode::winograd3);
       return true;
+    case GatherMode::winograd_pairs:
+    case GatherMode::winograd3_pairs:
+      winograd_conv(kernels, conv, mode == GatherMode::winograd3_pairs, active_pairs());
+      return true;
     case GatherMode::bf16:
     case GatherMode::bf16x3:
       return gather_conv_amx(kernels, std::move(conv), mode == GatherMode::bf16x3);
@@ -112,24 +116,27 @@ GatherConv forward_gather(const ConvGeometry& g, ConstBuffer x, const float* w, 
   return c;
 }
 
-GatherMode f32_mode(const KernelTable& kernels, const GatherConv& conv) {
-  if (!suits_winograd(kernels, conv)) return GatherMode::f32;
+GatherMode winograd_mode(const KernelTable& kernels, const GatherConv& conv, const PairTable* pairs) {
+  if (pairs != nullptr && suits_pairs(conv) && suits_winograd(kernels, conv, pair_speed))
+    return suits_winograd3(kernels, conv, pair_speed) ? GatherMode::winograd3_pairs : GatherMode::winograd_pairs;
+  if (pairs != nullptr || !suits_winograd(kernels, conv)) return GatherMode::f32;
   return suits_winograd3(kernels, conv) ? GatherMode::winograd3 : GatherMode::winograd;
 }
 
-GatherMode f32_forward_mode(const KernelTable& kernels, const ConvGeometry& g) {
-  return f32_mode(kernels, forward_gather(g, {}, nullptr, {}, {}, 0));
+GatherMode forward_mode(const KernelTable& kernels, const ConvGeometry& g, const PairTable* pairs) {
+  return winograd_mode(kernels, forward_gather(g, {}, nullptr, {}, {}, 0), pairs);
 }
 
-GatherMode f32_dgrad_mode(const KernelTable& kernels, const ConvGeometry& g) {
+GatherMode dgrad_mode(const KernelTable& kernels, const ConvGeometry& g, const PairTable* pairs) {
   if (product(g.stride) != 1) return GatherMode::f32;
   const DgradCall call = {g, g.out(), {}, nullptr, {}, {}, false};
-  return f32_mode(kernels, dgrad_gather(call, {0, 0, 0}, 0));
+  return winograd_mode(kernels, dgrad_gather(call, {0, 0, 0}, 0), pairs);
 }
 
-GatherMode f32_wgrad_mode(const KernelTable& kernels, const ConvGeometry& g) {
-  return suits_winograd_wgrad(kernels, forward_gather(g, {}, nullptr, {}, {}, 0)) ? GatherMode::winograd
-                                                                                  : GatherMode::f32;
+GatherMode wgrad_mode(const KernelTable& kernels, const ConvGeometry& g, const PairTable* pairs) {
+  const GatherConv conv = forward_gather(g, {}, nullptr, {}, {}, 0);
+  if (pairs != nullptr && suits_winograd_wgrad(kernels, conv, pair_speed)) return GatherMode::winograd_pairs;
+  return suits_winograd_wgrad(kernels, conv) ? GatherMode::winograd : GatherMode::f32;
 }
 
 bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const float* w,

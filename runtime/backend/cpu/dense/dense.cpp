@@ -1,6 +1,9 @@
 // Public entry points: argument checks, 16-bit types and the choice of kernel family.
 #include "runtime/backend/cpu/dense/dense.h"
 
+#include <algorithm>
+#include <array>
+#include <iterator>
 #include <string>
 
 #include "runtime/backend/cpu/dense/passes.h"
@@ -35,10 +38,25 @@ void check(std::string_view where, const ConvGeometry& g) {
   }
 }
 
-// f32 view of an input; bf16 is widened into scratch.
-const float* widened(const KernelTable& kernels, ConstBuffer in, int64_t n, Purpose purpose) {
-  if (in.dtype == DType::f32) return static_cast<const float*>(in.data);
+// A machine that does not multiply bf16 rounds the factors first and multiplies them in f32.
+bool rounds_first(Precision precision) { return precision == Precision::bf16 && !multiplies_bf16(active_isa()); }
+
+// f32 view of an input; bf16 is widened into scratch, and f32 that must be `rounded` to bf16 is copied there.
+const float* widened(const KernelTable& kernels, ConstBuffer in, int64_t n, Purpose purpose, bool rounded = false) {
+  if (in.dtype == DType::f32 && !rounded) return static_cast<const float*>(in.data);
   float* out = scratch(purpose, n);
+  if (in.dtype == DType::f32) {
+    const auto* from = static_cast<const float*>(in.data);
+    parallel_for(n, convert_grain, [&](int64_t begin, int64_t end) {
+      std::array<uint16_t, 512> bits;
+      for (int64_t i = begin; i < end; i += std::ssize(bits)) {
+        const int64_t count = std::min<int64_t>(end - i, std::ssize(bits));
+        kernels.narrow(from + i, count, bits.data());
+        kernels.widen(bits.data(), count, out + i);
+      }
+    });
+    return out;
+  }
   const auto* bits = static_cast<const uint16_t*>(in.data);
   parallel_for(n, convert_grain, [&](int64_t begin, int64_t end) {
     kernels.widen(bits + begin, end - begin, out + begin);
@@ -58,8 +76,8 @@ void narrow_output(const KernelTable& kernels, const float* from, int64_t n, Buf
   });
 }
 
-// Only the f32 tiles add a residual while they store. Other kernels compute value + bias, and what is
-// left of the epilogue takes a pass of its own.
+// Depthwise and channel-scaling kernels add no residual while they store: they compute value + bias, and what is left of
+// the epilogue takes a pass of its own.
 class LateFinish {
  public:
   explicit LateFinish(const Epilogue& epilogue) : all_(epilogue), first_(epilogue) {
@@ -102,26 +120,56 @@ ConvSizes sizes_of(const ConvGeometry& g) {
           product(g.kernel) * (g.in_channels / g.groups) * g.out_channels};
 }
 
-// AMX where it is there and a run of K, `run` values long, fills at least a quarter of a tile:
-// below that the f32 kernels are faster. bf16 products of AVX-512 are only twice as fast as f32 ones, less than what
-// minimal filtering saves; the widened copies pay from about 48 channels on, the fewer of input's and output's.
-GatherMode gather_mode(DType input, Precision precision, int64_t run, GatherMode f32_mode, int64_t channels) {
-  constexpr int64_t shortest_run = 8, widening_pays = 48;
+// Products of bf16 directly where they are asked for and a run of K, `run` values long, fills at least a quarter of a
+// tile: below that the f32 kernels are faster.
+GatherMode direct_mode(DType input, Precision precision, int64_t run) {
+  constexpr int64_t shortest_run = 8;
   const Isa isa = active_isa();
-  if (run < shortest_run) return f32_mode;
-  const bool filtered = f32_mode == GatherMode::winograd || f32_mode == GatherMode::winograd3;
-  if (isa == Isa::avx512_bf16 && filtered && channels >= widening_pays) return f32_mode;
-  if (input == DType::bf16) return multiplies_bf16(isa) ? GatherMode::bf16 : f32_mode;
-  return precision == Precision::bf16x3 && has_amx(isa) ? GatherMode::bf16x3 : f32_mode;
+  if (run < shortest_run) return GatherMode::f32;
+  if (input == DType::bf16 || precision == Precision::bf16) return multiplies_bf16(isa) ? GatherMode::bf16 : GatherMode::f32;
+  return precision == Precision::bf16x3 && has_amx(isa) ? GatherMode::bf16x3 : GatherMode::f32;
 }
 
-bool on_bf16(GatherMode mode) { return mode == GatherMode::bf16 || mode == GatherMode::bf16x3; }
+// Kernels on pairs, where products of bf16 are asked for and there are no tiles.
+const PairTable* pairs_for(DType input, Precision precision) {
+  return input == DType::bf16 || precision == Precision::bf16 ? active_pairs() : nullptr;
+}
 
-std::string_view implementation(KernelKind kind, GatherMode mode, DType input) {
-  if (mode == GatherMode::winograd) kind = KernelKind::winograd;
-  if (mode == GatherMode::winograd3) kind = KernelKind::winograd3;
-  if (on_bf16(mode)) return amx_name(kind, mode == GatherMode::bf16x3);
-  return kernel_name(kind, input == DType::bf16);
+// The mode of a convolution, and the one on f32 buffers that takes over where a value is not finite.
+struct Modes {
+  GatherMode chosen = GatherMode::f32;
+  GatherMode on_f32 = GatherMode::f32;
+};
+
+using ModeOf = GatherMode (*)(const KernelTable&, const ConvGeometry&, const PairTable*);
+Modes modes_of(const KernelTable& kernels, const ConvGeometry& g, ModeOf mode_of, DType input, Precision precision,
+               int64_t run) {
+  const GatherMode direct = direct_mode(input, precision, run);
+  if (direct == GatherMode::f32) {
+    const GatherMode f32 = mode_of(kernels, g, nullptr);
+    return {f32, f32};
+  }
+  if (const PairTable* pairs = pairs_for(input, precision)) {
+    const GatherMode filtered = mode_of(kernels, g, pairs);
+    if (filtered != GatherMode::f32) return {filtered, filtered};
+  }
+  return {direct, mode_of(kernels, g, nullptr)};
+}
+
+bool is_direct_bf16(GatherMode mode) { return mode == GatherMode::bf16 || mode == GatherMode::bf16x3; }
+
+// `widened`: f32 kernels on what was bf16, or was rounded to it.
+std::string_view implementation(KernelKind kind, GatherMode mode, bool widened) {
+  switch (mode) {
+    case GatherMode::f32: return kernel_name(kind, widened);
+    case GatherMode::winograd: return kernel_name(KernelKind::winograd, widened);
+    case GatherMode::winograd3: return kernel_name(KernelKind::winograd3, widened);
+    case GatherMode::winograd_pairs: return amx_name(KernelKind::winograd, false);
+    case GatherMode::winograd3_pairs: return amx_name(KernelKind::winograd3, false);
+    case GatherMode::bf16:
+    case GatherMode::bf16x3: break;
+  }
+  return amx_name(kind, mode == GatherMode::bf16x3);
 }
 
 void require_types(std::string_view where, ConstBuffer a, ConstBuffer b, Buffer out) {
@@ -193,24 +241,17 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
-  GatherMode mode = GatherMode::f32, f32_mode = GatherMode::f32;
-  const int64_t channels = std::min(g.in_channels, g.out_channels) / g.groups;
-  if (kind == KernelKind::conv) {
-    f32_mode = f32_forward_mode(kernels, g);
-    mode = gather_mode(x.dtype, precision, g.kernel[2] * g.in_channels / g.groups, f32_mode, channels);
-  }
-  const std::string_view name = implementation(kind, mode, x.dtype);
+  Modes mode;
+  if (kind == KernelKind::conv)
+    mode = modes_of(kernels, g, forward_mode, x.dtype, precision, g.kernel[2] * g.in_channels / g.groups);
+  const bool rounded = kind == KernelKind::conv && rounds_first(precision);
+  const bool by_f32 = rounded || x.dtype == DType::bf16;
+  const std::string_view name = implementation(kind, mode.chosen, by_f32);
   if (x.data == nullptr) return name;
   require_f32_residual("conv", epilogue, y);
-  const float* wf = widened(kernels, w, n.w, Purpose::input_b);
-  if (on_bf16(mode)) {
-    const LateFinish finish(epilogue);
-    if (dense_forward(kernels, g, x, wf, y, finish.first(), mode)) {
-      finish.apply(kernels, y, n.y);
-      return name;
-    }
-  }
-  const float* xf = widened(kernels, x, n.x, Purpose::input_a);
+  const float* wf = widened(kernels, w, n.w, Purpose::input_b, rounded);
+  if (is_direct_bf16(mode.chosen) && dense_forward(kernels, g, x, wf, y, epilogue, mode.chosen)) return name;
+  const float* xf = widened(kernels, x, n.x, Purpose::input_a, rounded);
   float* yf = f32_output(y, n.y);
   const LateFinish finish(epilogue);
   if (kind == KernelKind::channel_scale) {
@@ -220,10 +261,10 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
     depthwise_forward(kernels, g, xf, wf, yf, finish.first());
     finish.apply(kernels, {yf, DType::f32}, n.y);
   } else {
-    dense_forward(kernels, g, {xf, DType::f32}, wf, {yf, DType::f32}, epilogue, f32_mode);
+    dense_forward(kernels, g, {xf, DType::f32}, wf, {yf, DType::f32}, epilogue, mode.on_f32);
   }
   narrow_output(kernels, yf, n.y, y);
-  return implementation(kind, f32_mode, x.dtype);
+  return implementation(kind, mode.on_f32, by_f32);
 }
 
 std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w, Buffer dx,
@@ -233,38 +274,38 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
-  GatherMode mode = GatherMode::f32, f32_mode = GatherMode::f32;
-  const int64_t channels = std::min(g.in_channels, g.out_channels) / g.groups;
-  if (kind == KernelKind::conv) {
-    f32_mode = f32_dgrad_mode(kernels, g);
-    mode = gather_mode(dy.dtype, precision, g.out_channels / g.groups, f32_mode, channels);
-  }
-  const std::string_view name = implementation(kind, mode, dy.dtype);
+  Modes mode;
+  if (kind == KernelKind::conv)
+    mode = modes_of(kernels, g, dgrad_mode, dy.dtype, precision, g.out_channels / g.groups);
+  const bool rounded = kind == KernelKind::conv && rounds_first(precision);
+  const bool by_f32 = rounded || dy.dtype == DType::bf16;
+  const std::string_view name = implementation(kind, mode.chosen, by_f32);
   if (dy.data == nullptr) return name;
-  const float* wf = widened(kernels, w, n.w, Purpose::input_b);
-  if (on_bf16(mode) && dense_dgrad(kernels, g, dy, wf, dx, epilogue, mode)) return name;
-  const float* dyf = widened(kernels, dy, n.y, Purpose::input_a);
+  const float* wf = widened(kernels, w, n.w, Purpose::input_b, rounded);
+  if (is_direct_bf16(mode.chosen) && dense_dgrad(kernels, g, dy, wf, dx, epilogue, mode.chosen)) return name;
+  const float* dyf = widened(kernels, dy, n.y, Purpose::input_a, rounded);
   float* dxf = f32_output(dx, n.x);
   if (kind == KernelKind::channel_scale) {
     channel_scale_dgrad(kernels, g, dyf, wf, dxf, epilogue);
   } else if (kind == KernelKind::depthwise) {
     depthwise_dgrad(kernels, g, dyf, wf, dxf, epilogue);
   } else {
-    dense_dgrad(kernels, g, {dyf, DType::f32}, wf, {dxf, DType::f32}, epilogue, f32_mode);
+    dense_dgrad(kernels, g, {dyf, DType::f32}, wf, {dxf, DType::f32}, epilogue, mode.on_f32);
   }
   narrow_output(kernels, dxf, n.x, dx);
-  return implementation(kind, f32_mode, dy.dtype);
+  return implementation(kind, mode.on_f32, by_f32);
 }
 
 std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, Buffer dw,
-                            Precision) {
+                            Precision precision) {
   require_types("conv_wgrad", x, dy, dw);
   check("conv_wgrad", g);
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
-  const GatherMode mode = kind == KernelKind::conv ? f32_wgrad_mode(kernels, g) : GatherMode::f32;
-  const std::string_view name = implementation(kind, mode, x.dtype);
+  const GatherMode mode =
+      kind == KernelKind::conv ? wgrad_mode(kernels, g, pairs_for(x.dtype, precision)) : GatherMode::f32;
+  const std::string_view name = implementation(kind, mode, x.dtype == DType::bf16);
   if (x.data == nullptr) return name;
   const float* xf = widened(kernels, x, n.x, Purpose::input_a);
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);
@@ -289,25 +330,20 @@ std::string_view matmul(const MatmulShape& s, ConstBuffer a, ConstBuffer b, Buff
                        std::to_string(s.n));
   }
   const KernelTable& kernels = active_kernels();
-  const GatherMode mode = suits_amx(s) ? gather_mode(a.dtype, precision, s.k, GatherMode::f32, 0)
-                                          : GatherMode::f32;
-  const std::string_view name = implementation(KernelKind::matmul, mode, a.dtype);
+  const GatherMode mode = suits_bf16(s, a.dtype) ? direct_mode(a.dtype, precision, s.k) : GatherMode::f32;
+  const bool rounded = rounds_first(precision), by_f32 = rounded || a.dtype == DType::bf16;
+  const std::string_view name = implementation(KernelKind::matmul, mode, by_f32);
   if (a.data == nullptr) return name;
   require_f32_residual("matmul", epilogue, c);
   const Extents n = extents_of(s);
-  const float* bf = widened(kernels, b, n.b, Purpose::input_b);
-  if (on_bf16(mode)) {
-    const LateFinish finish(epilogue);
-    if (matmul_amx(kernels, s, a, bf, c, finish.first(), mode)) {
-      finish.apply(kernels, c, n.c);
-      return name;
-    }
-  }
-  const float* af = widened(kernels, a, n.a, Purpose::input_a);
+  const float* bf = widened(kernels, b, n.b, Purpose::input_b, rounded);
+  const PairTable* pairs = mode == GatherMode::bf16 ? active_pairs() : nullptr;
+  if (is_direct_bf16(mode) && pairs == nullptr && matmul_amx(kernels, s, a, bf, c, epilogue, mode)) return name;
+  const float* af = widened(kernels, a, n.a, Purpose::input_a, rounded);
   float* cf = f32_output(c, n.c);
-  dense_matmul(kernels, s, af, bf, cf, epilogue);
+  dense_matmul(kernels, s, af, bf, cf, epilogue, pairs);
   if (c.dtype == DType::bf16) narrow_matrix(kernels, s, cf, c);
-  return implementation(KernelKind::matmul, GatherMode::f32, a.dtype);
+  return pairs != nullptr ? name : implementation(KernelKind::matmul, GatherMode::f32, by_f32);
 }
 
 }  // namespace voxlab::cpu

@@ -14,10 +14,11 @@
 
 namespace voxlab::cpu {
 
-// How f32 products are formed: `strict` multiplies in f32; `bf16x3` splits each factor into two
+// How products of f32 tensors are formed: `strict` multiplies in f32; `bf16x3` splits each factor into two
 // bf16 parts and sums three products on AMX (relative error about 5e-6), strict where AMX is
-// absent.
-enum class Precision : uint8_t { strict, bf16x3 };
+// absent; `bf16` rounds each factor to bf16, but for depthwise kernels and sums over a few channels, which stay f32. Of
+// bf16 tensors they are always products of bf16. Minimal filtering on bf16 rounds its points in the factors' place.
+enum class Precision : uint8_t { strict, bf16x3, bf16 };
 
 enum class Activation : uint8_t { none, relu, leaky_relu, gelu, hardswish };
 

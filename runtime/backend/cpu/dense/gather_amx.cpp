@@ -253,6 +253,7 @@ class AmxRunner {
     args.sums = sums;
     args.columns = static_cast<int>((panel.vectors - 1) * amx_columns) + panel.last_columns;
     args.bias = c_.epilogue.bias == nullptr ? nullptr : c_.epilogue.bias + panel.column;
+    args.residual = c_.epilogue.residual == nullptr ? nullptr : c_.epilogue.residual + at;
     args.activation = static_cast<int>(c_.epilogue.activation);
     args.slope = c_.epilogue.slope;
     if (c_.out.dtype == DType::bf16) {

@@ -119,8 +119,8 @@ struct WinogradInputArgs {
   int64_t first;
   int64_t channels;
   int64_t tiles;
-  float* v;            // [point][...][tile][channel]
-  int64_t point_step;  // floats
+  void* v;             // [point][...][tile][channel], f32 or, of PairTable, bf16
+  int64_t point_step;  // values of it
 };
 
 // Two rows of output from the points of a row of tiles, for one panel of columns.
@@ -174,7 +174,7 @@ struct KernelTable {
   void (*winograd_weights)(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step);
   // The third side, of D: n floats of each of four planes, three taps or four points, elementwise; n in whole vectors,
   // but for the input. The output's two planes take the place of the first two points.
-  void (*winograd_depth_input)(const float* planes, int64_t plane_step, int64_t n, float* v, int64_t point_step);
+  void (*winograd_depth_input)(const float* planes, int64_t plane_step, int64_t n, void* v, int64_t point_step);
   void (*winograd_depth_weights)(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step);
   void (*winograd_depth_output)(float* m, int64_t point_step, int64_t n);
   // n floats of each of 16 points to n floats of each of nine taps.
@@ -193,10 +193,30 @@ struct KernelTable {
   void (*finish)(float* inout, const float* residual, int64_t n, int activation, float slope);
 };
 
+// Products of bf16 with f32 sums where the f32 kernels have theirs: A and B hold, in the place of each float, the
+// values of two neighbouring k, so that TileArgs::k counts pairs. Rows of A are rows of bf16 as they are.
+struct PairTable {
+  TileFn tile[max_panel_vectors][max_pairs];  // as many pairs of rows as KernelTable::pairs
+  TileFn unit_tile[max_panel_vectors][max_unit_pairs];
+  void (*round)(const float* in, int64_t n, uint16_t* out);
+  // Rows 2r and 2r + 1 of n floats, `pitch` apart, to row r of pairs; an odd last row is paired with zeros.
+  void (*pack)(const float* in, int64_t rows, int64_t n, int64_t pitch, float* out);
+  // The transforms of KernelTable to bf16 points; those of weights take rows of `columns` floats, an even number.
+  void (*winograd_input)(const WinogradInputArgs&);
+  void (*winograd_depth_input)(const float* planes, int64_t plane_step, int64_t n, void* v, int64_t point_step);
+  // The same of two neighbouring tiles as pairs, in one float's place; an odd last tile is paired with zeros.
+  void (*winograd_input_pairs)(const WinogradInputArgs&);
+  void (*winograd_gradient_pairs)(const WinogradInputArgs&);
+  void (*winograd_weights)(const float* w, int64_t tap_step, int64_t rows, int64_t columns, float* u, int64_t point_step);
+  void (*winograd_depth_weights)(const float* w, int64_t tap_step, int64_t rows, int64_t columns, float* u,
+                                 int64_t point_step);
+};
+
 extern const KernelTable kernels_plain;
 #if defined(__x86_64__)
 extern const KernelTable kernels_avx2;
 extern const KernelTable kernels_avx512;
+extern const PairTable pairs_avx512_bf16;
 #endif
 
 }  // namespace voxlab::cpu

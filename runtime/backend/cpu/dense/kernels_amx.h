@@ -40,7 +40,8 @@ struct AmxBlockArgs {
 struct AmxStoreArgs {
   const float* sums;  // one row of a block
   int columns;
-  const float* bias;  // or null
+  const float* bias;      // or null
+  const float* residual;  // of the row, or null
   int activation;
   float slope;
   float* out;  // one of these

@@ -87,13 +87,14 @@ Task task_at(const MatmulShape& s, const Cut& cut, int64_t panels, int64_t index
   index /= cut.k_parts;
   const int64_t group = index % cut.panel_groups;
   const int64_t block = index / cut.panel_groups;
-  // Even row starts keep row pairs whole.
+  // Even starts keep pairs whole.
   const int64_t pairs = ceil_div(s.m, 2);
   Task task;
   task.row = 2 * share(pairs, block, cut.row_blocks);
   task.rows = std::min(2 * share(pairs, block + 1, cut.row_blocks), s.m) - task.row;
-  task.k_begin = share(s.k, part, cut.k_parts);
-  task.k_end = share(s.k, part + 1, cut.k_parts);
+  const int64_t k_pairs = ceil_div(s.k, 2);
+  task.k_begin = std::min(2 * share(k_pairs, part, cut.k_parts), s.k);
+  task.k_end = std::min(2 * share(k_pairs, part + 1, cut.k_parts), s.k);
   task.panel_begin = share(panels, group, cut.panel_groups);
   task.panel_end = share(panels, group + 1, cut.panel_groups);
   return task;
@@ -127,13 +128,17 @@ struct PanelSource {
   const float* at(const MatmulShape& s, const Panel& panel, int64_t k, int64_t pitch) const {
     return packed ? data + panel.column * s.k + k * pitch : data + k * s.b.row + panel.column;
   }
+  // The same of rows in pairs, always packed; k is even.
+  const float* pairs_at(const MatmulShape& s, const Panel& panel, int64_t k, int64_t pitch) const {
+    return data + panel.column * ceil_div(s.k, 2) + k / 2 * pitch;
+  }
 };
 
 class MatmulWorker {
  public:
-  MatmulWorker(const KernelTable& kernels, const MatmulShape& shape, const Epilogue& epilogue,
+  MatmulWorker(const KernelTable& kernels, const PairTable* pairs, const MatmulShape& shape, const Epilogue& epilogue,
                const std::vector<Panel>& panels, const float* output)
-      : kernels_(kernels), s_(shape), epilogue_(epilogue), panels_(panels), output_(output) {}
+      : kernels_(kernels), pairs_(pairs), s_(shape), epilogue_(epilogue), panels_(panels), output_(output) {}
 
   // `a` and `c` point at row 0 of the matrix; C rows are c_row apart.
   void run(const float* a, const PanelSource& b, float* c, int64_t c_row, const Task& task) {
@@ -158,6 +163,7 @@ class MatmulWorker {
 
   void place_rows(const float* a, const Task& task, int64_t k, int64_t length) {
     const float* from = a + task.row * s_.a.row + k * s_.a.col;
+    if (pairs_ != nullptr) return place_pairs(from, task.rows, length);
     if (!rows_collide()) {
       a_ = from;
       a_row_ = s_.a.row;
@@ -174,6 +180,27 @@ class MatmulWorker {
         for (int64_t i = 0; i < length; ++i)
           copy[m * a_row_ + i] = from[m * s_.a.row + i * s_.a.col];
       }
+    }
+    a_ = copy;
+  }
+
+  // Rows of bf16 in the places of half as many floats.
+  void place_pairs(const float* from, int64_t rows, int64_t length) {
+    a_row_ = ceil_div(length, 2) + 16;
+    a_col_ = 1;
+    float* copy = scratch(Purpose::tile, rows * a_row_);
+    const float* whole = from;
+    int64_t row = s_.a.row;
+    if (s_.a.col != 1) {
+      float* straight = scratch(Purpose::rows, rows * length);
+      kernels_.transpose(from, length, rows, s_.a.col, straight, length);
+      whole = straight;
+      row = length;
+    }
+    for (int64_t m = 0; m < rows; ++m) {
+      auto* to = reinterpret_cast<uint16_t*>(copy + m * a_row_);
+      pairs_->round(whole + m * row, length, to);
+      if (length % 2 != 0) to[length] = 0;
     }
     a_ = copy;
   }
@@ -195,9 +222,9 @@ class MatmulWorker {
     args.k_step = a_col_ * float_bytes;
     args.runs = &run;
     args.run_count = length > 0 ? 1 : 0;
-    args.k = length;
+    args.k = pairs_ != nullptr ? ceil_div(length, 2) : length;
     args.ldb = b.packed ? panel.vectors * kernels_.width : s_.b.row;
-    args.b = b.at(s_, panel, k, args.ldb);
+    args.b = pairs_ != nullptr ? b.pairs_at(s_, panel, k, args.ldb) : b.at(s_, panel, k, args.ldb);
     args.c = rows;
     args.slope = epilogue_.slope;
     args.last_columns = panel.last_columns;
@@ -223,11 +250,12 @@ class MatmulWorker {
         residual[2 * (p - from)] = odd_end && !single ? nullptr : add;
         residual[2 * (p - from) + 1] = single ? nullptr : add + c_row;
       }
-      kernels_.tile[panel.vectors - 1][to - from - 1](args);
+      (pairs_ != nullptr ? pairs_->tile : kernels_.tile)[panel.vectors - 1][to - from - 1](args);
     }
   }
 
   const KernelTable& kernels_;
+  const PairTable* pairs_;
   const MatmulShape& s_;
   const Epilogue& epilogue_;
   const std::vector<Panel>& panels_;
@@ -252,6 +280,15 @@ void pack_panel(const KernelTable& kernels, const MatmulShape& s, const float* b
   }
 }
 
+// The same in pairs of rows.
+void pack_pairs(const KernelTable& kernels, const PairTable& pairs, const MatmulShape& s, const float* b,
+                const Panel& panel, float* to) {
+  const int64_t pitch = panel.vectors * kernels.width;
+  float* rows = scratch(Purpose::rows, s.k * pitch);
+  pack_panel(kernels, s, b, panel, rows);
+  pairs.pack(rows, s.k, pitch, pitch, to);
+}
+
 // A broadcast B is packed once: axes on which it does not move count as one.
 int64_t distinct_b(const MatmulShape& s, int64_t batch) {
   int64_t index = 0;
@@ -267,7 +304,7 @@ int64_t distinct_b(const MatmulShape& s, int64_t batch) {
   return index;
 }
 
-const float* pack_all(const KernelTable& kernels, const MatmulShape& s, const Operands& o,
+const float* pack_all(const KernelTable& kernels, const PairTable* pairs, const MatmulShape& s, const Operands& o,
                       const std::vector<Panel>& panels, int64_t matrix_floats) {
   const int64_t batches = batch_count(s);
   const int64_t matrices = distinct_b(s, batches - 1) + 1;
@@ -283,9 +320,13 @@ const float* pack_all(const KernelTable& kernels, const MatmulShape& s, const Op
                  for (int64_t i = begin; i < end; ++i) {
                    const int64_t matrix = i / panel_count;
                    const Panel& panel = panels[static_cast<size_t>(i % panel_count)];
-                   pack_panel(kernels, s,
-                              at_batch(s, o, first_batch[static_cast<size_t>(matrix)]).b, panel,
-                              packed + matrix * matrix_floats + panel.column * s.k);
+                   const float* from = at_batch(s, o, first_batch[static_cast<size_t>(matrix)]).b;
+                   float* to = packed + matrix * matrix_floats;
+                   if (pairs != nullptr) {
+                     pack_pairs(kernels, *pairs, s, from, panel, to + panel.column * ceil_div(s.k, 2));
+                   } else {
+                     pack_panel(kernels, s, from, panel, to + panel.column * s.k);
+                   }
                  }
                });
   return packed;
@@ -330,7 +371,7 @@ void add_parts(const MatmulShape& s, const Operands& o, const float* partial, in
 }  // namespace
 
 void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const float* a,
-                  const float* b, float* c, const Epilogue& epilogue) {
+                  const float* b, float* c, const Epilogue& epilogue, const PairTable* pairs) {
   MatmulShape s = shape;
   Operands o = {a, b, c};
   if (s.c.col != 1 && s.c.row == 1 && epilogue.bias == nullptr) swap_sides(s, o);
@@ -341,9 +382,9 @@ void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const fl
   const auto panel_count = static_cast<int64_t>(panels.size());
   const Cut cut = choose_cut(s, panel_count);
   // Rows of B far apart miss the TLB and collide in cache; enough rows of A pay for a packed copy.
-  const bool pack = s.b.col != 1 || (s.b.row >= 512 && s.m >= 96);
-  const int64_t matrix_floats = ceil_div(s.n, kernels.width) * kernels.width * s.k;
-  const float* packed = pack ? pack_all(kernels, s, o, panels, matrix_floats) : nullptr;
+  const bool pack = pairs != nullptr || s.b.col != 1 || (s.b.row >= 512 && s.m >= 96);
+  const int64_t matrix_floats = ceil_div(s.n, kernels.width) * kernels.width * (pairs != nullptr ? ceil_div(s.k, 2) : s.k);
+  const float* packed = pack ? pack_all(kernels, pairs, s, o, panels, matrix_floats) : nullptr;
   // C is written through a compact copy when its columns are strided or parts must be added.
   const bool indirect = s.c.col != 1 || cut.k_parts > 1;
   float* partial =
@@ -352,7 +393,7 @@ void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const fl
   const int64_t tasks = cut.row_blocks * cut.panel_groups * cut.k_parts;
   parallel_for(batches * tasks, task_grain(batches * tasks, batches * s.m * s.n * s.k),
                [&](int64_t begin, int64_t end) {
-                 MatmulWorker worker(kernels, s, direct_epilogue, panels, o.c);
+                 MatmulWorker worker(kernels, pairs, s, direct_epilogue, panels, o.c);
                  for (int64_t i = begin; i < end; ++i) {
                    const int64_t batch = i / tasks;
                    const Task task = task_at(s, cut, panel_count, i % tasks);

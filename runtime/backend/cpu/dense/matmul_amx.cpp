@@ -4,15 +4,21 @@
 
 #include "runtime/backend/cpu/dense/gather_conv.h"
 #include "runtime/backend/cpu/dense/passes.h"
+#include "runtime/backend/cpu/isa.h"
 
 namespace voxlab::cpu {
 
-bool suits_amx(const MatmulShape& s) {
+bool suits_bf16(const MatmulShape& s, DType a) {
   // Below this, converting the operands costs more than the faster products save.
   constexpr int64_t least_products = int64_t{1} << 20;
-  constexpr int64_t least_depth = 16;  // half a tile of K
+  constexpr int64_t least_depth = 16, least_columns = 16;  // half a tile of K; one vector
+  // Pairs of B's rows are packed in every call; AMX packs too, but saves more.
+  constexpr int64_t least_rows = 96;
+  int64_t rows = s.m;
+  for (const BatchAxis& axis : s.batch) rows *= axis.b == 0 ? axis.size : 1;
+  if (a == DType::f32 && !has_amx(active_isa()) && rows < least_rows) return false;
   const bool contiguous = s.a.col == 1 && s.c.col == 1 && (s.b.col == 1 || s.b.row == 1);
-  return contiguous && s.k >= least_depth && s.m * s.n * s.k >= least_products;
+  return contiguous && s.k >= least_depth && s.n >= least_columns && s.m * s.n * s.k >= least_products;
 }
 
 bool matmul_amx(const KernelTable& kernels, const MatmulShape& s, ConstBuffer a, const float* b,

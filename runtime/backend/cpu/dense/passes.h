@@ -27,31 +27,34 @@ void channel_scale_dgrad(const KernelTable& kernels, const ConvGeometry& geometr
 void channel_scale_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
                          const float* dy, float* dw);
 
-// How the products of a gather are formed: on the f32 kernels, directly or by Winograd's algorithm, or on AMX.
-enum class GatherMode : uint8_t { f32, winograd, winograd3, bf16, bf16x3 };
+// How the products of a gather are formed: of f32, directly or by Winograd's algorithm; of bf16 by that algorithm
+// (pairs); or of bf16 directly, on AMX where there is any.
+enum class GatherMode : uint8_t { f32, winograd, winograd3, winograd_pairs, winograd3_pairs, bf16, bf16x3 };
 
-// Which of the two f32 modes is faster; both sum f32 products with the same error.
-GatherMode f32_forward_mode(const KernelTable& kernels, const ConvGeometry& geometry);
-GatherMode f32_dgrad_mode(const KernelTable& kernels, const ConvGeometry& geometry);
-GatherMode f32_wgrad_mode(const KernelTable& kernels, const ConvGeometry& geometry);
+// Winograd's algorithm where it is faster than direct sums of the same products, else f32. Without `pairs` products are
+// f32, and all modes have the same error.
+GatherMode forward_mode(const KernelTable& kernels, const ConvGeometry& geometry, const PairTable* pairs);
+GatherMode dgrad_mode(const KernelTable& kernels, const ConvGeometry& geometry, const PairTable* pairs);
+GatherMode wgrad_mode(const KernelTable& kernels, const ConvGeometry& geometry, const PairTable* pairs);
 
-// The f32 modes need f32 buffers. False, with the output in an unspecified state, when an AMX mode met
+// All but bf16 and bf16x3 need f32 buffers. False, with the output in an unspecified state, when one of these two met
 // a value that is not finite.
 bool dense_forward(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer x,
                    const float* w, Buffer y, const Epilogue& epilogue, GatherMode mode);
 bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer dy,
                  const float* w, Buffer dx, const Epilogue& epilogue, GatherMode mode);
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
-                 const float* dy, float* dw, GatherMode f32_mode);
+                 const float* dy, float* dw, GatherMode mode);
 
-// Whether size and strides suit AMX.
-bool suits_amx(const MatmulShape& shape);
+// Whether size and strides suit products of bf16.
+bool suits_bf16(const MatmulShape& shape, DType a);
 
 // False when a value is not finite; C is then in an unspecified state.
 bool matmul_amx(const KernelTable& kernels, const MatmulShape& shape, ConstBuffer a, const float* b,
                 Buffer c, const Epilogue& epilogue, GatherMode mode);
 
+// Products of f32, or of bf16 with `pairs`.
 void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const float* a,
-                  const float* b, float* c, const Epilogue& epilogue);
+                  const float* b, float* c, const Epilogue& epilogue, const PairTable* pairs = nullptr);
 
 }  // namespace voxlab::cpu

@@ -86,6 +86,13 @@ const KernelTable& active_kernels() {
   return kernels_plain;
 }
 
+const PairTable* active_pairs() {
+#if defined(__x86_64__)
+  if (active_isa() == Isa::avx512_bf16) return &pairs_avx512_bf16;
+#endif
+  return nullptr;
+}
+
 std::string_view kernel_name(KernelKind kind, bool bf16) {
   // [kind][level][bf16]; bf16 without kernels of its own is widened to f32 first.
   constexpr std::array<std::array<std::array<std::string_view, 2>, 3>, 6> names = {{
@@ -113,8 +120,11 @@ std::string_view kernel_name(KernelKind kind, bool bf16) {
 }
 
 std::string_view amx_name(KernelKind kind, bool split) {
-  if (active_isa() == Isa::avx512_bf16)
-    return kind == KernelKind::matmul ? "cpu.matmul.avx512_bf16" : "cpu.conv.avx512_bf16";
+  if (active_isa() == Isa::avx512_bf16) {
+    if (kind == KernelKind::matmul) return "cpu.matmul.avx512_bf16";
+    if (kind == KernelKind::winograd) return "cpu.conv.avx512_bf16.winograd";
+    return kind == KernelKind::winograd3 ? "cpu.conv.avx512_bf16.winograd3" : "cpu.conv.avx512_bf16";
+  }
   // [matmul][emulated][split]
   constexpr std::string_view names[2][2][2] = {
       {{"cpu.conv.amx.bf16", "cpu.conv.amx.bf16x3"},

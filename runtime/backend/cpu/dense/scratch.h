@@ -36,10 +36,13 @@ int64_t l2_bytes();
 // Kernels for the active level; AMX machines run their f32 work on AVX-512.
 const KernelTable& active_kernels();
 
+// Kernels on pairs of bf16; null where the active level has none, or has tiles.
+const PairTable* active_pairs();
+
 // Name of an implementation at the active level, for profiles.
 enum class KernelKind : uint8_t { conv, depthwise, channel_scale, matmul, winograd, winograd3 };
 std::string_view kernel_name(KernelKind kind, bool bf16);
-std::string_view amx_name(KernelKind kind, bool split);
+std::string_view amx_name(KernelKind kind, bool split);  // of products of bf16
 
 // Grain for parallel_for over `tasks`: all of them on the caller's thread when the whole takes less
 // time than waking a second one (some ten microseconds).

@@ -83,6 +83,7 @@ void store_sums(const AmxStoreArgs& t) {
     const int count = t.columns - c < vec_width ? t.columns - c : vec_width;
     Vec v = load(t.sums + c);
     if (t.bias != nullptr) v += load_first(t.bias + c, count);
+    if (t.residual != nullptr) v += load_first(t.residual + c, count);
     if (t.activation != 0) v = activate(v, t.activation, splat(t.slope));
     if (t.out != nullptr) {
       store_first(t.out + c, v, count);

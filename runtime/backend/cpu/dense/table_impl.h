@@ -14,7 +14,6 @@ namespace {
 constexpr KernelTable make_table() {
   KernelTable table = {};
   table.width = vec_width;
-  table.spin = spin;
   set_tiles(table);
   set_depthwise(table);
   set_channel_scale(table);

@@ -8,6 +8,9 @@
 namespace voxlab::cpu {
 namespace {
 
+// Adds products of a and b to c: mul_add, or what stands in for it where a float's place holds two bf16.
+using Product = Vec (*)(Vec a, Vec b, Vec c);
+
 template <int NR, bool Tail>
 VOXLAB_INLINE void load_row(Vec (&b)[NR], const float* p, int last_columns) {
 #pragma GCC unroll 3
@@ -40,7 +43,7 @@ VOXLAB_INLINE void store_row(const TileArgs& t, float* c, const Vec (&acc)[NR],
 
 // Rows 2g and 2g + 1 of pair g lie at a + offset(g) and a + offset(g) + pair_step. With Unit, row m
 // lies at a + 4 m: no offsets to keep in registers, so tiles can be taller.
-template <int NR, int G, bool Tail, bool Unit>
+template <Product Multiply, int NR, int G, bool Tail, bool Unit>
 void tile_body(const TileArgs& t) {
   Vec even[G][NR];
   Vec odd[G][NR];
@@ -63,10 +66,10 @@ void tile_body(const TileArgs& t) {
       for (int g = 0; g < G; ++g) {
         const Vec first = splat(*reinterpret_cast<const float*>(a0 + offset[g]));
 #pragma GCC unroll 3
-        for (int n = 0; n < NR; ++n) even[g][n] = mul_add(first, row[n], even[g][n]);
+        for (int n = 0; n < NR; ++n) even[g][n] = Multiply(first, row[n], even[g][n]);
         const Vec second = splat(*reinterpret_cast<const float*>(a1 + offset[g]));
 #pragma GCC unroll 3
-        for (int n = 0; n < NR; ++n) odd[g][n] = mul_add(second, row[n], odd[g][n]);
+        for (int n = 0; n < NR; ++n) odd[g][n] = Multiply(second, row[n], odd[g][n]);
       }
       a0 += t.k_step;
       a1 += t.k_step;
@@ -144,12 +147,12 @@ void row_tile(const TileArgs& t) {
   }
 }
 
-template <int NR, int G, bool Unit>
+template <Product Multiply, int NR, int G, bool Unit>
 void tile(const TileArgs& t) {
   if (t.last_columns == vec_width) {
-    tile_body<NR, G, false, Unit>(t);
+    tile_body<Multiply, NR, G, false, Unit>(t);
   } else {
-    tile_body<NR, G, true, Unit>(t);
+    tile_body<Multiply, NR, G, true, Unit>(t);
   }
 }
 
@@ -159,10 +162,10 @@ constexpr int pairs_of(int vectors, int limit) {
   return rows / 2 < limit ? rows / 2 : limit;
 }
 
-template <int NR, bool Unit, int... G>
+template <Product Multiply, int NR, bool Unit, int... G>
 constexpr void fill_tiles(TileFn (&out)[sizeof...(G)]) {
   constexpr int most = pairs_of(NR, Unit ? max_unit_pairs : max_pairs);
-  constexpr TileFn found[] = {(G < most ? tile<NR, (G < most ? G : 0) + 1, Unit> : nullptr)...};
+  constexpr TileFn found[] = {(G < most ? tile<Multiply, NR, (G < most ? G : 0) + 1, Unit> : nullptr)...};
   for (unsigned i = 0; i < sizeof...(G); ++i) out[i] = found[i];
 }
 
@@ -190,18 +193,19 @@ float spin(int64_t repeats) {
 }
 
 constexpr void set_tiles(KernelTable& table) {
+  table.spin = spin;
   table.row_outputs = vec_registers == 32 ? max_row_outputs : 10;
   fill_row_tiles<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13>(table.row_tile);
   for (int n = 1; n <= max_panel_vectors; ++n) {
     table.pairs[n - 1] = pairs_of(n, max_pairs);
     table.unit_pairs[n - 1] = pairs_of(n, max_unit_pairs);
   }
-  fill_tiles<1, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[0]);
-  fill_tiles<2, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[1]);
-  fill_tiles<3, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[2]);
-  fill_tiles<1, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[0]);
-  fill_tiles<2, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[1]);
-  fill_tiles<3, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[2]);
+  fill_tiles<mul_add, 1, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[0]);
+  fill_tiles<mul_add, 2, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[1]);
+  fill_tiles<mul_add, 3, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[2]);
+  fill_tiles<mul_add, 1, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[0]);
+  fill_tiles<mul_add, 2, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[1]);
+  fill_tiles<mul_add, 3, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[2]);
 }
 
 }  // namespace

@@ -229,18 +229,20 @@ void share_chunks(const WgradCall& call, const std::vector<Chunk>& chunks, int64
   });
 }
 
-void wgrad_by_winograd(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy, float* dw) {
+void wgrad_by_winograd(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy, float* dw,
+                       const PairTable* pairs) {
   for (int64_t group = 0; group < g.groups; ++group) {
     const GatherConv conv = forward_gather(g, {x, DType::f32}, nullptr, {}, {}, group);
-    winograd_wgrad(kernels, conv, dy, dw + conv.out_offset, g.out_channels);
+    winograd_wgrad(kernels, conv, dy, dw + conv.out_offset, g.out_channels, pairs);
   }
 }
 
 }  // namespace
 
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy,
-                 float* dw, GatherMode f32_mode) {
-  if (f32_mode == GatherMode::winograd) return wgrad_by_winograd(kernels, g, x, dy, dw);
+                 float* dw, GatherMode mode) {
+  if (mode == GatherMode::winograd) return wgrad_by_winograd(kernels, g, x, dy, dw, nullptr);
+  if (mode == GatherMode::winograd_pairs) return wgrad_by_winograd(kernels, g, x, dy, dw, active_pairs());
   const int64_t group_in = g.in_channels / g.groups;
   const int64_t group_out = g.out_channels / g.groups;
   const bool row_joined = g.dilation[2] == 1 && g.groups == 1;

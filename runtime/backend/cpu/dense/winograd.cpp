@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <limits>
 
@@ -28,12 +29,18 @@ int64_t input_floats(const GatherConv& c, const Triple& block) {
   return (block[0] + depth_taps(c) - 1) * block[1] * block[2] * points * c.channels;
 }
 
-// How D is treated: its taps as they are, or by F(2, 3) like the other two sides (a cube).
+// How D is treated: its taps as they are, or by F(2, 3) like the other two sides (a cube). And whether points are f32,
+// or bf16 whose products `pairs` adds two at a time.
 struct Form {
   bool cube;
   int64_t points;  // of a tile
   int64_t side;    // output planes of a tile
   int64_t taps;    // along D that are left to sum over
+  const PairTable* pairs = nullptr;
+
+  int64_t point_bytes() const { return pairs != nullptr ? float_bytes / 2 : float_bytes; }
+  // A channel, or a pair of them.
+  int64_t slots(const GatherConv& c) const { return pairs != nullptr ? c.channels / 2 : c.channels; }
 };
 Form plain_form(const GatherConv& c) { return {false, points, 1, depth_taps(c)}; }
 constexpr Form cube_form = {true, 4 * points, 2, 1};
@@ -44,29 +51,30 @@ Triple tiles_of(const GatherConv& c, const Form& form) {
   return tiles;
 }
 
-// The transformed weights of every panel: [point][tap][channel][columns of the panel].
+// The transformed weights of every panel: [point][tap][channel, or pair of them][columns of the panel].
 struct Weights {
   const float* data;
-  int64_t rows;  // tap, channel
+  int64_t rows;  // tap, channel or pair
   int64_t points;
   const float* panel(const Panel& p) const { return data + p.column * rows * points; }
 };
 
-// One kernel plane of one panel at its 16 points, `step` floats apart.
-void transform_plane(const KernelTable& kernels, const GatherConv& c, const Panel& panel, int64_t tap, float* to,
-                     int64_t step) {
+// One kernel plane of one panel at its 16 points, `step` floats apart; of pairs, when there are any.
+void transform_plane(const KernelTable& kernels, const PairTable* pairs, const GatherConv& c, const Panel& panel,
+                     int64_t tap, float* to, int64_t step) {
   GatherConv plane = c;
   const int64_t n = c.channels * panel.vectors * kernels.width;
   plane.weights.kernel[0] = {c.weights.kernel[0][static_cast<size_t>(tap)]};
   float* packed = scratch(Purpose::panel, 9 * n);
   if (panel.last_columns < kernels.width) std::memset(packed, 0, static_cast<size_t>(9 * n) * sizeof(float));
   pack_panel(kernels, plane, panel, packed);
+  if (pairs != nullptr) return pairs->winograd_weights(packed, n, c.channels, n / c.channels, to, step);
   kernels.winograd_weights(packed, n, n, to, step);
 }
 
 Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const Form& form,
                           const std::vector<Panel>& panels) {
-  const int64_t taps = depth_taps(c), rows = form.taps * c.channels;
+  const int64_t taps = depth_taps(c), rows = form.taps * form.slots(c);
   const int64_t columns = ceil_div(c.columns, kernels.width) * kernels.width;
   float* data = scratch(Purpose::weights, form.points * rows * columns);
   // One kernel plane of one panel at a time, so that the packed copy stays in cache.
@@ -75,15 +83,20 @@ Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const
   parallel_for(jobs, task_grain(jobs, taps * c.channels * c.columns * 100), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Panel& panel = panels[static_cast<size_t>(i / parts)];
-      const int64_t n = c.channels * panel.vectors * kernels.width;
+      const int64_t pitch = panel.vectors * kernels.width, n = c.channels * pitch, slots = form.slots(c) * pitch;
       float* to = data + panel.column * rows * form.points;
       if (!form.cube) {
-        transform_plane(kernels, c, panel, i % parts, to + i % parts * n, form.taps * n);
+        transform_plane(kernels, form.pairs, c, panel, i % parts, to + i % parts * slots, form.taps * slots);
         continue;
       }
       float* planes = scratch(Purpose::deep, taps * points * n);
-      for (int64_t tap = 0; tap < taps; ++tap) transform_plane(kernels, c, panel, tap, planes + tap * points * n, n);
-      kernels.winograd_depth_weights(planes, points * n, points * n, to, points * n);
+      for (int64_t tap = 0; tap < taps; ++tap)
+        transform_plane(kernels, nullptr, c, panel, tap, planes + tap * points * n, n);
+      if (form.pairs != nullptr) {
+        form.pairs->winograd_depth_weights(planes, points * n, points * c.channels, pitch, to, points * slots);
+      } else {
+        kernels.winograd_depth_weights(planes, points * n, points * n, to, points * n);
+      }
     }
   });
   return {data, rows, form.points};
@@ -110,15 +123,19 @@ class TileRunner {
     BlockPlace planes = at_;
     planes.begin[0] *= form_.side;
     planes.size[0] *= form_.side;
-    v_ = transform_input(kernels_, conv_, planes);
+    const bool rounded = form_.pairs != nullptr && !form_.cube;
+    v_ = transform_input(rounded ? PointFormat{form_.pairs->winograd_input, form_.point_bytes(), 1}
+                                 : PointFormat{kernels_.winograd_input, float_bytes, 1},
+                         conv_, planes);
     if (!form_.cube) return;
     // The planes of each of the 16 points, four at a time, to four points of D.
     const int64_t step = at_.size[0] * v_.plane;
-    float* deep = scratch(Purpose::deep, form_.points * step + conv_.channels);
+    const auto to_points = form_.pairs != nullptr ? form_.pairs->winograd_depth_input : kernels_.winograd_depth_input;
+    auto* deep = reinterpret_cast<std::byte*>(scratch(Purpose::deep, form_.points * step + conv_.channels));
     for (int64_t p = 0; p < points; ++p)
       for (int64_t d = 0; d < at_.size[0]; ++d)
-        kernels_.winograd_depth_input(v_.data + p * v_.point + form_.side * d * v_.plane, v_.plane, v_.plane,
-                                      deep + p * step + d * v_.plane, points * step);
+        to_points(static_cast<const float*>(v_.data) + p * v_.point + form_.side * d * v_.plane, v_.plane, v_.plane,
+                  deep + (p * step + d * v_.plane) * form_.point_bytes(), points * step);
     v_ = {deep, v_.plane, step};
   }
 
@@ -143,13 +160,13 @@ class TileRunner {
 
   void sum_point(const Panel& panel, int64_t point, int64_t from, int64_t to, float* m) const {
     const int64_t pitch = panel.vectors * kernels_.width;
-    const int64_t row_bytes = conv_.channels * float_bytes;
+    const int64_t row_bytes = conv_.channels * form_.point_bytes(), slots = form_.slots(conv_);
     // One run a tap; a long sum over the channels alone is two runs, which are added in parts.
-    const int64_t halves = form_.cube && conv_.channels > 320 && conv_.channels % 2 == 0 ? 2 : 1;
-    const int64_t length = conv_.channels / halves;
+    const int64_t halves = form_.cube && slots > 320 && slots % 2 == 0 ? 2 : 1;
+    const int64_t length = slots / halves;
     std::array<Run, max_depth_taps> runs;
     for (int64_t r = 0; r < form_.taps; ++r)
-      runs[static_cast<size_t>(r)] = {r * v_.plane * float_bytes, r * conv_.channels};
+      runs[static_cast<size_t>(r)] = {r * v_.plane * form_.point_bytes(), r * slots};
     if (halves == 2) runs[1] = {length * float_bytes, length};
     std::array<int64_t, max_pairs> pair_bytes;
     for (int64_t i = 0; i < max_pairs; ++i) pair_bytes[static_cast<size_t>(i)] = 2 * i * row_bytes;
@@ -170,8 +187,9 @@ class TileRunner {
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t first = pairs * t / tiles, last = pairs * (t + 1) / tiles;
       for (int64_t row = 2 * first; row < 2 * last; ++row) c[row - 2 * first] = m + row * pitch;
-      args.a = reinterpret_cast<const char*>(v_.data + point * v_.point + (from + 2 * first) * conv_.channels);
-      sum_runs(args, kernels_.tile[panel.vectors - 1][last - first - 1]);
+      args.a = static_cast<const char*>(v_.data) + point * v_.point * form_.point_bytes() + (from + 2 * first) * row_bytes;
+      const auto& by_pairs = form_.pairs != nullptr ? form_.pairs->tile : kernels_.tile;
+      sum_runs(args, by_pairs[panel.vectors - 1][last - first - 1]);
     }
   }
 
@@ -230,14 +248,14 @@ Triple tiles_of(const GatherConv& c) {
   return {c.axis[0].out, ceil_div(c.axis[1].out, tile_side), ceil_div(c.axis[2].out, tile_side)};
 }
 
-InputPoints transform_input(const KernelTable& kernels, const GatherConv& c, const BlockPlace& block) {
+InputPoints transform_input(const PointFormat& format, const GatherConv& c, const BlockPlace& block) {
   const GatherAxis& height = c.axis[1];
   const int64_t planes = block.size[0] + depth_taps(c) - 1;
-  const int64_t line = block.size[2] * c.channels;
+  const int64_t line = ceil_div(block.size[2], format.tiles) * c.channels;
   const int64_t plane = block.size[1] * line;
   const int64_t point = planes * plane;
   // A row beyond the last is read, and dropped, by the partner of an odd last row.
-  float* v = scratch(Purpose::tile, points * point + c.channels);
+  auto* v = reinterpret_cast<std::byte*>(scratch(Purpose::tile, points * point + c.channels));
   const float* sample = static_cast<const float*>(c.in.data) + c.in_offset +
                         block.sample * c.axis[0].in * height.in * c.axis[2].in * c.in_pitch;
   WinogradInputArgs args = {};
@@ -255,8 +273,8 @@ InputPoints transform_input(const KernelTable& kernels, const GatherConv& c, con
         const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
         args.rows[i] = inside ? sample + (z * height.in + y) * args.width * args.pitch : nullptr;
       }
-      args.v = v + d * plane + h * line;
-      kernels.winograd_input(args);
+      args.v = v + (d * plane + h * line) * format.value_bytes;
+      format.transform(args);
     }
   }
   return {v, plane, point};
@@ -266,15 +284,15 @@ namespace {
 
 // A block's planes at 16 points and its cubes at 64 are held together: a little more than the second-level cache is
 // better than blocks of few rows, each of which reads all weights.
-Triple choose_cubes(const GatherConv& c, double vectors) {
+Triple choose_cubes(const GatherConv& c, double vectors, const PairTable* pairs) {
   constexpr int64_t least_rows = 28;
   const int64_t budget = std::max(l2_bytes() * 5 / 4 / float_bytes, least_rows * 2 * cube_form.points * c.channels);
   const Triple all = tiles_of(c, cube_form);
-  const double sums = static_cast<double>(cube_form.points * c.channels) * vectors;
+  const double sums = static_cast<double>(cube_form.points * c.channels) * vectors / (pairs != nullptr ? pair_speed : 1);
   return cheapest_block(all, {1, 1, std::min<int64_t>(all[2], 8)}, [&](const Triple& block) {
     const int64_t area = block[1] * block[2] * c.channels;
     const int64_t planes = points * (2 * block[0] + 2) * area, cubes = cube_form.points * block[0] * area;
-    if (planes + cubes > budget) return std::numeric_limits<double>::infinity();
+    if (planes + (pairs != nullptr ? cubes / 2 : cubes) > budget) return std::numeric_limits<double>::infinity();
     const double transform = 0.25 * static_cast<double>(planes) + 0.1 * static_cast<double>(cubes);
     return idle_factor(block_count(c.batch, all, block)) *
            (sums + (transform + 4 * sums + 2000.0 * vectors) / static_cast<double>(product(block)));
@@ -290,11 +308,12 @@ Triple choose_tiles(const GatherConv& c, const TileCost& cost_of) {
     if (floats + product(block) * cost_of.floats_a_row > cost_of.budget) return std::numeric_limits<double>::infinity();
     const auto rows = static_cast<double>(product(block));
     const double transform = 0.25 * static_cast<double>(floats) / rows;
-    return idle_factor(block_count(c.batch, all, block)) * (cost_of.sums + transform + cost_of.fixed / rows);
+    return idle_factor(block_count(c.batch, all, block)) *
+           (cost_of.sums / cost_of.speed + transform + cost_of.fixed / rows);
   });
 }
 
-bool suits_winograd(const KernelTable& kernels, const GatherConv& c) {
+bool suits_winograd(const KernelTable& kernels, const GatherConv& c, double speed) {
   const GatherAxis& depth = c.axis[0];
   const int64_t taps = depth_taps(c);
   const bool along_depth = depth.stride == 1 && taps > 0 && taps <= max_depth_taps && consecutive(depth.taps);
@@ -303,34 +322,38 @@ bool suits_winograd(const KernelTable& kernels, const GatherConv& c) {
   const auto vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
   const auto channels = static_cast<double>(c.channels);
   const auto tiles = static_cast<double>(c.batch * product(tiles_of(c)));
-  const double saved = tiles * static_cast<double>(taps) * channels * vectors * (36 - 16);
+  const double saved = tiles * static_cast<double>(taps) * channels * vectors * (36 - 16) / speed;
   const double spent = static_cast<double>(taps) * channels * vectors * 300 +
                        tiles * (4 * channels + 60 * vectors);
   return saved > spent;
 }
 
-bool suits_winograd3(const KernelTable& kernels, const GatherConv& c) {
+bool suits_winograd3(const KernelTable& kernels, const GatherConv& c, double speed) {
   if (!three_neighbours(c.axis[0])) return false;
   // Cycles saved in the sums against those of the third side's transforms and of its weights.
   const auto vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
   const auto channels = static_cast<double>(c.channels);
   const Triple tiles = tiles_of(c);
   const auto depth = static_cast<double>(tiles[0]);
-  const double saved = channels * vectors * (48 * depth - 64 * std::ceil(depth / 2));
+  const double saved = channels * vectors * (48 * depth - 64 * std::ceil(depth / 2)) / speed;
   const double spent = depth * (9 * channels + 120 * vectors);
   return static_cast<double>(c.batch * tiles[1] * tiles[2]) * (saved - spent) > 500 * channels * vectors;
 }
 
-void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool three) {
+bool suits_pairs(const GatherConv& c) { return c.channels % 2 == 0; }
+
+void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool three, const PairTable* pairs) {
   const std::vector<Panel> panels = split_columns(conv.columns, kernels.width);
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
-  const Form form = three ? cube_form : plain_form(conv);
+  Form form = three ? cube_form : plain_form(conv);
+  form.pairs = pairs;
   const Triple block =
-      three ? choose_cubes(conv, vectors)
+      three ? choose_cubes(conv, vectors, pairs)
             : choose_tiles(conv, {.sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors,
                                   .fixed = 2000.0 * vectors,
                                   .floats_a_row = 0,
-                                  .budget = l2_bytes() / 2 / float_bytes});
+                                  .budget = l2_bytes() / 2 / form.point_bytes(),
+                                  .speed = pairs != nullptr ? pair_speed : 1});
   const Weights weights = transform_weights(kernels, conv, form, panels);
   run_blocks(block_count(conv.batch, tiles_of(conv, form), block), panels, multiply_adds(conv),
              [&] { return TileRunner(kernels, conv, form, block, weights); });

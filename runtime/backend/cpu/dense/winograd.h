@@ -9,29 +9,41 @@ namespace voxlab::cpu {
 
 constexpr int64_t winograd_points = 16;
 constexpr int64_t winograd_side = 2;  // outputs of a tile along H and along W
+constexpr double pair_speed = 2;      // of products by pairs of bf16, beside f32's
 
-// Whether a gather has that form and is large enough to gain. Any taps along D.
-bool suits_winograd(const KernelTable& kernels, const GatherConv& conv);
+// Whether a gather has that form and is large enough to gain, its products being `speed` times as fast as f32's. Any
+// taps along D.
+bool suits_winograd(const KernelTable& kernels, const GatherConv& conv, double speed = 1);
 // Of those, whether the form with three sides is faster.
-bool suits_winograd3(const KernelTable& kernels, const GatherConv& conv);
+bool suits_winograd3(const KernelTable& kernels, const GatherConv& conv, double speed = 1);
+// With an even number of channels, points can be rounded to bf16.
+bool suits_pairs(const GatherConv& conv);
 
-// On f32 input and output, with two or three sides.
-void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool three);
+// On f32 input and output, with two or three sides; the products of points are f32, or bf16 with `pairs`.
+void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool three, const PairTable* pairs = nullptr);
 
 // The weight gradient of a forward gather that suits: weights (tap along D, 3, 3, channel) with rows `pitch` apart
 // from dw on; dy lies like the gather's output.
-bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& conv);
-void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const float* dy, float* dw, int64_t pitch);
+bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, double speed = 1);
+void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const float* dy, float* dw, int64_t pitch,
+                    const PairTable* pairs = nullptr);
 
 // What both are made of. Blocks count planes, and rows and columns of tiles.
 std::array<int64_t, 3> tiles_of(const GatherConv& conv);
 
-// Input at the points, [point][plane][tile row][tile][channel]; distances in floats.
+// Which transform makes points, and what it stores: values of f32 or bf16, or pairs of two tiles' bf16.
+struct PointFormat {
+  void (*transform)(const WinogradInputArgs&);
+  int64_t value_bytes;
+  int64_t tiles;  // in one value
+};
+
+// Input at the points, [point][plane][tile row][tile or pair][channel]; distances in values.
 struct InputPoints {
-  const float* data;
+  const void* data;
   int64_t plane, point;
 };
-InputPoints transform_input(const KernelTable& kernels, const GatherConv& conv, const BlockPlace& block);
+InputPoints transform_input(const PointFormat& format, const GatherConv& conv, const BlockPlace& block);
 
 // What a block costs, in cycles of one multiply-add, beside the transforms of its input.
 struct TileCost {
@@ -39,6 +51,7 @@ struct TileCost {
   double fixed;          // a block
   int64_t floats_a_row;  // held beside the transformed input
   int64_t budget;        // floats
+  double speed = 1;      // of the products, beside f32's
 };
 // The cheapest block, idle threads counted.
 std::array<int64_t, 3> choose_tiles(const GatherConv& conv, const TileCost& cost);

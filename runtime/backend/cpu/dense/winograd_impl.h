@@ -8,6 +8,13 @@
 namespace voxlab::cpu {
 namespace {
 
+// How points are stored: each tile's as f32. `tiles`: how many tiles share one place.
+struct WholePoints {
+  using Element = float;
+  static constexpr int tiles = 1;
+  static void put(float* p, const Vec (&v)[1], int lanes) { store_some(p, v[0], lanes); }
+};
+
 // One side of B^T d B.
 VOXLAB_INLINE void to_points(const Vec (&d)[4], Vec (&v)[4]) {
   v[0] = d[0] - d[2];
@@ -65,6 +72,7 @@ VOXLAB_INLINE void column_points(const WinogradInputArgs& t, int64_t column, int
   to_points(d, v);
 }
 
+template <class Points>
 void winograd_input(const WinogradInputArgs& t) {
   for (int64_t channel = 0; channel < t.channels; channel += vec_width) {
     const int64_t left = t.channels - channel;
@@ -72,23 +80,34 @@ void winograd_input(const WinogradInputArgs& t) {
     Vec c[4][4];  // [column][point along H]
     column_points(t, t.first, channel, lanes, c[2]);
     column_points(t, t.first + 1, channel, lanes, c[3]);
-    float* out = t.v + channel;
-    for (int64_t tile = 0; tile < t.tiles; ++tile, out += t.channels) {
+    auto* out = static_cast<typename Points::Element*>(t.v) + channel;
+    for (int64_t tile = 0; tile < t.tiles; tile += Points::tiles, out += t.channels) {
+      Vec v[16][Points::tiles];
+#pragma GCC unroll 2
+      for (int n = 0; n < Points::tiles; ++n) {
+        if (tile + n >= t.tiles) {
+#pragma GCC unroll 16
+          for (int p = 0; p < 16; ++p) v[p][n] = zero();
+          continue;
+        }
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        c[0][i] = c[2][i];
-        c[1][i] = c[3][i];
+        for (int i = 0; i < 4; ++i) {
+          c[0][i] = c[2][i];
+          c[1][i] = c[3][i];
+        }
+        column_points(t, t.first + 2 * (tile + n) + 2, channel, lanes, c[2]);
+        column_points(t, t.first + 2 * (tile + n) + 3, channel, lanes, c[3]);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          const Vec row[4] = {c[0][i], c[1][i], c[2][i], c[3][i]};
+          Vec along[4];
+          to_points(row, along);
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j) v[4 * i + j][n] = along[j];
+        }
       }
-      column_points(t, t.first + 2 * tile + 2, channel, lanes, c[2]);
-      column_points(t, t.first + 2 * tile + 3, channel, lanes, c[3]);
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const Vec row[4] = {c[0][i], c[1][i], c[2][i], c[3][i]};
-        Vec v[4];
-        to_points(row, v);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) store_some(out + (4 * i + j) * t.point_step, v[j], lanes);
-      }
+#pragma GCC unroll 16
+      for (int p = 0; p < 16; ++p) Points::put(out + p * t.point_step, v[p], lanes);
     }
   }
 }
@@ -134,19 +153,26 @@ void winograd_output(const WinogradOutputArgs& t) {
 }
 
 // dy at the points: each tile's two rows and columns, zeros outside of the tensor.
+template <class Points>
 void winograd_gradient(const WinogradInputArgs& t) {
   for (int64_t channel = 0; channel < t.channels; channel += vec_width) {
     const int64_t left = t.channels - channel;
     const int lanes = left < vec_width ? static_cast<int>(left) : vec_width;
-    float* out = t.v + channel;
-    for (int64_t tile = 0; tile < t.tiles; ++tile, out += t.channels) {
-      both_sides<2, 4, from_outputs>(
-          [&](int y, int x) {
-            const int64_t column = t.first + 2 * tile + x;
-            const bool inside = column < t.width && t.rows[y] != nullptr;
-            return inside ? load_some(t.rows[y] + column * t.pitch + channel, lanes) : zero();
-          },
-          [&](int y, int x, Vec v) { store_some(out + (4 * y + x) * t.point_step, v, lanes); });
+    auto* out = static_cast<typename Points::Element*>(t.v) + channel;
+    for (int64_t tile = 0; tile < t.tiles; tile += Points::tiles, out += t.channels) {
+      Vec v[16][Points::tiles];
+#pragma GCC unroll 2
+      for (int n = 0; n < Points::tiles; ++n) {
+        both_sides<2, 4, from_outputs>(
+            [&](int y, int x) {
+              const int64_t column = t.first + 2 * (tile + n) + x;
+              const bool inside = column < t.width && tile + n < t.tiles && t.rows[y] != nullptr;
+              return inside ? load_some(t.rows[y] + column * t.pitch + channel, lanes) : zero();
+            },
+            [&](int y, int x, Vec value) { v[4 * y + x][n] = value; });
+      }
+#pragma GCC unroll 16
+      for (int p = 0; p < 16; ++p) Points::put(out + p * t.point_step, v[p], lanes);
     }
   }
 }
@@ -168,7 +194,9 @@ void winograd_weight_gradient(const float* u, int64_t point_step, int64_t n, flo
   }
 }
 
-void winograd_depth_input(const float* planes, int64_t plane_step, int64_t n, float* v, int64_t point_step) {
+template <class Points>
+void winograd_depth_input(const float* planes, int64_t plane_step, int64_t n, void* v, int64_t point_step) {
+  auto* to = static_cast<typename Points::Element*>(v);
   for (int64_t i = 0; i < n; i += vec_width) {
     const int lanes = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
     Vec d[4], out[4];
@@ -176,7 +204,7 @@ void winograd_depth_input(const float* planes, int64_t plane_step, int64_t n, fl
     for (int k = 0; k < 4; ++k) d[k] = load_some(planes + k * plane_step + i, lanes);
     to_points(d, out);
 #pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) store_some(v + k * point_step + i, out[k], lanes);
+    for (int k = 0; k < 4; ++k) Points::put(to + k * point_step + i, {out[k]}, lanes);
   }
 }
 
@@ -202,11 +230,11 @@ void winograd_depth_output(float* m, int64_t point_step, int64_t n) {
 }
 
 constexpr void set_winograd(KernelTable& table) {
-  table.winograd_input = winograd_input;
+  table.winograd_input = winograd_input<WholePoints>;
   table.winograd_weights = winograd_weights;
   table.winograd_output = winograd_output;
-  table.winograd_gradient = winograd_gradient;
-  table.winograd_depth_input = winograd_depth_input;
+  table.winograd_gradient = winograd_gradient<WholePoints>;
+  table.winograd_depth_input = winograd_depth_input<WholePoints>;
   table.winograd_depth_weights = winograd_depth_weights;
   table.winograd_depth_output = winograd_depth_output;
   table.winograd_weight_gradient = winograd_weight_gradient;

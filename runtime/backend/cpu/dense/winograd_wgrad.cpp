@@ -22,13 +22,23 @@ struct Call {
   Triple block;
   std::vector<Panel> panels;
   int64_t taps, rows;  // rows of a point: tap along D, channel
+  const PairTable* pairs;
+
+  // Of a block: tiles, or pairs of neighbours in a row.
+  int64_t terms(const BlockPlace& block) const {
+    return block.size[0] * block.size[1] * ceil_div(block.size[2], pairs != nullptr ? 2 : 1);
+  }
+  PointFormat input_format() const {
+    return pairs != nullptr ? PointFormat{pairs->winograd_input_pairs, float_bytes, 2}
+                            : PointFormat{kernels.winograd_input, float_bytes, 1};
+  }
 };
 
-// dy of a block at the points, [point][plane][tile row][tile][column].
+// dy of a block at the points, [point][plane][tile row][tile or pair][column].
 const float* transform_gradient(const Call& call, const BlockPlace& block) {
   const GatherConv& c = call.conv;
-  const int64_t line = block.size[2] * c.columns;
-  const int64_t point = product(block.size) * c.columns;
+  const int64_t point = call.terms(block) * c.columns;
+  const int64_t line = point / (block.size[0] * block.size[1]);
   float* p = scratch(Purpose::rows, points * point);
   const float* sample = call.dy + c.out_offset + block.sample * c.out_batch;
   WinogradInputArgs args = {};
@@ -46,7 +56,7 @@ const float* transform_gradient(const Call& call, const BlockPlace& block) {
         args.rows[i] = y < c.axis[1].out ? row : nullptr;
       }
       args.v = p + (d * block.size[1] + h) * line;
-      call.kernels.winograd_gradient(args);
+      (call.pairs != nullptr ? call.pairs->winograd_gradient_pairs : call.kernels.winograd_gradient)(args);
     }
   }
   return p;
@@ -75,7 +85,7 @@ void add_tap(const Call& call, const Panel& panel, const float* v, const float* 
     for (int64_t m = from; m < end; ++m)
       to[m - from] = m < c.channels ? u + m * c.columns + panel.column : dropped;
     args.a = reinterpret_cast<const char*>(v + from);
-    call.kernels.unit_tile[panel.vectors - 1][(end - from) / 2 - 1](args);
+    (call.pairs != nullptr ? call.pairs->unit_tile : call.kernels.unit_tile)[panel.vectors - 1][(end - from) / 2 - 1](args);
   }
 }
 
@@ -83,13 +93,13 @@ void add_tap(const Call& call, const Panel& panel, const float* v, const float* 
 void add_blocks(const Call& call, int64_t first, int64_t last, int64_t from, int64_t to, float* u) {
   for (int64_t index = first; index < last; ++index) {
     const BlockPlace block = place_block(tiles_of(call.conv), call.block, index);
-    const InputPoints v = transform_input(call.kernels, call.conv, block);
+    const InputPoints v = transform_input(call.input_format(), call.conv, block);
     const float* p = transform_gradient(call, block);
-    const int64_t rows = product(block.size);
+    const int64_t rows = call.terms(block);
     for (int64_t point = 0; point < points; ++point) {
       for (int64_t panel = from; panel < to; ++panel) {
         for (int64_t tap = 0; tap < call.taps; ++tap) {
-          add_tap(call, call.panels[static_cast<size_t>(panel)], v.data + point * v.point + tap * v.plane,
+          add_tap(call, call.panels[static_cast<size_t>(panel)], static_cast<const float*>(v.data) + point * v.point + tap * v.plane,
                   p + point * rows * call.conv.columns, rows,
                   u + (point * call.rows + tap * call.conv.channels) * call.conv.columns);
         }
@@ -110,12 +120,13 @@ void store_taps(const Call& call, const float* u, int64_t begin, int64_t end, fl
 
 }  // namespace
 
-bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& c) {
+bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& c, double speed) {
   constexpr int64_t least_channels = 8;  // fewer leave most of a tile empty
-  return c.channels >= least_channels && suits_winograd(kernels, c);
+  return c.channels >= least_channels && suits_winograd(kernels, c, speed);
 }
 
-void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const float* dy, float* dw, int64_t pitch) {
+void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const float* dy, float* dw, int64_t pitch,
+                    const PairTable* pairs) {
   const auto taps = static_cast<int64_t>(conv.axis[0].taps.size());
   const int64_t rows = taps * conv.channels;
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
@@ -127,8 +138,10 @@ void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const fl
   const Triple block = choose_tiles(conv, {.sums = sums,
                                            .fixed = 4 * sums,
                                            .floats_a_row = points * conv.columns,
-                                           .budget = std::max(l2_bytes() / 2 / float_bytes, least_rows * floats_a_row)});
-  const Call call = {kernels, conv, dy, block, split_columns(conv.columns, kernels.width), taps, rows};
+                                           .budget = std::max(l2_bytes() / 2 / float_bytes, least_rows * floats_a_row) *
+                                                     (pairs != nullptr ? 2 : 1),
+                                           .speed = pairs != nullptr ? pair_speed : 1});
+  const Call call = {kernels, conv, dy, block, split_columns(conv.columns, kernels.width), taps, rows, pairs};
   const int64_t blocks = block_count(conv.batch, tiles_of(conv), block), floats = points * rows * conv.columns;
   const auto panels = static_cast<int64_t>(call.panels.size());
   const int64_t threads = task_grain(2, multiply_adds(conv)) > 1 ? 1 : thread_count();

@@ -134,6 +134,7 @@ def group(options, net, mode, precision, files, waiting):
                 "peak_resident_bytes": worker.resident,
                 "peak_anonymous_bytes": worker.peak_anonymous(),
                 "difference": worker.difference,
+                "revision": revision(),
             }
             if name != "voxlab":
                 entries[name]["voxlab"] = summary(seconds["voxlab"])
@@ -217,12 +218,22 @@ def measure(options, record, file):
                     write(file, json.dumps(record, indent=1) + "\n")
 
 
+def keep_revision(record):
+    """Entries of a record that named one revision for all of them get it, for others will be added."""
+    for one in record["networks"].values():
+        for mode in MODES:
+            for entries in one.get(mode, {}).values():
+                for entry in entries.values():
+                    entry.setdefault("revision", record["revision"])
+
+
 def main():
     options = arguments()
     file = options.out.with_name(options.out.name + ".json")
     record = {"networks": {}}
     if options.add and file.exists():
         record = json.loads(file.read_text())
+        keep_revision(record)
     record |= {"threads": options.threads, "warmup": options.warmup, "revision": revision(), "machine": machine()}
     record["peaks"] = peaks(options)
     measure(options, record, file)

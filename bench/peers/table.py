@@ -118,6 +118,19 @@ def implementations(record):
     return [f"- {name}: {'; '.join(said[name])}" for name in ENGINES if name in said]
 
 
+def revisions(record):
+    """Of the program; the one of the record where its entries name none."""
+    groups = {}
+    for net in NETWORKS:
+        for mode in MODES:
+            for precision in PRECISIONS:
+                for entry in entries_of(record, net, mode, precision).values():
+                    groups.setdefault(entry.get("revision", record["revision"]), {})[precision] = None
+    if len(groups) < 2:
+        return next(iter(groups), record["revision"])
+    return ", ".join(f"{name} ({' and '.join(found)} rows)" for name, found in groups.items())
+
+
 def markdown(record):
     m, peaks = record["machine"], record.get("peaks")
     amx = "amx_tile" in m["has"]
@@ -129,7 +142,7 @@ def markdown(record):
             f"{peaks['copy_gbytes_per_s']:.1f} GB/s); fewer multiplications than that (minimal filtering) can pass it."
         )
     head = HEAD.format(
-        threads=record["threads"], cpu=m["cpu"], cores=m["cores"], load=m["load_before"], revision=record["revision"],
+        threads=record["threads"], cpu=m["cpu"], cores=m["cores"], load=m["load_before"], revision=revisions(record),
         has=", ".join(m["has"]) or "none of those that matter here", lacks=", ".join(m["lacks"]) or "none",
         note="" if amx else " The targets were set for machines with AMX (`amx_tile`), which this one is not.",
         floor=measured,

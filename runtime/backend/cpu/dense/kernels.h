@@ -199,8 +199,8 @@ struct PairTable {
   TileFn tile[max_panel_vectors][max_pairs];  // as many pairs of rows as KernelTable::pairs
   TileFn unit_tile[max_panel_vectors][max_unit_pairs];
   void (*round)(const float* in, int64_t n, uint16_t* out);
-  // Rows 2r and 2r + 1 of n floats, `pitch` apart, to row r of pairs; an odd last row is paired with zeros.
-  void (*pack)(const float* in, int64_t rows, int64_t n, int64_t pitch, float* out);
+  // Rows 2r and 2r + 1 of n floats to row r of pairs; an odd last row is paired with zeros.
+  void (*pack)(const float* in, int64_t rows, int64_t n, int64_t in_pitch, float* out, int64_t out_pitch);
   // The transforms of KernelTable to bf16 points; those of weights take rows of `columns` floats, an even number.
   void (*winograd_input)(const WinogradInputArgs&);
   void (*winograd_depth_input)(const float* planes, int64_t plane_step, int64_t n, void* v, int64_t point_step);

@@ -284,9 +284,16 @@ void pack_panel(const KernelTable& kernels, const MatmulShape& s, const float* b
 void pack_pairs(const KernelTable& kernels, const PairTable& pairs, const MatmulShape& s, const float* b,
                 const Panel& panel, float* to) {
   const int64_t pitch = panel.vectors * kernels.width;
-  float* rows = scratch(Purpose::rows, s.k * pitch);
-  pack_panel(kernels, s, b, panel, rows);
-  pairs.pack(rows, s.k, pitch, pitch, to);
+  const int64_t columns = (panel.vectors - 1) * kernels.width + panel.last_columns;
+  if (s.b.col == 1) return pairs.pack(b + panel.column, s.k, columns, s.b.row, to, pitch);
+  // Through a copy that stays in cache.
+  float* rows = scratch(Purpose::rows, k_block * pitch);
+  for (int64_t k = 0; k < s.k; k += k_block) {
+    MatmulShape part = s;
+    part.k = std::min(k_block, s.k - k);
+    pack_panel(kernels, part, b + k * s.b.row, panel, rows);
+    pairs.pack(rows, part.k, columns, pitch, to + k / 2 * pitch, pitch);
+  }
 }
 
 // A broadcast B is packed once: axes on which it does not move count as one.

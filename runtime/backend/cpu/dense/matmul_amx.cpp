@@ -13,11 +13,14 @@ bool suits_bf16(const MatmulShape& s, DType a) {
   constexpr int64_t least_products = int64_t{1} << 20;
   constexpr int64_t least_depth = 16, least_columns = 16;  // half a tile of K; one vector
   // Pairs of B's rows are packed in every call; AMX packs too, but saves more.
-  constexpr int64_t least_rows = 96;
+  // A transposed A is copied besides.
+  const int64_t least_rows = s.a.col == 1 ? 32 : 96;
   int64_t rows = s.m;
   for (const BatchAxis& axis : s.batch) rows *= axis.b == 0 ? axis.size : 1;
-  if (a == DType::f32 && !has_amx(active_isa()) && rows < least_rows) return false;
-  const bool contiguous = s.a.col == 1 && s.c.col == 1 && (s.b.col == 1 || s.b.row == 1);
+  const bool by_pairs = a == DType::f32 && !has_amx(active_isa());
+  if (by_pairs && rows < least_rows) return false;
+  const bool contiguous =
+      (s.a.col == 1 || (by_pairs && s.a.row == 1)) && s.c.col == 1 && (s.b.col == 1 || s.b.row == 1);
   return contiguous && s.k >= least_depth && s.n >= least_columns && s.m * s.n * s.k >= least_products;
 }
 

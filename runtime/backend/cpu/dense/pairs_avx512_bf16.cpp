@@ -46,11 +46,11 @@ void round(const float* in, int64_t n, uint16_t* out) {
   }
 }
 
-void pack(const float* in, int64_t rows, int64_t n, int64_t pitch, float* out) {
-  for (int64_t r = 0; r < rows; r += 2, in += 2 * pitch, out += n) {
+void pack(const float* in, int64_t rows, int64_t n, int64_t in_pitch, float* out, int64_t out_pitch) {
+  for (int64_t r = 0; r < rows; r += 2, in += 2 * in_pitch, out += out_pitch) {
     for (int64_t i = 0; i < n; i += vec_width) {
       const int lanes = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
-      const Vec odd = r + 1 < rows ? load_some(in + pitch + i, lanes) : zero();
+      const Vec odd = r + 1 < rows ? load_some(in + in_pitch + i, lanes) : zero();
       store_some(out + i, interleaved(load_some(in + i, lanes), odd), lanes);
     }
   }

@@ -194,6 +194,36 @@ TEST(DenseMatmul, Bf16AndSplitBf16) {
   }
 }
 
+// A^T B, the weight gradient of a linear layer: on AMX by the kernels of convolutions' weight gradients.
+TEST(DenseMatmul, TransposedTimesPlainInEveryPrecision) {
+  const int64_t m = 48, n = 70, k = 733;
+  const MatmulShape s = {.m = m, .n = n, .k = k, .a = {1, m}, .b = {n, 1}, .c = {n, 1}};
+  const Values a = random_values(m * k, 1), b = random_values(k * n, 2);
+  Values ar, br;
+  for (const float x : a) ar.push_back(static_cast<float>(bfloat16(x)));
+  for (const float x : b) br.push_back(static_cast<float>(bfloat16(x)));
+  const auto product = [&](const Values& left, const Values& right) {
+    Sums sums(m * n);
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j)
+        for (int64_t l = 0; l < k; ++l)
+          sums.add(i * n + j, double{left[static_cast<size_t>(l * m + i)]} * right[static_cast<size_t>(l * n + j)]);
+    return sums;
+  };
+  const Sums exact = product(a, b), halved = product(ar, br);
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    Values c(static_cast<size_t>(m * n));
+    const Buffer out = {c.data(), DType::f32};
+    const auto split = matmul(s, {a.data(), DType::f32}, {b.data(), DType::f32}, out, {}, Precision::bf16x3);
+    expect_close(c, exact, 1.4e-5, std::string(split));
+    EXPECT_EQ(split == "cpu.matmul." + std::string(name(isa)) + ".bf16x3", has_amx(isa)) << split;
+    const auto used = matmul(s, {a.data(), DType::f32}, {b.data(), DType::f32}, out, {}, Precision::bf16);
+    const bool rounds = used.find("bf16") != std::string_view::npos || used.find("widened") != std::string_view::npos;
+    expect_close(c, rounds ? halved : exact, f32_limit, std::string(used));
+  }
+}
+
 TEST(DenseMatmul, EmptySumIsTheEpilogueOfZero) {
   const Values bias = {1.0F, -2.0F, 3.0F};
   const MatmulShape s = {.m = 2, .n = 3, .k = 0, .a = {1, 1}, .b = {3, 1}, .c = {3, 1}};

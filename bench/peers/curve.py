@@ -26,7 +26,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from record import ROOT, machine, revision, write
 
-COLOURS = {"voxlab": "#1f5fa8", "PyTorch eager": "#b5481d"}
+PEER, OURS = "#b5481d", ("#1f5fa8", "#2b8a57", "#7a4fa3")
 
 
 def run(*line):
@@ -155,7 +155,7 @@ def figure(record):
     middle = (top + height - bottom) / 2
     out.append(f'<text transform="translate(18 {middle}) rotate(-90)" text-anchor="middle">mean Dice of the test cases</text>')
     for place, (name, points) in enumerate(series.items()):
-        colour = COLOURS[name.partition(",")[0]]
+        colour = PEER if name.startswith("PyTorch") else OURS[place % len(OURS)]
         line = " ".join("{:.1f},{:.1f}".format(*at(*p)) for p in points)
         out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         out += ['<circle cx="{:.1f}" cy="{:.1f}" r="3.5" fill="{}"/>'.format(*at(*p), colour) for p in points]

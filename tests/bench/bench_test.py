@@ -19,7 +19,7 @@ def load(name):
 import table
 
 revisions, peers, scaling = load("compare"), load("peers/compare"), load("scaling")
-kernels, precision = load("kernels"), load("precision")
+kernels, precision, curve = load("kernels"), load("precision"), load("peers/curve")
 
 
 class Verdict(unittest.TestCase):
@@ -155,6 +155,27 @@ class Precision(unittest.TestCase):
         self.assertAlmostEqual(found["mean"], 0.01)
         self.assertAlmostEqual(found["interval"][0], 0.01)
         self.assertEqual((found["cases"], found["seeds"]), (2, 2))
+
+
+class Curve(unittest.TestCase):
+    record = {
+        "config": "c.toml", "set": [], "seed": 0, "machine": {"cpu": "p"}, "threads": 2, "revision": "r", "every": 5, "cases": 3,
+        "points": {
+            "voxlab, strict": [{"step": 5, "seconds": 60.4, "dice": 0.7}, {"step": 10, "seconds": 120, "dice": 0.8}],
+            "PyTorch eager, f32": [{"step": 10, "seconds": 300, "dice": 0.81}],
+        },
+    }
+
+    def test_a_step_that_one_side_lacks_stays_empty(self):
+        rows = curve.markdown(self.record).splitlines()
+        self.assertIn("| 5 | 60 | 0.7000 |  |  |", rows)
+        self.assertIn("| 10 | 120 | 0.8000 | 300 | 0.8100 |", rows)
+
+    def test_every_point_is_drawn_in_proportion(self):
+        drawn = curve.figure(self.record)
+        self.assertEqual(drawn.count("<circle"), 3)
+        # 64 + 552 x / (1.05 x 5 min); 360 - 336 (y - 0.5) / 0.45
+        self.assertIn(f'cx="{64 + 552 * 5 / 5.25:.1f}" cy="{360 - 336 * 0.31 / 0.45:.1f}"', drawn)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from engines import ENGINES, MODES, NETWORKS, PRECISIONS, is_eager
 TARGETS = pathlib.Path(__file__).resolve().parent / "targets.toml"
 HEAD = """# Speed on the CPU beside other engines
 
-{threads} threads; {cpu}, {cores} cores, load {load:.1f} before the run; revision {revision}. Measured by
-`bench/peers/compare.py`, set-up in `bench/peers/README.md`.
+{threads} threads; {cpu}, {cores} cores, load {load:.1f} before the run; revision {revision}.
+Measured by `bench/peers/compare.py`, set-up in `bench/peers/README.md`.
 
 Instruction sets of this machine: {has}; it lacks {lacks}.{note}
 
@@ -119,16 +119,16 @@ def implementations(record):
 
 
 def revisions(record):
-    """Of the program; the one of the record where its entries name none."""
+    """Of the program, and what was measured with each; the one of the record where its entries name none."""
     groups = {}
-    for net in NETWORKS:
-        for mode in MODES:
-            for precision in PRECISIONS:
+    for mode in MODES:
+        for precision in PRECISIONS:
+            for net in NETWORKS:
                 for entry in entries_of(record, net, mode, precision).values():
-                    groups.setdefault(entry.get("revision", record["revision"]), {})[precision] = None
+                    groups.setdefault(entry.get("revision", record["revision"]), {})[f"{MODES[mode]} {precision}"] = None
     if len(groups) < 2:
         return next(iter(groups), record["revision"])
-    return ", ".join(f"{name} ({' and '.join(found)} rows)" for name, found in groups.items())
+    return "; ".join(f"{name}: {', '.join(found)}" for name, found in groups.items())
 
 
 def markdown(record):

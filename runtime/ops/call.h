@@ -80,8 +80,8 @@ Recorder* current_recorder();
 
 // ---- autocast -------------------------------------------------------------------------------------
 
-// While it lives, ops of Precision::reduced get their f32 inputs as bf16 and ops of Precision::full
-// get f32. Casts of the same tensor are made once (parameters are cast once a step).
+// For devices whose kernels take bf16 tensors (cast_type, core/arithmetic.h): while it lives, ops of Precision::reduced get
+// their f32 inputs as bf16 and ops of Precision::full get f32. Casts of the same tensor are made once (parameters are cast once a step).
 class Autocast {
  public:
   explicit Autocast(DType low);  // bf16 switches it on; f32 or f64 leaves everything as it is

@@ -4,6 +4,7 @@
 #include "runtime/autograd/tape.h"
 #include "runtime/core/scope.h"
 #include "runtime/ops/binary.h"
+#include "runtime/ops/call.h"
 #include "runtime/ops/dropout.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm.h"
@@ -34,13 +35,14 @@ struct Outcome {
   int64_t saved = 0;
 };
 
-Outcome run(const Model& model, bool checkpointed) {
+Outcome run(const Model& model, bool checkpointed, DType low = DType::f32) {
   const Tensor x = drawn({40, 16}, 7), cotangent = drawn({40, 16}, 8);
   const Tensors wrt{x, model.w1, model.w2, model.scale};
   Tape tape;
   tape.watch(wrt);
   Tensor y;
   {
+    const Autocast autocast(low);
     const auto recording = tape.recording();
     const Tensor hidden = scale(x, 0.5);
     y = checkpointed ? checkpoint("block", model, {hidden})[0] : model({hidden})[0];
@@ -60,6 +62,15 @@ TEST(Checkpoint, SameBitsFewerSavedBytes) {
   for (size_t i = 0; i < plain.gradients.size(); ++i)
     EXPECT_EQ(again.gradients[i], plain.gradients[i]) << i;
   EXPECT_LT(again.saved, plain.saved / 4);
+}
+
+// The second run casts as the first did, though the backward pass runs without autocast.
+TEST(Checkpoint, SameBitsUnderAutocast) {
+  const Model model;
+  const Outcome plain = run(model, false, DType::bf16), again = run(model, true, DType::bf16);
+  EXPECT_NE(plain.output, run(model, false).output);
+  EXPECT_EQ(again.output, plain.output);
+  EXPECT_EQ(again.gradients, plain.gradients);
 }
 
 TEST(Checkpoint, WithoutATapeItIsTheBody) {

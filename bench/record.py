@@ -4,6 +4,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = ("avx512f", "avx512_bf16", "amx_tile")
@@ -21,6 +22,15 @@ def machine():
         "load_before": os.getloadavg()[0],
         "system": platform.release(),
     }
+
+
+def output_of(line, where):
+    """What a program prints; its last words end this one when it fails."""
+    done = subprocess.run([str(word) for word in line], capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        sys.exit(f"{where}: {said[-1] if said else f'status {done.returncode}'}")
+    return done.stdout
 
 
 def revision():

@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from engines import ENGINES, MODES, NETWORKS, PRECISIONS, command, offers
 from process import Failed, Worker
-from record import ROOT, machine, revision, write
+from record import ROOT, machine, output_of, revision, write
 from table import markdown
 
 ROUNDS = {"infer": 11, "train": 5, "volume": 3}
@@ -29,14 +29,6 @@ def summary(values):
     return {"median": median, "quartiles": [low, high], "min": min(values), "max": max(values), "n": len(values)}
 
 
-def run(line, where):
-    done = subprocess.run([str(word) for word in line], capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        sys.exit(f"compare: {where}: {said[-1] if said else f'status {done.returncode}'}")
-    return done.stdout
-
-
 def prepared(options, net):
     """The folder with the network's weights, inputs, reference and ONNX file; made once."""
     files = options.files / net
@@ -44,12 +36,14 @@ def prepared(options, net):
     weights, onnx = files / "weights.safetensors", files / "net.onnx"
     if not (files / "reference.safetensors").exists():
         print(f"{net}: weights, inputs, reference in f64", file=sys.stderr)
-        run([options.python, HERE / "prepare.py", "--net", net, "--files", files, "--threads", options.threads], net)
+        line = [options.python, HERE / "prepare.py", "--net", net, "--files", files, "--threads", options.threads]
+        output_of(line, f"compare: {net}")
     if not weights.exists():
-        run([options.voxlab, "import", "--net", name, "--variant", variant, files / "weights.pth", weights], net)
+        line = [options.voxlab, "import", "--net", name, "--variant", variant, files / "weights.pth", weights]
+        output_of(line, f"compare: {net}")
     if not onnx.exists():
         line = [options.voxlab, "export", "--net", name, "--variant", variant, "--weights", weights, "--onnx", onnx]
-        run([*line, "--threads", options.threads], net)
+        output_of([*line, "--threads", options.threads], f"compare: {net}")
     return files
 
 
@@ -158,7 +152,7 @@ def peaks(options):
 
 def multiply_adds(options, net):
     name, variant = net.split("/")
-    counts = json.loads(run([options.voxlab, "count", name, "--variant", variant, "--json"], net))
+    counts = json.loads(output_of([options.voxlab, "count", name, "--variant", variant, "--json"], f"compare: {net}"))
     return {
         "infer": counts["inference"]["count"],
         "train": counts["training_step"]["count"] * NETWORKS[net],

@@ -24,30 +24,22 @@ import tomllib
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from record import ROOT, machine, revision, write
+from record import ROOT, machine, output_of, revision, write
 
 PEER, OURS = "#b5481d", ("#1f5fa8", "#2b8a57", "#7a4fa3")
 
 
-def run(*line):
-    done = subprocess.run([str(word) for word in line], capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        sys.exit(f"curve: {pathlib.Path(str(line[0])).name} {line[1] if len(line) > 1 else ''}: {said[-1] if said else done.returncode}")
-    return done.stdout
-
-
 def settings(options, seed):
+    """What both sides' data and recipe are made from, over the configuration's file."""
     given = [f"seed={seed}", f"train.checkpoint_every={options.every}", "train.minutes=0", *options.set]
-    if options.data:
-        given.append(f"data.source={options.data}")
-    return [word for setting in given for word in ("--set", setting)]
+    return given + [f"data.source={options.data}"] if options.data else given
 
 
 def train_ours(options, folder, seed):
     """The run's folder, and [(step, seconds, weights)]: each checkpoint is linked as it appears."""
     line = [options.voxlab, "train", options.config, "--json", "--quiet", "--threads", options.threads, "--runs", folder]
-    process = subprocess.Popen([*map(str, line), *settings(options, seed)], stdout=subprocess.PIPE, text=True)
+    words = [word for setting in settings(options, seed) for word in ("--set", setting)]
+    process = subprocess.Popen([*map(str, line), *words], stdout=subprocess.PIPE, text=True)
     kept, seen = {}, None
     while True:
         ended = process.poll() is not None
@@ -75,8 +67,7 @@ def train_ours(options, folder, seed):
 def train_theirs(options, folder, config, seed):
     batches = folder / "batches"
     batches.mkdir()
-    given = [f"seed={seed}", *options.set, *([f"data.source={options.data}"] if options.data else [])]
-    run(options.batches, options.config, batches, *given)
+    output_of([options.batches, options.config, batches, *settings(options, seed)], "curve: batches")
     line = [sys.executable, HERE / "curve_worker.py", config, batches, folder, "--every", options.every, "--threads", options.threads]
     done = subprocess.run([str(word) for word in line], stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -104,7 +95,8 @@ def dice_of(options, home, folder, weights):
         shutil.copy(home / name, place / name)
     if weights.suffix == ".pth":
         imported = folder / "imported.safetensors"
-        run(options.voxlab, "import", "--net", "unetr_pp", "--config", home / "config.toml", weights, imported)
+        line = [options.voxlab, "import", "--net", "unetr_pp", "--config", home / "config.toml", weights, imported]
+        output_of(line, "curve: import")
         save_file(load_file(imported), place / "last.safetensors", metadata=metadata_of(home / "last.safetensors"))
     else:
         shutil.copy(weights, place / "last.safetensors")
@@ -114,7 +106,7 @@ def dice_of(options, home, folder, weights):
     out = folder / "labels"
     shutil.rmtree(out, ignore_errors=True)
     images = [data / case["image"] for case in cases]
-    run(options.voxlab, "predict", place, *images, "-o", out, "--threads", options.threads)
+    output_of([options.voxlab, "predict", place, *images, "-o", out, "--threads", options.threads], "curve: predict")
     truth = folder / "truth"
     if not truth.exists():
         truth.mkdir()
@@ -122,7 +114,8 @@ def dice_of(options, home, folder, weights):
             (truth / pathlib.Path(case["label"]).name).symlink_to((data / case["label"]).resolve())
     scores = folder / "scores.json"
     labels = ",".join(label for label in dataset["labels"] if label != "0")
-    run(options.voxlab, "evaluate", out, truth, "-o", scores, "--labels", labels, "--threads", options.threads)
+    line = [options.voxlab, "evaluate", out, truth, "-o", scores, "--labels", labels, "--threads", options.threads]
+    output_of(line, "curve: evaluate")
     found = json.loads(scores.read_text())[0]["cases"]  # of the first and only rule
     kept = [[r["dice"] for r in c["regions"].values() if r["dice"] is not None] for c in found]
     return statistics.mean(statistics.mean(dice) for dice in kept if dice)

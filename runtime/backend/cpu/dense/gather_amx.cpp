@@ -20,11 +20,6 @@ namespace {
 constexpr int64_t half_bytes = sizeof(uint16_t);
 using Triple = std::array<int64_t, 3>;
 
-// bf16 scratch is kept in the float buffers: high parts, then low parts.
-uint16_t* half_scratch(Purpose purpose, int64_t halves) {
-  return reinterpret_cast<uint16_t*>(scratch(purpose, ceil_div(halves, 2)));
-}
-
 // K runs: neighbouring taps along W and their channels are one run, else each tap is its own.
 struct RunShape {
   int64_t runs_a_row;  // for one (tap D, tap H)

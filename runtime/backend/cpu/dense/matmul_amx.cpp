@@ -12,8 +12,7 @@ bool suits_bf16(const MatmulShape& s, DType a) {
   // Below this, converting the operands costs more than the faster products save.
   constexpr int64_t least_products = int64_t{1} << 20;
   constexpr int64_t least_depth = 16, least_columns = 16;  // half a tile of K; one vector
-  // Pairs of B's rows are packed in every call; AMX packs too, but saves more.
-  // A transposed A is copied besides.
+  // Pairs of B's rows are packed in every call, and a transposed A is copied besides; AMX does so too, but saves more.
   const int64_t least_rows = s.a.col == 1 ? 32 : 96;
   int64_t rows = s.m;
   for (const BatchAxis& axis : s.batch) rows *= axis.b == 0 ? axis.size : 1;

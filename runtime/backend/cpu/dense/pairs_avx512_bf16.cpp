@@ -88,12 +88,7 @@ void pair_depth_weights(const float* w, int64_t tap_step, int64_t rows, int64_t 
 
 constexpr PairTable make_pairs() {
   PairTable table = {};
-  fill_tiles<add_pairs, 1, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[0]);
-  fill_tiles<add_pairs, 2, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[1]);
-  fill_tiles<add_pairs, 3, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[2]);
-  fill_tiles<add_pairs, 1, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[0]);
-  fill_tiles<add_pairs, 2, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[1]);
-  fill_tiles<add_pairs, 3, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[2]);
+  fill_table<add_pairs>(table);
   table.round = round;
   table.pack = pack;
   table.winograd_input = winograd_input<HalfPoints>;

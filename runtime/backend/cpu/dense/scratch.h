@@ -53,6 +53,11 @@ inline int64_t task_grain(int64_t tasks, int64_t multiply_adds) {
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// bf16 values in a float buffer.
+inline uint16_t* half_scratch(Purpose purpose, int64_t halves) {
+  return reinterpret_cast<uint16_t*>(scratch(purpose, ceil_div(halves, 2)));
+}
+
 constexpr int64_t product(const std::array<int64_t, 3>& t) { return t[0] * t[1] * t[2]; }
 
 }  // namespace voxlab::cpu

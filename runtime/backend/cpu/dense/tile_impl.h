@@ -169,6 +169,17 @@ constexpr void fill_tiles(TileFn (&out)[sizeof...(G)]) {
   for (unsigned i = 0; i < sizeof...(G); ++i) out[i] = found[i];
 }
 
+// Both kinds of tiles of a KernelTable or PairTable.
+template <Product Multiply, class Table>
+constexpr void fill_table(Table& table) {
+  fill_tiles<Multiply, 1, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[0]);
+  fill_tiles<Multiply, 2, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[1]);
+  fill_tiles<Multiply, 3, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[2]);
+  fill_tiles<Multiply, 1, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[0]);
+  fill_tiles<Multiply, 2, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[1]);
+  fill_tiles<Multiply, 3, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[2]);
+}
+
 template <int... T>
 constexpr void fill_row_tiles(TileFn (&out)[sizeof...(T)]) {
   constexpr TileFn found[] = {row_tile<T + 1>...};
@@ -200,12 +211,7 @@ constexpr void set_tiles(KernelTable& table) {
     table.pairs[n - 1] = pairs_of(n, max_pairs);
     table.unit_pairs[n - 1] = pairs_of(n, max_unit_pairs);
   }
-  fill_tiles<mul_add, 1, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[0]);
-  fill_tiles<mul_add, 2, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[1]);
-  fill_tiles<mul_add, 3, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[2]);
-  fill_tiles<mul_add, 1, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[0]);
-  fill_tiles<mul_add, 2, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[1]);
-  fill_tiles<mul_add, 3, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[2]);
+  fill_table<mul_add>(table);
 }
 
 }  // namespace

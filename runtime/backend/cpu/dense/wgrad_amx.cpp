@@ -49,10 +49,6 @@ struct Call {
   int64_t column_tiles() const { return ceil_div(out, amx_columns); }
 };
 
-uint16_t* half_scratch(Purpose purpose, int64_t halves) {
-  return reinterpret_cast<uint16_t*>(scratch(purpose, ceil_div(halves, 2)));
-}
-
 // A block's operands, and its sums added to u[tap][ic][oc].
 class Worker {
  public:

@@ -20,8 +20,20 @@ enum class Pass { forward, dgrad, wgrad };
 
 int64_t volume(const Triple& t) { return t[0] * t[1] * t[2]; }
 
-std::vector<float> filled(int64_t n) {
-  std::vector<float> v(static_cast<size_t>(n));
+// As tensors lie: on whole cache lines.
+template <class T>
+struct LineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t line{64};
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), line)); }
+  void deallocate(T* p, size_t) { ::operator delete(p, line); }
+  bool operator==(const LineAllocator&) const = default;
+};
+template <class T>
+using Array = std::vector<T, LineAllocator<T>>;
+
+Array<float> filled(int64_t n) {
+  Array<float> v(static_cast<size_t>(n));
   std::mt19937 rng(1);
   std::uniform_real_distribution<float> uniform(-1.0F, 1.0F);
   for (float& x : v) x = uniform(rng);
@@ -40,8 +52,8 @@ struct Operand {
   }
   ConstBuffer in() const { return {data(), dtype}; }
   Buffer out() { return {const_cast<void*>(data()), dtype}; }
-  std::vector<float> f32;
-  std::vector<uint16_t> bf16;
+  Array<float> f32;
+  Array<uint16_t> bf16;
   DType dtype;
 };
 

@@ -1,5 +1,5 @@
-// The seam to the kernels on bf16 with f32 sums, 32 rows by 32 columns at a time: on AMX tiles, real or emulated, and,
-// for plain bf16 only, in vector registers.
+// The seam to the kernels on bf16 with f32 sums, a block of 32 rows by 32 columns or 64 by 16 at a time: on AMX tiles,
+// real or emulated, and, for plain bf16 only, in vector registers.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,11 @@ constexpr int64_t amx_rows = 16;                       // of one tile
 constexpr int64_t amx_columns = 16;                    // of one tile
 constexpr int64_t amx_depth = 32;                      // bf16 values of K in one tile
 constexpr int64_t amx_tile = amx_columns * amx_depth;  // bf16 values of one B tile
-constexpr int64_t amx_block_rows = 2 * amx_rows;
 constexpr int64_t amx_block_columns = 2 * amx_columns;
+
+// Rows of a block: four tiles of sums whichever its width, so that each tile of B serves as many rows as it can.
+constexpr int64_t amx_block_rows(int column_tiles) { return column_tiles == 1 ? 4 * amx_rows : 2 * amx_rows; }
+constexpr int64_t most_amx_block_rows = 4 * amx_rows;
 
 // A bf16 number, or with `low` the sum of two that together hold 16 bits of an f32's significand.
 struct AmxParts {
@@ -21,7 +24,7 @@ struct AmxParts {
   const uint16_t* low;  // null for plain bf16
 };
 
-// One block: up to 2 x 2 tiles. Row m of A lies m * a_step bytes on; Run::b_row counts B depth
+// One block of up to four tiles. Row m of A lies m * a_step bytes on; Run::b_row counts B depth
 // blocks. B holds, for each depth block, one tile for each 16 columns, pairs of K interleaved.
 struct AmxBlockArgs {
   AmxParts a;
@@ -32,19 +35,21 @@ struct AmxBlockArgs {
   int64_t last_pairs;    // pairs of K in the last of them; tiles take all, the rest being zero in B
   AmxParts b;
   int64_t rows;  // wanted; tiles compute all of theirs
-  int row_tiles;
   int column_tiles;
-  float* c;  // amx_block_rows x amx_block_columns
+  bool accumulate;  // sums go on from what c holds
+  float* c;         // whole tiles of rows, amx_block_columns floats apart
 };
 
 struct AmxStoreArgs {
-  const float* sums;  // one row of a block
+  const float* sums;  // rows amx_block_columns apart
+  int64_t rows;
   int columns;
   const float* bias;      // or null
-  const float* residual;  // of the row, or null
+  const float* residual;  // lies like out, or null
   int activation;
   float slope;
-  float* out;  // one of these
+  int64_t out_step;  // elements between rows
+  float* out;        // one of these
   uint16_t* out_bf16;
 };
 

@@ -8,51 +8,47 @@
 namespace voxlab::cpu {
 namespace {
 
-// 0-3 sums, 4-5 A, 6-7 B.
+// 0-3 sums, 4-5 A, 6-7 B. Tile numbers must be literals. The compiler does not know that tile loads read memory, hence
+// the barriers around a block's sums (GCC 12 gives the loads no memory clobber).
 constexpr int64_t b_row_bytes = 64;
+constexpr int64_t c_row_bytes = amx_block_columns * static_cast<int64_t>(sizeof(float));
 
-// Tile numbers must be literals. The compiler does not know that tile loads read memory, hence the
-// barriers around a block's sums (GCC 12 gives the loads no memory clobber).
-void block_bf16(const AmxBlockArgs& t) {
-  const bool two_rows = t.row_tiles == 2;
-  const bool two_columns = t.column_tiles == 2;
+// Up to 2 x 2 tiles.
+void wide_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
+  const bool two_rows = row_tiles == 2;
   const int64_t step = t.a_step;
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a0 = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const char* a1 = a0 + amx_rows * step;
-    const uint16_t* b = t.b.high + t.runs[r].b_row * t.column_tiles * amx_tile;
+    const uint16_t* b = t.b.high + t.runs[r].b_row * 2 * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
       VOXLAB_TILE_LOAD(6, b, b_row_bytes);
       VOXLAB_TILE_LOAD(4, a0, step);
       VOXLAB_TILE_MULTIPLY(0, 4, 6);
+      VOXLAB_TILE_LOAD(7, b + amx_tile, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(1, 4, 7);
       if (two_rows) {
         VOXLAB_TILE_LOAD(5, a1, step);
-        VOXLAB_TILE_MULTIPLY(1, 5, 6);
-      }
-      if (two_columns) {
-        VOXLAB_TILE_LOAD(7, b + amx_tile, b_row_bytes);
-        VOXLAB_TILE_MULTIPLY(2, 4, 7);
-        if (two_rows) VOXLAB_TILE_MULTIPLY(3, 5, 7);
+        VOXLAB_TILE_MULTIPLY(2, 5, 6);
+        VOXLAB_TILE_MULTIPLY(3, 5, 7);
       }
       a0 += 2 * amx_depth;
       a1 += 2 * amx_depth;
-      b += t.column_tiles * amx_tile;
+      b += 2 * amx_tile;
     }
   }
 }
 
 // high * high + high * low + low * high; low * low is below f32 rounding.
-void block_split(const AmxBlockArgs& t) {
-  const bool two_rows = t.row_tiles == 2;
-  const bool two_columns = t.column_tiles == 2;
+void wide_split(const AmxBlockArgs& t, int64_t row_tiles) {
+  const bool two_rows = row_tiles == 2;
   const int64_t step = t.a_step;
-  const int64_t low_a =
-      reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
+  const int64_t low_a = reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
   const int64_t low_b = t.b.low - t.b.high;
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a0 = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const char* a1 = a0 + amx_rows * step;
-    const uint16_t* b0 = t.b.high + t.runs[r].b_row * t.column_tiles * amx_tile;
+    const uint16_t* b0 = t.b.high + t.runs[r].b_row * 2 * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
       const uint16_t* b1 = b0 + amx_tile;
       VOXLAB_TILE_LOAD(4, a0, step);
@@ -62,55 +58,135 @@ void block_split(const AmxBlockArgs& t) {
       VOXLAB_TILE_MULTIPLY(0, 5, 6);
       VOXLAB_TILE_LOAD(7, b0 + low_b, b_row_bytes);
       VOXLAB_TILE_MULTIPLY(0, 4, 7);
-      if (two_columns) {
-        VOXLAB_TILE_LOAD(6, b1, b_row_bytes);
-        VOXLAB_TILE_MULTIPLY(2, 4, 6);
-        VOXLAB_TILE_MULTIPLY(2, 5, 6);
-        VOXLAB_TILE_LOAD(7, b1 + low_b, b_row_bytes);
-        VOXLAB_TILE_MULTIPLY(2, 4, 7);
-      }
+      VOXLAB_TILE_LOAD(6, b1, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(1, 4, 6);
+      VOXLAB_TILE_MULTIPLY(1, 5, 6);
+      VOXLAB_TILE_LOAD(7, b1 + low_b, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(1, 4, 7);
       if (two_rows) {
         // Columns in reverse: the tiles of the last ones are still loaded.
         VOXLAB_TILE_LOAD(4, a1, step);
         VOXLAB_TILE_LOAD(5, a1 + low_a, step);
-        if (two_columns) {
-          VOXLAB_TILE_MULTIPLY(3, 4, 6);
-          VOXLAB_TILE_MULTIPLY(3, 5, 6);
-          VOXLAB_TILE_MULTIPLY(3, 4, 7);
-          VOXLAB_TILE_LOAD(6, b0, b_row_bytes);
-          VOXLAB_TILE_LOAD(7, b0 + low_b, b_row_bytes);
-        }
-        VOXLAB_TILE_MULTIPLY(1, 4, 6);
-        VOXLAB_TILE_MULTIPLY(1, 5, 6);
-        VOXLAB_TILE_MULTIPLY(1, 4, 7);
+        VOXLAB_TILE_MULTIPLY(3, 4, 6);
+        VOXLAB_TILE_MULTIPLY(3, 5, 6);
+        VOXLAB_TILE_MULTIPLY(3, 4, 7);
+        VOXLAB_TILE_LOAD(6, b0, b_row_bytes);
+        VOXLAB_TILE_LOAD(7, b0 + low_b, b_row_bytes);
+        VOXLAB_TILE_MULTIPLY(2, 4, 6);
+        VOXLAB_TILE_MULTIPLY(2, 5, 6);
+        VOXLAB_TILE_MULTIPLY(2, 4, 7);
       }
       a0 += 2 * amx_depth;
       a1 += 2 * amx_depth;
-      b0 += t.column_tiles * amx_tile;
+      b0 += 2 * amx_tile;
+    }
+  }
+}
+
+// Up to 4 x 1 tiles.
+void narrow_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
+  const int64_t step = t.a_step;
+  for (int64_t r = 0; r < t.run_count; ++r) {
+    const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
+    const uint16_t* b = t.b.high + t.runs[r].b_row * amx_tile;
+    for (int64_t k = 0; k < t.depth_blocks; ++k) {
+      VOXLAB_TILE_LOAD(6, b, b_row_bytes);
+      VOXLAB_TILE_LOAD(4, a, step);
+      VOXLAB_TILE_MULTIPLY(0, 4, 6);
+      if (row_tiles > 1) {
+        VOXLAB_TILE_LOAD(5, a + amx_rows * step, step);
+        VOXLAB_TILE_MULTIPLY(1, 5, 6);
+      }
+      if (row_tiles > 2) {
+        VOXLAB_TILE_LOAD(4, a + 2 * amx_rows * step, step);
+        VOXLAB_TILE_MULTIPLY(2, 4, 6);
+      }
+      if (row_tiles > 3) {
+        VOXLAB_TILE_LOAD(5, a + 3 * amx_rows * step, step);
+        VOXLAB_TILE_MULTIPLY(3, 5, 6);
+      }
+      a += 2 * amx_depth;
+      b += amx_tile;
+    }
+  }
+}
+
+void narrow_split(const AmxBlockArgs& t, int64_t row_tiles) {
+  const int64_t step = t.a_step;
+  const int64_t low_a = reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
+  const int64_t low_b = t.b.low - t.b.high;
+  for (int64_t r = 0; r < t.run_count; ++r) {
+    const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
+    const uint16_t* b = t.b.high + t.runs[r].b_row * amx_tile;
+    for (int64_t k = 0; k < t.depth_blocks; ++k) {
+      const char* at = a;
+      VOXLAB_TILE_LOAD(6, b, b_row_bytes);
+      VOXLAB_TILE_LOAD(7, b + low_b, b_row_bytes);
+      VOXLAB_TILE_LOAD(4, at, step);
+      VOXLAB_TILE_MULTIPLY(0, 4, 6);
+      VOXLAB_TILE_LOAD(5, at + low_a, step);
+      VOXLAB_TILE_MULTIPLY(0, 4, 7);
+      VOXLAB_TILE_MULTIPLY(0, 5, 6);
+      if (row_tiles > 1) {
+        at += amx_rows * step;
+        VOXLAB_TILE_LOAD(4, at, step);
+        VOXLAB_TILE_MULTIPLY(1, 4, 6);
+        VOXLAB_TILE_LOAD(5, at + low_a, step);
+        VOXLAB_TILE_MULTIPLY(1, 4, 7);
+        VOXLAB_TILE_MULTIPLY(1, 5, 6);
+      }
+      if (row_tiles > 2) {
+        at += amx_rows * step;
+        VOXLAB_TILE_LOAD(4, at, step);
+        VOXLAB_TILE_MULTIPLY(2, 4, 6);
+        VOXLAB_TILE_LOAD(5, at + low_a, step);
+        VOXLAB_TILE_MULTIPLY(2, 4, 7);
+        VOXLAB_TILE_MULTIPLY(2, 5, 6);
+      }
+      if (row_tiles > 3) {
+        at += amx_rows * step;
+        VOXLAB_TILE_LOAD(4, at, step);
+        VOXLAB_TILE_MULTIPLY(3, 4, 6);
+        VOXLAB_TILE_LOAD(5, at + low_a, step);
+        VOXLAB_TILE_MULTIPLY(3, 4, 7);
+        VOXLAB_TILE_MULTIPLY(3, 5, 6);
+      }
+      a += 2 * amx_depth;
+      b += amx_tile;
     }
   }
 }
 
 void block(const AmxBlockArgs& t) {
-  constexpr int64_t c_step = amx_block_columns * static_cast<int64_t>(sizeof(float));
+  constexpr int64_t tile_floats = amx_rows * amx_block_columns;
+  const int64_t row_tiles = (t.rows + amx_rows - 1) / amx_rows;
+  const bool wide = t.column_tiles == 2;
+  // Where the sums of tiles 1 to 3 lie.
+  float* const c1 = wide ? t.c + amx_columns : t.c + tile_floats;
+  float* const c2 = wide ? t.c + tile_floats : t.c + 2 * tile_floats;
+  float* const c3 = wide ? t.c + tile_floats + amx_columns : t.c + 3 * tile_floats;
+  const int64_t tiles = wide ? 2 * row_tiles : row_tiles;
   __asm__ volatile("" ::: "memory");
-  VOXLAB_TILE_ZERO(0);
-  VOXLAB_TILE_ZERO(1);
-  VOXLAB_TILE_ZERO(2);
-  VOXLAB_TILE_ZERO(3);
-  if (t.a.low == nullptr) {
-    block_bf16(t);
+  if (t.accumulate) {
+    VOXLAB_TILE_LOAD(0, t.c, c_row_bytes);
+    if (tiles > 1) VOXLAB_TILE_LOAD(1, c1, c_row_bytes);
+    if (tiles > 2) VOXLAB_TILE_LOAD(2, c2, c_row_bytes);
+    if (tiles > 3) VOXLAB_TILE_LOAD(3, c3, c_row_bytes);
   } else {
-    block_split(t);
+    VOXLAB_TILE_ZERO(0);
+    VOXLAB_TILE_ZERO(1);
+    VOXLAB_TILE_ZERO(2);
+    VOXLAB_TILE_ZERO(3);
   }
-  VOXLAB_TILE_STORE(0, t.c, c_step);
-  if (t.row_tiles == 2) VOXLAB_TILE_STORE(1, t.c + amx_rows * amx_block_columns, c_step);
-  if (t.column_tiles == 2) {
-    VOXLAB_TILE_STORE(2, t.c + amx_columns, c_step);
-    if (t.row_tiles == 2) {
-      VOXLAB_TILE_STORE(3, t.c + amx_rows * amx_block_columns + amx_columns, c_step);
-    }
+  if (t.a.low == nullptr) {
+    (wide ? wide_bf16 : narrow_bf16)(t, row_tiles);
+  } else {
+    (wide ? wide_split : narrow_split)(t, row_tiles);
   }
+  VOXLAB_TILE_STORE(0, t.c, c_row_bytes);
+  if (tiles > 1) VOXLAB_TILE_STORE(1, c1, c_row_bytes);
+  if (tiles > 2) VOXLAB_TILE_STORE(2, c2, c_row_bytes);
+  if (tiles > 3) VOXLAB_TILE_STORE(3, c3, c_row_bytes);
   __asm__ volatile("" ::: "memory");
 }
 

@@ -39,12 +39,13 @@ double f32_rate() {
 #if defined(__x86_64__)
 double bf16_rate() {
   constexpr int64_t depth = 8;  // 16 KiB each of A and B
+  constexpr int64_t rows = amx_block_rows(2);
   constexpr int64_t repeats = 1 << 12;
   const AmxTable& kernels = active_amx();
   const double seconds = quickest([&](int64_t) {
-    const std::vector<uint16_t> a(static_cast<size_t>(amx_block_rows * depth * amx_depth));
+    const std::vector<uint16_t> a(static_cast<size_t>(rows * depth * amx_depth));
     const std::vector<uint16_t> b(static_cast<size_t>(2 * depth * amx_tile));
-    std::vector<float> c(static_cast<size_t>(amx_block_rows * amx_block_columns));
+    std::vector<float> c(static_cast<size_t>(rows * amx_block_columns));
     const Run run = {0, 0};
     AmxBlockArgs args = {};
     args.a = {a.data(), nullptr};
@@ -54,14 +55,14 @@ double bf16_rate() {
     args.depth_blocks = depth;
     args.last_pairs = amx_depth / 2;
     args.b = {b.data(), nullptr};
-    args.rows = amx_block_rows;
-    args.row_tiles = args.column_tiles = 2;
+    args.rows = rows;
+    args.column_tiles = 2;
     args.c = c.data();
     kernels.begin();
     for (int64_t i = 0; i < repeats; ++i) kernels.block(args);
     kernels.end();
   });
-  const int64_t products = amx_block_rows * amx_block_columns * depth * amx_depth;
+  const int64_t products = rows * amx_block_columns * depth * amx_depth;
   return 2.0 * static_cast<double>(repeats * products * thread_count()) / seconds;
 }
 #endif

@@ -30,6 +30,39 @@ VOXLAB_INLINE bool finite_halves(Words halves) {
   return _mm512_cmpeq_epi32_mask(masked, reinterpret_cast<__m512i>(exponent)) == 0;
 }
 
+#if defined(__AVX512BF16__)
+
+// 32 values to 32 halves. Rounds as round_bf16 does, but for denormals, which it takes and gives as zero, as tiles do.
+VOXLAB_INLINE __m512i round_two(Vec first, Vec second) {
+  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
+}
+
+VOXLAB_INLINE Vec widen_half(__m256i halves) {
+  return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves), 16));
+}
+
+bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
+  constexpr int64_t step = 2 * vec_width;
+  const __m512i exponent = _mm512_set1_epi16(0x7f80);
+  __mmask32 bad = 0;
+  for (int64_t i = 0; i < n; i += step) {
+    const int64_t left = n - i;
+    const __mmask32 lanes = left >= step ? ~__mmask32{0} : static_cast<__mmask32>((uint32_t{1} << left) - 1U);
+    const Vec first = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), in + i);
+    const Vec second = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes >> vec_width), in + i + vec_width);
+    const __m512i top = round_two(first, second);
+    bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(top, exponent), exponent);
+    _mm512_mask_storeu_epi16(high + i, lanes, top);
+    if (low == nullptr) continue;
+    const Vec rest_first = first - widen_half(_mm512_maskz_extracti64x4_epi64(0xff, top, 0));
+    const Vec rest_second = second - widen_half(_mm512_maskz_extracti64x4_epi64(0xff, top, 1));
+    _mm512_mask_storeu_epi16(low + i, lanes, round_two(rest_first, rest_second));
+  }
+  return bad == 0;
+}
+
+#else
+
 bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
   bool finite = true;
   for (int64_t i = 0; i < n; i += vec_width) {
@@ -42,6 +75,8 @@ bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
   }
   return finite;
 }
+
+#endif
 
 bool copy(const uint16_t* in, int64_t n, uint16_t* high) {
   constexpr int64_t step = 32;
@@ -78,17 +113,33 @@ bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t
   return finite;
 }
 
+// One vector of columns of every row.
+template <int Activation>
+void store_vector(const AmxStoreArgs& t, int column, int count) {
+  const Vec bias = t.bias == nullptr ? zero() : load_first(t.bias + column, count);
+  const Vec slope = splat(t.slope);
+  for (int64_t r = 0; r < t.rows; ++r) {
+    const int64_t at = r * t.out_step + column;
+    Vec v = load(t.sums + r * amx_block_columns + column) + bias;
+    if (t.residual != nullptr) v += load_first(t.residual + at, count);
+    if constexpr (Activation != 0) v = activate(v, Activation, slope);
+    if (t.out != nullptr) {
+      store_first(t.out + at, v, count);
+    } else {
+      store_halves(t.out_bf16 + at, round_bf16(v), count);
+    }
+  }
+}
+
 void store_sums(const AmxStoreArgs& t) {
   for (int c = 0; c < t.columns; c += vec_width) {
     const int count = t.columns - c < vec_width ? t.columns - c : vec_width;
-    Vec v = load(t.sums + c);
-    if (t.bias != nullptr) v += load_first(t.bias + c, count);
-    if (t.residual != nullptr) v += load_first(t.residual + c, count);
-    if (t.activation != 0) v = activate(v, t.activation, splat(t.slope));
-    if (t.out != nullptr) {
-      store_first(t.out + c, v, count);
-    } else {
-      store_halves(t.out_bf16 + c, round_bf16(v), count);
+    switch (t.activation) {
+      case 0: store_vector<0>(t, c, count); break;
+      case 1: store_vector<1>(t, c, count); break;
+      case 2: store_vector<2>(t, c, count); break;
+      case 3: store_vector<3>(t, c, count); break;
+      default: store_vector<4>(t, c, count); break;
     }
   }
 }

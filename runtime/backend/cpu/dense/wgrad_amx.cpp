@@ -133,7 +133,7 @@ class Worker {
   void multiply(int64_t from, int64_t to, float* u) {
     const int64_t blocks = terms_ / amx_depth;
     std::vector<Run> runs(static_cast<size_t>(at_.size[0]));
-    alignas(64) float sums[amx_block_rows * amx_block_columns];
+    alignas(64) float sums[most_amx_block_rows * amx_block_columns];
     AmxBlockArgs args = {};
     args.a_step = pitch_ * static_cast<int64_t>(sizeof(uint16_t));
     args.runs = runs.data();
@@ -153,9 +153,9 @@ class Worker {
             args.column_tiles = static_cast<int>(std::min<int64_t>(2, to - t));
             const int64_t at = (t - from) * at_.size[0] * blocks * amx_tile;
             args.b = {b_high_ + at, b_low_ == nullptr ? nullptr : b_low_ + at};
-            for (int64_t ic = 0; ic < c_.in; ic += amx_block_rows) {
-              args.rows = std::min(amx_block_rows, c_.in - ic);
-              args.row_tiles = args.rows > amx_rows ? 2 : 1;
+            const int64_t block_rows = amx_block_rows(args.column_tiles);
+            for (int64_t ic = 0; ic < c_.in; ic += block_rows) {
+              args.rows = std::min(block_rows, c_.in - ic);
               args.a = {high_ + ic * pitch_, low_ == nullptr ? nullptr : low_ + ic * pitch_};
               c_.amx.block(args);
               const int64_t column = t * amx_columns;

@@ -391,9 +391,9 @@ TEST(DenseConv, RoundedPointsAtTheEdges) {
         "winograd3");
 }
 
-// Weight gradients of stride 1 on blocks of bf16: channels that fill no tile, rows that fill no depth block, several
-// blocks, dilation, groups, a batch, kernels of 1 to 5; in one part and in two.
-TEST(DenseConv, WeightGradientOnBlocks) {
+// Weight gradients on tiles of bf16: channels that fill no tile, rows that fill no depth block, several blocks, strides,
+// dilation, groups, a batch, kernels of 1 to 5; in one part and in two.
+TEST(DenseConv, WeightGradientOnTiles) {
   const auto check = [](ConvGeometry g) {
     for (const Isa isa : available_isas()) {
       const IsaScope scope(isa);
@@ -404,12 +404,15 @@ TEST(DenseConv, WeightGradientOnBlocks) {
     check_rounding(g);
     check_split(g);
   };
-  check({.in = {3, 7, 9}, .in_channels = 16, .out_channels = 16, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
+  check({.in = {3, 7, 24}, .in_channels = 32, .out_channels = 40, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
   check({.batch = 2, .in = {5, 6, 33}, .in_channels = 35, .out_channels = 50, .kernel = {1, 3, 5}, .pad = {0, 0, 2}});
-  check({.in = {1, 1, 77}, .in_channels = 49, .out_channels = 64});
-  check({.in = {4, 9, 8}, .in_channels = 66, .out_channels = 68, .kernel = {2, 2, 2}, .dilation = {1, 2, 3}, .groups = 2});
+  check({.in = {1, 1, 277}, .in_channels = 200, .out_channels = 250});
+  check({.in = {4, 9, 66}, .in_channels = 128, .out_channels = 126, .kernel = {2, 2, 2}, .dilation = {1, 2, 3}, .groups = 2});
   check({.in = {9, 24, 20}, .in_channels = 48, .out_channels = 33, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
-  check({.in = {2, 4, 4}, .in_channels = 160, .out_channels = 130, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
+  check({.in = {3, 10, 10}, .in_channels = 160, .out_channels = 130, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
+  check({.in = {5, 12, 63}, .in_channels = 96, .out_channels = 95, .kernel = {3, 3, 3}, .stride = {2, 2, 2}, .pad = {1, 1, 1}});
+  check({.in = {4, 9, 58}, .in_channels = 64, .out_channels = 80, .kernel = {2, 2, 2}, .stride = {2, 2, 2}});
+  check({.in = {1, 20, 126}, .in_channels = 96, .out_channels = 96, .kernel = {1, 5, 4}, .stride = {1, 3, 2}, .pad = {0, 1, 2}});
 }
 
 // What bf16 promises (docs/design/0003): the norm of the error over the result's, of factors that need rounding.

@@ -225,12 +225,13 @@ void narrow_matrix(const KernelTable& kernels, const MatmulShape& s, const float
 }
 
 // A^T B of compact matrices is the weight gradient of a 1x1 convolution whose positions are the rows of both.
-std::optional<ConvGeometry> as_weight_gradient(const MatmulShape& s) {
+std::optional<ConvGeometry> as_weight_gradient(const MatmulShape& s, GatherMode mode) {
   const bool compact = s.a.row == 1 && s.a.col == s.m && s.b.col == 1 && s.b.row == s.n && s.c.col == 1 && s.c.row == s.n;
   for (const BatchAxis& axis : s.batch)
     if (axis.size != 1) return {};
   const ConvGeometry g = {.in = {1, 1, s.k}, .in_channels = s.m, .out_channels = s.n};
-  return compact && s.k > 0 && has_amx(active_isa()) && suits_wgrad_amx(g) ? std::optional(g) : std::nullopt;
+  const bool suits = compact && s.k > 0 && is_direct_bf16(mode) && has_amx(active_isa());
+  return suits && suits_wgrad_amx(g, mode == GatherMode::bf16x3) ? std::optional(g) : std::nullopt;
 }
 
 }  // namespace
@@ -316,9 +317,10 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   Modes mode;
   if (kind == KernelKind::conv) {
     mode.chosen = mode.on_f32 = wgrad_mode(kernels, g, pairs_for(x.dtype, precision));
-    if (mode.chosen != GatherMode::winograd_pairs && suits_wgrad_amx(g))
-      if (const GatherMode direct = direct_mode(x.dtype, precision, g.in_channels / g.groups); direct != GatherMode::f32)
-        mode.chosen = direct;
+    const GatherMode direct = direct_mode(x.dtype, precision, product(g.out()));  // its sums run over positions
+    if (mode.chosen != GatherMode::winograd_pairs && direct != GatherMode::f32 &&
+        suits_wgrad_amx(g, direct == GatherMode::bf16x3))
+      mode.chosen = direct;
   }
   const std::string_view name = implementation(kind, mode.chosen, x.dtype == DType::bf16);
   if (x.data == nullptr) return name;
@@ -329,7 +331,7 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
     channel_scale_wgrad(kernels, g, xf, dyf, dwf);
   } else if (kind == KernelKind::depthwise) {
     depthwise_wgrad(kernels, g, xf, dyf, dwf);
-  } else if (!is_direct_bf16(mode.chosen) || !wgrad_amx(kernels, g, xf, dyf, dwf, mode.chosen == GatherMode::bf16x3)) {
+  } else if (!is_direct_bf16(mode.chosen) || !wgrad_amx(g, xf, dyf, dwf, mode.chosen == GatherMode::bf16x3)) {
     dense_wgrad(kernels, g, xf, dyf, dwf, mode.on_f32);
     narrow_output(kernels, dwf, n.w, dw);
     return implementation(kind, mode.on_f32, x.dtype == DType::bf16);
@@ -349,8 +351,9 @@ std::string_view matmul(const MatmulShape& s, ConstBuffer a, ConstBuffer b, Buff
   const KernelTable& kernels = active_kernels();
   const bool plain = epilogue.bias == nullptr && epilogue.residual == nullptr && epilogue.activation == Activation::none;
   const bool all_f32 = a.dtype == DType::f32 && b.dtype == DType::f32 && c.dtype == DType::f32;
-  const std::optional<ConvGeometry> gradient = plain && all_f32 ? as_weight_gradient(s) : std::nullopt;
-  const GatherMode mode = gradient || suits_bf16(s, a.dtype) ? direct_mode(a.dtype, precision, s.k) : GatherMode::f32;
+  const GatherMode direct = direct_mode(a.dtype, precision, s.k);
+  const std::optional<ConvGeometry> gradient = plain && all_f32 ? as_weight_gradient(s, direct) : std::nullopt;
+  const GatherMode mode = gradient || suits_bf16(s, a.dtype) ? direct : GatherMode::f32;
   const bool rounded = rounds_first(precision), by_f32 = rounded || a.dtype == DType::bf16;
   const std::string_view name = implementation(KernelKind::matmul, mode, by_f32);
   if (a.data == nullptr) return name;
@@ -359,7 +362,7 @@ std::string_view matmul(const MatmulShape& s, ConstBuffer a, ConstBuffer b, Buff
   const float* bf = widened(kernels, b, n.b, Purpose::input_b, rounded);
   const PairTable* pairs = mode == GatherMode::bf16 ? active_pairs() : nullptr;
   if (is_direct_bf16(mode) && gradient) {
-    if (wgrad_amx(kernels, *gradient, static_cast<const float*>(a.data), bf, static_cast<float*>(c.data), mode == GatherMode::bf16x3))
+    if (wgrad_amx(*gradient, static_cast<const float*>(a.data), bf, static_cast<float*>(c.data), mode == GatherMode::bf16x3))
       return name;
   } else if (is_direct_bf16(mode) && pairs == nullptr && matmul_amx(kernels, s, a, bf, c, epilogue, mode)) {
     return name;

@@ -53,11 +53,27 @@ struct AmxStoreArgs {
   uint16_t* out_bf16;
 };
 
+// Adds to tiles of C the products of tiles of A, 16 rows by K each, and of B, K by 16, summed along K. K falls into
+// segments; in each, tiles lie one after the other.
+struct AmxSumArgs {
+  AmxParts a;
+  int64_t a_step;              // halves between rows of tiles
+  int64_t a_segment;           // halves between segments
+  const uint16_t* const* b;    // where each column of tiles starts: [segment][column]
+  int64_t b_low;               // halves from a tile to its low part
+  int rows, columns;           // of tiles, at most 2 and four tiles of C in all
+  int64_t segments;
+  int64_t depth_blocks;        // in each
+  float* c;        // 16 x 16 floats a tile, columns one after the other
+  int64_t c_step;  // floats between rows of tiles
+};
+
 struct AmxTable {
   double speed;     // in f32 multiply-adds
   void (*begin)();  // configures this thread's tiles
   void (*end)();
   void (*block)(const AmxBlockArgs&);
+  void (*add_products)(const AmxSumArgs&);
   void (*store)(const AmxStoreArgs&);
   // Both return false when a value is not finite: such sums are left to the f32 kernels, because
   // tiles also multiply values beyond a run (by zero weights), and an infinity has no two-part
@@ -66,6 +82,7 @@ struct AmxTable {
   bool (*copy)(const uint16_t* in, int64_t n, uint16_t* high);
   // `rows` x 16 floats `pitch` apart to one B tile; missing rows are zero.
   bool (*pack)(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low);
+  void (*turn)(uint16_t* tile);  // a B tile to the A tile of its transpose
 };
 
 #if defined(__x86_64__)

@@ -190,9 +190,106 @@ void block(const AmxBlockArgs& t) {
   __asm__ volatile("" ::: "memory");
 }
 
+// One row of tiles, up to four columns.
+void add_row(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const* b) {
+  const bool split = t.a.low != nullptr;
+  for (int64_t k = 0; k < t.depth_blocks; ++k) {
+    const int64_t at = k * amx_tile;
+    VOXLAB_TILE_LOAD(4, a.high + at, b_row_bytes);
+    if (split) VOXLAB_TILE_LOAD(5, a.low + at, b_row_bytes);
+#define VOXLAB_ADD_COLUMN(column)                                      \
+  if (t.columns > column) {                                            \
+    VOXLAB_TILE_LOAD(6, b[column] + at, b_row_bytes);                  \
+    VOXLAB_TILE_MULTIPLY(column, 4, 6);                                \
+    if (split) {                                                       \
+      VOXLAB_TILE_MULTIPLY(column, 5, 6);                              \
+      VOXLAB_TILE_LOAD(7, b[column] + at + t.b_low, b_row_bytes);      \
+      VOXLAB_TILE_MULTIPLY(column, 4, 7);                              \
+    }                                                                  \
+  }
+    VOXLAB_ADD_COLUMN(0)
+    VOXLAB_ADD_COLUMN(1)
+    VOXLAB_ADD_COLUMN(2)
+    VOXLAB_ADD_COLUMN(3)
+#undef VOXLAB_ADD_COLUMN
+  }
+}
+
+// Two rows of tiles, up to two columns: sums 0 and 1 of the first row, 2 and 3 of the second.
+void add_two_rows(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const* b) {
+  const bool split = t.a.low != nullptr;
+  const bool two_columns = t.columns == 2;
+  for (int64_t k = 0; k < t.depth_blocks; ++k) {
+    const uint16_t* a0 = a.high + k * amx_tile;
+    const uint16_t* b0 = b[0] + k * amx_tile;
+    const uint16_t* b1 = two_columns ? b[1] + k * amx_tile : b0;
+    if (!split) {
+      VOXLAB_TILE_LOAD(4, a0, b_row_bytes);
+      VOXLAB_TILE_LOAD(6, b0, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(0, 4, 6);
+      VOXLAB_TILE_LOAD(5, a0 + t.a_step, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(2, 5, 6);
+      if (two_columns) {
+        VOXLAB_TILE_LOAD(7, b1, b_row_bytes);
+        VOXLAB_TILE_MULTIPLY(1, 4, 7);
+        VOXLAB_TILE_MULTIPLY(3, 5, 7);
+      }
+      continue;
+    }
+    const uint16_t* low = a.low + k * amx_tile;
+    VOXLAB_TILE_LOAD(4, a0, b_row_bytes);
+    VOXLAB_TILE_LOAD(5, low, b_row_bytes);
+    if (two_columns) {
+      VOXLAB_TILE_LOAD(6, b1, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(1, 4, 6);
+      VOXLAB_TILE_MULTIPLY(1, 5, 6);
+      VOXLAB_TILE_LOAD(7, b1 + t.b_low, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(1, 4, 7);
+    }
+    VOXLAB_TILE_LOAD(6, b0, b_row_bytes);
+    VOXLAB_TILE_MULTIPLY(0, 4, 6);
+    VOXLAB_TILE_MULTIPLY(0, 5, 6);
+    VOXLAB_TILE_LOAD(7, b0 + t.b_low, b_row_bytes);
+    VOXLAB_TILE_MULTIPLY(0, 4, 7);
+    VOXLAB_TILE_LOAD(4, a0 + t.a_step, b_row_bytes);
+    VOXLAB_TILE_LOAD(5, low + t.a_step, b_row_bytes);
+    VOXLAB_TILE_MULTIPLY(2, 4, 6);
+    VOXLAB_TILE_MULTIPLY(2, 5, 6);
+    VOXLAB_TILE_MULTIPLY(2, 4, 7);
+    if (two_columns) {
+      VOXLAB_TILE_LOAD(6, b1, b_row_bytes);
+      VOXLAB_TILE_LOAD(7, b1 + t.b_low, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(3, 4, 6);
+      VOXLAB_TILE_MULTIPLY(3, 5, 6);
+      VOXLAB_TILE_MULTIPLY(3, 4, 7);
+    }
+  }
+}
+
+void add_products(const AmxSumArgs& t) {
+  constexpr int64_t tile_floats = amx_rows * amx_columns;
+  const bool one_row = t.rows == 1;
+  float* const c2 = one_row ? t.c + 2 * tile_floats : t.c + t.c_step;
+  const bool second = t.columns > 1, third = !one_row || t.columns > 2, fourth = one_row ? t.columns > 3 : second;
+  __asm__ volatile("" ::: "memory");
+  VOXLAB_TILE_LOAD(0, t.c, b_row_bytes);
+  if (second) VOXLAB_TILE_LOAD(1, t.c + tile_floats, b_row_bytes);
+  if (third) VOXLAB_TILE_LOAD(2, c2, b_row_bytes);
+  if (fourth) VOXLAB_TILE_LOAD(3, c2 + tile_floats, b_row_bytes);
+  for (int64_t s = 0; s < t.segments; ++s) {
+    const AmxParts a = {t.a.high + s * t.a_segment, t.a.low == nullptr ? nullptr : t.a.low + s * t.a_segment};
+    (one_row ? add_row : add_two_rows)(t, a, t.b + s * t.columns);
+  }
+  VOXLAB_TILE_STORE(0, t.c, b_row_bytes);
+  if (second) VOXLAB_TILE_STORE(1, t.c + tile_floats, b_row_bytes);
+  if (third) VOXLAB_TILE_STORE(2, c2, b_row_bytes);
+  if (fourth) VOXLAB_TILE_STORE(3, c2 + tile_floats, b_row_bytes);
+  __asm__ volatile("" ::: "memory");
+}
+
 constexpr AmxTable make_amx_table() {
   // A tile product does 16 x 16 x 32 multiply-adds in the time of about 36 vector ones.
-  return {14.0, tile_begin, tile_end, block, store_sums, split, copy, pack};
+  return {14.0, tile_begin, tile_end, block, add_products, store_sums, split, copy, pack, turn};
 }
 
 }  // namespace

@@ -60,10 +60,38 @@ void block(const AmxBlockArgs& t) {
   }
 }
 
+// One tile of C: a row of B serves its 16 rows, whose pairs of A are broadcast.
+void add_tile(const uint16_t* a, const uint16_t* b, int64_t depth_blocks, float* c) {
+  __m512 sum[amx_rows];
+#pragma GCC unroll 16
+  for (int i = 0; i < amx_rows; ++i) sum[i] = _mm512_loadu_ps(c + i * amx_columns);
+  for (int64_t k = 0; k < depth_blocks; ++k, a += amx_tile, b += amx_tile) {
+    for (int64_t p = 0; p < pairs_of_a_tile; ++p) {
+      const auto row = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + p * amx_depth));
+#pragma GCC unroll 16
+      for (int i = 0; i < amx_rows; ++i) {
+        int32_t pair;
+        __builtin_memcpy(&pair, a + i * amx_depth + 2 * p, sizeof(pair));
+        sum[i] = _mm512_dpbf16_ps(sum[i], reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair)), row);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < amx_rows; ++i) _mm512_storeu_ps(c + i * amx_columns, sum[i]);
+}
+
+void add_products(const AmxSumArgs& t) {
+  for (int i = 0; i < t.rows; ++i)
+    for (int j = 0; j < t.columns; ++j)
+      for (int64_t s = 0; s < t.segments; ++s)
+        add_tile(t.a.high + i * t.a_step + s * t.a_segment, t.b[s * t.columns + j], t.depth_blocks,
+                 t.c + i * t.c_step + j * amx_rows * amx_columns);
+}
+
 void nothing() {}
 
 }  // namespace
 
-constexpr AmxTable kernels_avx512_bf16 = {2.0, nothing, nothing, block, store_sums, split, copy, pack};
+constexpr AmxTable kernels_avx512_bf16 = {2.0, nothing, nothing, block, add_products, store_sums, split, copy, pack, turn};
 
 }  // namespace voxlab::cpu

@@ -46,11 +46,10 @@ bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, Const
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
                  const float* dy, float* dw, GatherMode mode);
 
-// The weight gradient on products of bf16, or with `split` three of them: of stride 1 and enough channels. False, with dw
-// in an unspecified state, when a value is not finite.
-bool suits_wgrad_amx(const ConvGeometry& geometry);
-bool wgrad_amx(const KernelTable& kernels, const ConvGeometry& geometry, const float* x, const float* dy, float* dw,
-               bool split);
+// The weight gradient on products of bf16, or with `split` three of them. It suits where it should cost less than the f32
+// kernels. False, with dw in an unspecified state, when a value is not finite.
+bool suits_wgrad_amx(const ConvGeometry& geometry, bool split);
+bool wgrad_amx(const ConvGeometry& geometry, const float* x, const float* dy, float* dw, bool split);
 
 // Whether size and strides suit products of bf16.
 bool suits_bf16(const MatmulShape& shape, DType a);

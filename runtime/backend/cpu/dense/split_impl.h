@@ -32,7 +32,13 @@ VOXLAB_INLINE bool finite_halves(Words halves) {
 
 #if defined(__AVX512BF16__)
 
-// 32 values to 32 halves. Rounds as round_bf16 does, but for denormals, which it takes and gives as zero, as tiles do.
+// As round_bf16, but for denormals, which it takes and gives as zero, as tiles do.
+VOXLAB_INLINE Words round_half(Vec v) {
+  const auto halves = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
+  return reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, halves));
+}
+
+// 32 values to 32 halves, rounded so.
 VOXLAB_INLINE __m512i round_two(Vec first, Vec second) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
 }
@@ -62,6 +68,8 @@ bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
 }
 
 #else
+
+VOXLAB_INLINE Words round_half(Vec v) { return round_bf16(v); }
 
 bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
   bool finite = true;
@@ -95,22 +103,51 @@ bool copy(const uint16_t* in, int64_t n, uint16_t* high) {
 
 // Word j of row r holds K = 2r in its lower and K = 2r + 1 in its upper half.
 bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low) {
-  bool finite = true;
+  Words bad = {};
+  const Words exponent = Words{} + 0x7f80U;
   for (int64_t r = 0; r < amx_depth / 2; ++r) {
     const Vec even = 2 * r < rows ? load(in + 2 * r * pitch) : zero();
     const Vec odd = 2 * r + 1 < rows ? load(in + (2 * r + 1) * pitch) : zero();
-    const Words even_top = round_bf16(even);
-    const Words odd_top = round_bf16(odd);
-    finite &= finite_halves(even_top) && finite_halves(odd_top);
+    const Words even_top = round_half(even);
+    const Words odd_top = round_half(odd);
+    bad |= reinterpret_cast<Words>((even_top & exponent) == exponent) | reinterpret_cast<Words>((odd_top & exponent) == exponent);
     _mm512_storeu_si512(high + r * amx_depth,
                         reinterpret_cast<__m512i>(even_top | (odd_top << 16)));
     if (low == nullptr) continue;
-    const Words even_rest = round_bf16(even - widen(even_top));
-    const Words odd_rest = round_bf16(odd - widen(odd_top));
+    const Words even_rest = round_half(even - widen(even_top));
+    const Words odd_rest = round_half(odd - widen(odd_top));
     _mm512_storeu_si512(low + r * amx_depth,
                         reinterpret_cast<__m512i>(even_rest | (odd_rest << 16)));
   }
-  return finite;
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(bad), reinterpret_cast<__m512i>(bad)) == 0;
+}
+
+// Exchanges the blocks off the diagonal, Size lanes wide, of a matrix of words whose rows are `row`.
+template <unsigned Size>
+VOXLAB_INLINE void exchange_blocks(Words (&row)[16]) {
+  Words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const Words upper = reinterpret_cast<Words>((lane & Size) != 0);  // all ones
+  const Words first = lane + (upper & (16 - Size)), second = lane + Size + (upper & (16 - Size));
+#pragma GCC unroll 16
+  for (unsigned i = 0; i < 16; ++i) {
+    if ((i & Size) != 0) continue;
+    const Words a = row[i], b = row[i + Size];
+    row[i] = __builtin_shuffle(a, b, first);
+    row[i + Size] = __builtin_shuffle(a, b, second);
+  }
+}
+
+// A tile of pairs of K by 16 columns, as pack leaves it, to 16 rows by K: words change places, for a pair is one in both.
+void turn(uint16_t* tile) {
+  Words row[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) row[i] = reinterpret_cast<Words>(_mm512_loadu_si512(tile + i * amx_depth));
+  exchange_blocks<1>(row);
+  exchange_blocks<2>(row);
+  exchange_blocks<4>(row);
+  exchange_blocks<8>(row);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(tile + i * amx_depth, reinterpret_cast<__m512i>(row[i]));
 }
 
 // One vector of columns of every row.

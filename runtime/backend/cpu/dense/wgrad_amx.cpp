@@ -1,6 +1,7 @@
-// Weight gradients on the kernels of bf16 blocks: dw[tap, ic, oc] sums x[position + tap, ic] dy[position, oc], a matrix
-// product over positions for every tap. A block of x is turned to [ic][position], rows as long as its border needs, so
-// that a tap is an offset; the same block of dy, with zeros where x has border, makes the tiles of B.
+// Weight gradients on tiles of bf16: dw[tap, ic, oc] sums x[position + tap, ic] dy[position, oc], a matrix product over
+// positions for every tap. Of a plane of dy the tiles of A are [oc][position]; its rows are as long as those of x with
+// their border, zero there, so that a tap is an offset. x makes the tiles of B, pairs of positions interleaved, once from
+// its even and once from its odd positions on, so that every offset finds its pairs. Strides: x falls into its residues.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
@@ -14,20 +15,36 @@
 
 namespace voxlab::cpu {
 
-bool suits_wgrad_amx(const ConvGeometry& g) {
-  constexpr int64_t least_channels = 16;
-  if (product(g.stride) != 1 || !multiplies_bf16(active_isa())) return false;
-  const int64_t in = g.in_channels / g.groups, out = g.out_channels / g.groups;
-  // Each value of x is turned once, and multiplied by all taps and outputs: fewer do not pay for the turning.
-  const int64_t least_products = has_amx(active_isa()) ? 64 : 512;
-  return in >= least_channels && out >= least_channels && product(g.kernel) * out >= least_products;
-}
-
 #if defined(__x86_64__)
 
 namespace {
 
 using Triple = std::array<int64_t, 3>;
+constexpr int64_t tile_floats = amx_rows * amx_columns;
+
+// Along one axis tap k reads position (output + shift[k] + first) * stride + residues[residue[k]].
+struct Taps {
+  int64_t first = 0, halo = 0;
+  std::vector<int64_t> residues, shift, residue;
+};
+
+Taps taps_of(const ConvGeometry& g, size_t axis) {
+  Taps t;
+  const int64_t stride = g.stride[axis];
+  for (int64_t k = 0; k < g.kernel[axis]; ++k) {
+    const int64_t offset = k * g.dilation[axis] - g.pad[axis];
+    const int64_t residue = (offset % stride + stride) % stride;
+    t.shift.push_back((offset - residue) / stride);
+    const auto found = std::find(t.residues.begin(), t.residues.end(), residue);
+    t.residue.push_back(found - t.residues.begin());
+    if (found == t.residues.end()) t.residues.push_back(residue);
+  }
+  const auto [low, high] = std::minmax_element(t.shift.begin(), t.shift.end());
+  t.first = *low;
+  t.halo = *high - *low;
+  for (int64_t& s : t.shift) s -= t.first;
+  return t;
+}
 
 struct Call {
   const KernelTable& kernels;
@@ -38,131 +55,240 @@ struct Call {
   int64_t group;
   int64_t in, out;  // channels of the group
   bool split;
+  std::array<Taps, 3> taps;
   Triple block;
 
-  Triple halo() const {
-    Triple h;
-    for (size_t i = 0; i < 3; ++i) h[i] = g.dilation[i] * (g.kernel[i] - 1);
-    return h;
-  }
-  int64_t row_tiles() const { return ceil_div(in, amx_rows); }
-  int64_t column_tiles() const { return ceil_div(out, amx_columns); }
+  int64_t in_tiles() const { return ceil_div(in, amx_columns); }
+  int64_t out_tiles() const { return ceil_div(out, amx_rows); }
+  int64_t parts() const { return split ? 2 : 1; }
+  int64_t columns() const { return product(g.kernel) * in_tiles(); }  // of tiles of C
 };
 
-// A block's operands, and its sums added to u[tap][ic][oc].
+// How the positions under a block lie.
+struct Layout {
+  int64_t pitch;   // of a row of x
+  int64_t rows;    // of x
+  int64_t blocks;  // of K: a plane of dy, but for the border of its last row
+  int64_t tiles;   // of B, for one tile of channels
+  int64_t phases;  // 1 where every offset is even
+  int64_t planes;  // of dy multiplied at a time, so that sums are not fetched for a few products
+
+  Layout(const Call& c, const Triple& size) {
+    pitch = size[2] + c.taps[2].halo;
+    rows = size[1] + c.taps[1].halo;
+    blocks = ceil_div((size[1] - 1) * pitch + size[2], amx_depth);
+    tiles = blocks + ceil_div(c.taps[1].halo * pitch + c.taps[2].halo + 1, amx_depth);
+    planes = std::clamp<int64_t>(most_blocks(c) / blocks, 1, size[0]);
+    phases = c.taps[2].halo > 0 || (c.taps[1].halo > 0 && pitch % 2 != 0) ? 2 : 1;
+  }
+  // Of A that stay in the first-level cache, two rows of tiles at a time.
+  static int64_t most_blocks(const Call& c) { return 16 / c.parts(); }
+  int64_t held_planes(const Call& c) const { return planes + c.taps[0].halo; }
+  int64_t plane_tiles(const Call& c) const {
+    return static_cast<int64_t>(c.taps[1].residues.size() * c.taps[2].residues.size()) * phases * c.in_tiles() * tiles;
+  }
+  int64_t held_tiles(const Call& c) const {
+    return static_cast<int64_t>(c.taps[0].residues.size()) * held_planes(c) * plane_tiles(c);
+  }
+};
+
+// A block's operands, and its sums added to u, [tile of oc][tap][tile of ic] of [oc][ic].
 class Worker {
  public:
-  Worker(const Call& call, std::atomic<bool>& finite) : c_(call), finite_(finite) { c_.amx.begin(); }
+  Worker(const Call& call, std::atomic<bool>& finite) : c_(call), finite_(finite), lay_(call, {1, 1, 1}) { c_.amx.begin(); }
   ~Worker() { c_.amx.end(); }
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // Column tiles [from, to) of a block.
+  // Output tiles [from, to) of a block.
   void add(int64_t index, int64_t from, int64_t to, float* u) {
     if (!finite_) return;
     place(index);
-    if (!turn_input() || !pack_gradient(from, to)) {
-      finite_ = false;
-      return;
+    for (int64_t d = 0; d < at_.size[0]; d += lay_.planes) {
+      const int64_t planes = std::min(lay_.planes, at_.size[0] - d);
+      if (!pack_planes(d + planes + c_.taps[0].halo) || !turn_gradient(d, planes, from, to)) {
+        finite_ = false;
+        return;
+      }
+      multiply(d, planes, from, to, u);
     }
-    multiply(from, to, u);
   }
 
  private:
   void place(int64_t index) {
     at_ = place_block(c_.g.out(), c_.block, index);
-    const Triple halo = c_.halo();
-    for (size_t i = 0; i < 3; ++i) box_.size[i] = at_.size[i] + halo[i];
-    plane_ = box_.size[1] * box_.size[2];
-    // Of dy's plane: its rows are as long as x's; the last one's border is left out.
-    terms_ = ceil_div((at_.size[1] - 1) * box_.size[2] + at_.size[2], amx_depth) * amx_depth;
+    lay_ = Layout(c_, at_.size);
+    packed_ = 0;
+    const int64_t halves = lay_.held_tiles(c_) * amx_tile;
+    b_ = half_scratch(Purpose::tile, halves * c_.parts());
+    b_low_ = halves;
   }
 
-  // x of the block as rows of channels, zero outside of the tensor, and beyond as far as tiles read.
-  bool turn_input() {
-    for (size_t i = 0; i < 3; ++i) box_.begin[i] = at_.begin[i] - c_.g.pad[i];
-    const int64_t positions = box_.size[0] * plane_;
-    const float* sample = c_.x + (at_.sample * product(c_.g.in)) * c_.g.in_channels + c_.group * c_.in;
-    float* copy = scratch(Purpose::rows, positions * c_.in);
-    copy_box(sample, c_.g.in, c_.g.in_channels, c_.in, box_, copy);
-    float* turned = scratch(Purpose::deep, c_.in * positions);
-    c_.kernels.transpose(copy, positions, c_.in, c_.in, turned, positions);
-    // An odd number of cache lines keeps rows from meeting in one set.
-    pitch_ = (ceil_div(positions + terms_, amx_depth) | 1) * amx_depth;
-    const int64_t rows = c_.row_tiles() * amx_rows;
-    high_ = half_scratch(Purpose::tile, rows * pitch_ * (c_.split ? 2 : 1));
-    low_ = c_.split ? high_ + rows * pitch_ : nullptr;
-    std::memset(high_, 0, static_cast<size_t>(rows * pitch_ * (c_.split ? 2 : 1)) * sizeof(uint16_t));
+  int64_t position(size_t axis, int64_t index, size_t residue) const {
+    return (at_.begin[axis] + index + c_.taps[axis].first) * c_.g.stride[axis] + c_.taps[axis].residues[residue];
+  }
+
+  // The first tile of B of a plane (index modulo the planes held), of residues along D, H, W, from even (0) or odd (1)
+  // positions on, of a tile of channels.
+  uint16_t* tiles_of(int64_t index, size_t rd, size_t rh, size_t rw, int64_t phase, int64_t channels) const {
+    const int64_t held = lay_.held_planes(c_), slot = static_cast<int64_t>(rd) * held + index % held;
+    const auto cell = static_cast<int64_t>(rh * c_.taps[2].residues.size() + rw);
+    return b_ + (slot * lay_.plane_tiles(c_) + ((cell * lay_.phases + phase) * c_.in_tiles() + channels) * lay_.tiles) * amx_tile;
+  }
+
+  // Planes of x up to `end`, each in the place of the oldest.
+  bool pack_planes(int64_t end) {
     bool finite = true;
-    for (int64_t ic = 0; ic < c_.in; ++ic)
-      finite &= c_.amx.split(turned + ic * positions, positions, high_ + ic * pitch_,
-                             low_ == nullptr ? nullptr : low_ + ic * pitch_);
+    for (end = std::min(end, at_.size[0] + c_.taps[0].halo); packed_ < end; ++packed_)
+      for (size_t rd = 0; rd < c_.taps[0].residues.size(); ++rd) {
+        const int64_t d = position(0, packed_, rd);
+        if (d < 0 || d >= c_.g.in[0]) continue;
+        for (size_t rh = 0; rh < c_.taps[1].residues.size(); ++rh)
+          for (size_t rw = 0; rw < c_.taps[2].residues.size(); ++rw)
+            finite &= pack_cell(d, rd, rh, rw);
+      }
     return finite;
   }
 
-  // dy of the block as tiles, [panel][plane][depth block][tile of the panel].
-  bool pack_gradient(int64_t from, int64_t to) {
-    const Triple out = c_.g.out();
-    const int64_t blocks = terms_ / amx_depth, tiles = at_.size[0] * blocks * (to - from);
-    b_high_ = half_scratch(Purpose::weights, tiles * amx_tile * (c_.split ? 2 : 1));
-    b_low_ = c_.split ? b_high_ + tiles * amx_tile : nullptr;
-    float* plane = scratch(Purpose::panel, terms_ * amx_columns);
+  // Rows of positions of which [from, end) lie in memory, the rest being zero.
+  struct Plane {
+    int64_t rows, pitch;  // positions
+    int64_t from, end;
+    int64_t step;  // floats between positions
+    int64_t channels;
+  };
+
+  // `count` positions of a plane from `first` on, across its rows, to [tile of channels][position][16]. `row_at` gives
+  // where position 0 of a row would be, or null for a row of zeros.
+  template <class RowAt>
+  static void gather(const Plane& plane, const RowAt& row_at, int64_t first, int64_t count, float* to) {
+    constexpr int64_t prefetch_positions = 16;
+    const int64_t tiles = ceil_div(plane.channels, amx_columns);
+    std::memset(to, 0, static_cast<size_t>(tiles * count * amx_columns) * sizeof(float));
+    for (int64_t row = first / plane.pitch; row < plane.rows && row * plane.pitch < first + count; ++row) {
+      const float* line = row_at(row);
+      if (line == nullptr) continue;
+      const int64_t start = row * plane.pitch;
+      const int64_t end = std::min(first + count, start + plane.end);
+      for (int64_t p = std::max(first, start + plane.from); p < end; ++p) {
+        const float* values = line + (p - start) * plane.step;
+        for (int64_t ahead = 0; ahead < plane.channels; ahead += amx_columns)
+          __builtin_prefetch(values + prefetch_positions * plane.step + ahead);
+        float* at = to + (p - first) * amx_columns;
+        int64_t left = plane.channels;
+        for (; left >= amx_columns; left -= amx_columns, values += amx_columns, at += count * amx_columns)
+          std::memcpy(at, values, amx_columns * sizeof(float));
+        if (left > 0) std::memcpy(at, values, static_cast<size_t>(left) * sizeof(float));
+      }
+    }
+  }
+
+  bool pack_cell(int64_t d, size_t rd, size_t rh, size_t rw) {
+    constexpr int64_t strip = amx_depth + 1;  // the last pair of odd positions ends in the next strip
+    const int64_t stride = c_.g.stride[2], origin = position(2, 0, rw);
+    // Columns that are inside of x.
+    const auto column = [&](int64_t w, int64_t least) { return std::clamp(ceil_div(std::max<int64_t>(0, w), stride), least, lay_.pitch); };
+    const int64_t from = column(-origin, 0);
+    const Plane plane = {lay_.rows, lay_.pitch, from, column(c_.g.in[2] - origin, from), stride * c_.g.in_channels, c_.in};
+    const auto row_at = [&](int64_t row) -> const float* {
+      const int64_t h = position(1, row, rh);
+      if (h < 0 || h >= c_.g.in[1]) return nullptr;
+      const int64_t line = ((at_.sample * c_.g.in[0] + d) * c_.g.in[1] + h) * c_.g.in[2];
+      return c_.x + (line + origin) * c_.g.in_channels + c_.group * c_.in;
+    };
+    float* flat = scratch(Purpose::rows, c_.in_tiles() * strip * amx_columns);
     bool finite = true;
-    for (int64_t t = from; t < to; ++t) {
-      const int64_t column = t * amx_columns, columns = std::min(amx_columns, c_.out - column);
-      const int64_t first = (t - from) / 2 * 2, width = std::min<int64_t>(2, to - from - first);  // of its panel
-      for (int64_t d = 0; d < at_.size[0]; ++d) {
-        std::memset(plane, 0, static_cast<size_t>(terms_ * amx_columns) * sizeof(float));
-        const float* sample = c_.dy + (at_.sample * product(out)) * c_.g.out_channels + c_.group * c_.out + column;
-        for (int64_t h = 0; h < at_.size[1]; ++h) {
-          const int64_t row = ((at_.begin[0] + d) * out[1] + at_.begin[1] + h) * out[2] + at_.begin[2];
-          for (int64_t w = 0; w < at_.size[2]; ++w)
-            std::memcpy(plane + (h * box_.size[2] + w) * amx_columns, sample + (row + w) * c_.g.out_channels,
-                        static_cast<size_t>(columns) * sizeof(float));
+    for (int64_t i = 0; i < lay_.tiles; ++i) {
+      gather(plane, row_at, i * amx_depth, strip, flat);
+      for (int64_t phase = 0; phase < lay_.phases; ++phase)
+        for (int64_t t = 0; t < c_.in_tiles(); ++t) {
+          uint16_t* to = tiles_of(packed_, rd, rh, rw, phase, t) + i * amx_tile;
+          finite &= c_.amx.pack(flat + (t * strip + phase) * amx_columns, amx_depth, amx_columns, to,
+                                c_.split ? to + b_low_ : nullptr);
         }
-        for (int64_t k = 0; k < blocks; ++k) {
-          const int64_t tile = (first * at_.size[0] + d * width) * blocks + k * width + (t - from) % 2;
-          finite &= c_.amx.pack(plane + k * amx_depth * amx_columns, amx_depth, amx_columns, b_high_ + tile * amx_tile,
-                                b_low_ == nullptr ? nullptr : b_low_ + tile * amx_tile);
+    }
+    return finite;
+  }
+
+  // Planes of dy as tiles of A: [tile of oc][plane][depth block].
+  bool turn_gradient(int64_t d, int64_t planes, int64_t from, int64_t to) {
+    const Triple out = c_.g.out();
+    const int64_t halves = (to - from) * planes * lay_.blocks * amx_tile;
+    a_ = half_scratch(Purpose::weights, halves * c_.parts());
+    a_low_ = c_.split ? a_ + halves : nullptr;
+    const int64_t first = from * amx_rows;
+    const Plane plane = {at_.size[1], lay_.pitch, 0, at_.size[2], c_.g.out_channels, std::min(to * amx_rows, c_.out) - first};
+    float* flat = scratch(Purpose::panel, (to - from) * amx_tile);
+    bool finite = true;
+    for (int64_t p = 0; p < planes; ++p) {
+      const auto row_at = [&](int64_t h) {
+        const int64_t line = ((at_.sample * out[0] + at_.begin[0] + d + p) * out[1] + at_.begin[1] + h) * out[2] + at_.begin[2];
+        return c_.dy + line * c_.g.out_channels + c_.group * c_.out + first;
+      };
+      for (int64_t k = 0; k < lay_.blocks; ++k) {
+        gather(plane, row_at, k * amx_depth, amx_depth, flat);
+        for (int64_t t = 0; t < to - from; ++t) {
+          const int64_t at = ((t * planes + p) * lay_.blocks + k) * amx_tile;
+          finite &= c_.amx.pack(flat + t * amx_tile, amx_depth, amx_columns, a_ + at, c_.split ? a_low_ + at : nullptr);
+          c_.amx.turn(a_ + at);
+          if (c_.split) c_.amx.turn(a_low_ + at);
         }
       }
     }
     return finite;
   }
 
-  void multiply(int64_t from, int64_t to, float* u) {
-    const int64_t blocks = terms_ / amx_depth;
-    std::vector<Run> runs(static_cast<size_t>(at_.size[0]));
-    alignas(64) float sums[most_amx_block_rows * amx_block_columns];
-    AmxBlockArgs args = {};
-    args.a_step = pitch_ * static_cast<int64_t>(sizeof(uint16_t));
-    args.runs = runs.data();
-    args.run_count = at_.size[0];
-    args.depth_blocks = blocks;
-    args.last_pairs = amx_depth / 2;
-    args.c = sums;
-    int64_t tap = 0;
-    for (int64_t kd = 0; kd < c_.g.kernel[0]; ++kd) {
-      for (int64_t kh = 0; kh < c_.g.kernel[1]; ++kh) {
-        for (int64_t kw = 0; kw < c_.g.kernel[2]; ++kw, ++tap) {
-          const int64_t offset =
-              kd * c_.g.dilation[0] * plane_ + kh * c_.g.dilation[1] * box_.size[2] + kw * c_.g.dilation[2];
-          for (int64_t d = 0; d < at_.size[0]; ++d)
-            runs[static_cast<size_t>(d)] = {(offset + d * plane_) * static_cast<int64_t>(sizeof(uint16_t)), d * blocks};
-          for (int64_t t = from; t < to; t += 2) {
-            args.column_tiles = static_cast<int>(std::min<int64_t>(2, to - t));
-            const int64_t at = (t - from) * at_.size[0] * blocks * amx_tile;
-            args.b = {b_high_ + at, b_low_ == nullptr ? nullptr : b_low_ + at};
-            const int64_t block_rows = amx_block_rows(args.column_tiles);
-            for (int64_t ic = 0; ic < c_.in; ic += block_rows) {
-              args.rows = std::min(block_rows, c_.in - ic);
-              args.a = {high_ + ic * pitch_, low_ == nullptr ? nullptr : low_ + ic * pitch_};
-              c_.amx.block(args);
-              const int64_t column = t * amx_columns;
-              const int64_t columns = std::min(args.column_tiles * amx_columns, c_.out - column);
-              for (int64_t i = 0; i < args.rows; ++i)
-                c_.kernels.add(sums + i * amx_block_columns, columns, u + (tap * c_.in + ic + i) * c_.out + column);
-            }
+  // Of one tap along D and the planes [d, end) of dy where it meets x: where the tiles of B of each plane, tap and tile of
+  // channels start.
+  void list_columns(int64_t d, int64_t end, size_t kd) {
+    const auto& [td, th, tw] = c_.taps;
+    const auto rd = static_cast<size_t>(td.residue[kd]);
+    columns_.clear();
+    for (; d < end; ++d)
+      for (size_t kh = 0; kh < th.shift.size(); ++kh)
+        for (size_t kw = 0; kw < tw.shift.size(); ++kw) {
+          const int64_t offset = th.shift[kh] * lay_.pitch + tw.shift[kw];
+          const auto rh = static_cast<size_t>(th.residue[kh]), rw = static_cast<size_t>(tw.residue[kw]);
+          for (int64_t t = 0; t < c_.in_tiles(); ++t)
+            columns_.push_back(tiles_of(d + td.shift[kd], rd, rh, rw, offset % 2, t) + offset / 2 * amx_depth);
+        }
+  }
+
+  void multiply(int64_t d, int64_t planes, int64_t from, int64_t to, float* u) {
+    const int64_t pieces = ceil_div(lay_.blocks, Layout::most_blocks(c_));
+    const int64_t columns = c_.columns() / c_.g.kernel[0];  // of one tap along D
+    AmxSumArgs args = {};
+    args.a_step = planes * lay_.blocks * amx_tile;
+    args.a_segment = lay_.blocks * amx_tile;
+    args.b_low = b_low_;
+    args.c_step = c_.columns() * tile_floats;
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      const int64_t k = lay_.blocks * piece / pieces;
+      args.depth_blocks = lay_.blocks * (piece + 1) / pieces - k;
+      for (size_t kd = 0; kd < c_.taps[0].shift.size(); ++kd) {
+        const auto meets = [&](int64_t plane) {
+          const int64_t source = position(0, plane + c_.taps[0].shift[kd], static_cast<size_t>(c_.taps[0].residue[kd]));
+          return source >= 0 && source < c_.g.in[0];
+        };
+        int64_t first = d, end = d + planes;
+        while (first < end && !meets(first)) ++first;
+        while (first < end && !meets(end - 1)) --end;
+        if (first == end) continue;
+        list_columns(first, end, kd);
+        args.segments = end - first;
+        b_of_.resize(static_cast<size_t>(4 * args.segments));
+        args.b = b_of_.data();
+        for (int64_t t = from; t < to; t += args.rows) {
+          args.rows = static_cast<int>(std::min<int64_t>(2, to - t));
+          const int64_t at = (((t - from) * planes + first - d) * lay_.blocks + k) * amx_tile;
+          args.a = {a_ + at, c_.split ? a_low_ + at : nullptr};
+          for (int64_t j = 0; j < columns; j += args.columns) {
+            args.columns = static_cast<int>(std::min<int64_t>(4 / args.rows, columns - j));
+            for (int64_t s = 0; s < args.segments; ++s)
+              for (int i = 0; i < args.columns; ++i)
+                b_of_[static_cast<size_t>(s * args.columns + i)] = columns_[static_cast<size_t>(s * columns + j + i)] + k * amx_tile;
+            args.c = u + (t * c_.columns() + static_cast<int64_t>(kd) * columns + j) * tile_floats;
+            c_.amx.add_products(args);
           }
         }
       }
@@ -172,41 +298,75 @@ class Worker {
   const Call& c_;
   std::atomic<bool>& finite_;
   BlockPlace at_ = {};
-  Box box_ = {};
-  int64_t plane_ = 0, terms_ = 0, pitch_ = 0;
-  uint16_t *high_ = nullptr, *low_ = nullptr, *b_high_ = nullptr, *b_low_ = nullptr;
+  Layout lay_;
+  int64_t packed_ = 0;  // planes of x, so far
+  uint16_t *a_ = nullptr, *a_low_ = nullptr, *b_ = nullptr;
+  int64_t b_low_ = 0;
+  std::vector<const uint16_t*> columns_, b_of_;
 };
 
-// Rows stay whole: a row cut in two has its border twice.
+// In cycles of a core, for one position of dy; constants as measured on Sapphire Rapids.
+double cost_of(const Call& c, const Triple& block) {
+  constexpr double tile_cycles = 24, turn_cycles = 1.5, pack_cycles = 1.2, sums_cycles = 80;
+  const Layout lay(c, block);
+  const auto tiles_of_c = static_cast<double>(c.columns() * c.out_tiles());
+  const double products = tile_cycles * (c.split ? 3 : 1) * tiles_of_c * static_cast<double>(lay.blocks);
+  const double turning = turn_cycles * static_cast<double>(lay.blocks * amx_tile * c.out_tiles());
+  const double packing = pack_cycles * static_cast<double>(lay.plane_tiles(c) * amx_tile) *
+                         static_cast<double>(c.taps[0].residues.size()) *
+                         static_cast<double>(block[0] + c.taps[0].halo) / static_cast<double>(block[0]);
+  const double sums = sums_cycles * tiles_of_c * static_cast<double>(ceil_div(lay.blocks, Layout::most_blocks(c))) /
+                      static_cast<double>(lay.planes);
+  return (products + turning + packing + sums) / static_cast<double>(block[1] * block[2]);
+}
+
 Triple choose_block(const Call& c) {
-  const Triple out = c.g.out(), halo = c.halo();
-  const int64_t budget = l2_bytes() / 2 / static_cast<int64_t>(sizeof(uint16_t));
-  const double sums = static_cast<double>(product(c.g.kernel) * c.in * c.out);
-  return cheapest_block(out, {1, 1, out[2]}, [&](const Triple& block) {
-    if (block[2] != out[2]) return std::numeric_limits<double>::infinity();
-    const double positions = static_cast<double>(product(block));
-    const int64_t held = (block[0] + halo[0]) * (block[1] + halo[1]) * (block[2] + halo[2]);
-    const int64_t halves = held * c.in * (c.split ? 2 : 1);
-    if (halves > budget && block[0] * block[1] > 1) return std::numeric_limits<double>::infinity();
-    const double terms = static_cast<double>(block[0] * ceil_div(block[1] * (block[2] + halo[2]), amx_depth) * amx_depth);
-    const double turning = 1.0 * static_cast<double>(held * c.in + product(block) * c.out);
-    return idle_factor(block_count(c.g.batch, out, block)) *
-           (terms * sums / (16 * c.amx.speed) + turning + 0.3 * sums) / positions;
+  const int64_t budget = l2_bytes() / 2 / (amx_tile * static_cast<int64_t>(sizeof(uint16_t)));
+  const Triple out = c.g.out();
+  return cheapest_block(out, {1, 1, std::min<int64_t>(out[2], amx_depth)}, [&](const Triple& block) {
+    const Layout lay(c, block);
+    const int64_t held = (lay.held_tiles(c) + lay.planes * lay.blocks * c.out_tiles()) * c.parts();
+    if (held > budget) return std::numeric_limits<double>::infinity();
+    return idle_factor(block_count(c.g.batch, out, block)) * cost_of(c, block);
+  });
+}
+
+Call call_of(const ConvGeometry& g, bool split) {
+  return {active_kernels(), active_amx(), g, nullptr, nullptr, 0, g.in_channels / g.groups, g.out_channels / g.groups, split,
+          {taps_of(g, 0), taps_of(g, 1), taps_of(g, 2)}, {}};
+}
+
+// The sum of the copies of u, turned to rows (tap, ic) of dw.
+void write_gradient(const Call& c, const float* u, int64_t copies, float* dw) {
+  const int64_t columns = c.columns(), floats = c.out_tiles() * columns * tile_floats;
+  parallel_for(columns, task_grain(columns, 16 * floats), [&](int64_t begin, int64_t end) {
+    alignas(64) float sum[tile_floats], turned[tile_floats];
+    for (int64_t column = begin; column < end; ++column) {
+      const int64_t tap = column / c.in_tiles(), ic = column % c.in_tiles() * amx_columns;
+      for (int64_t t = 0; t < c.out_tiles(); ++t) {
+        const float* from = u + (t * columns + column) * tile_floats;
+        std::memcpy(sum, from, sizeof(sum));
+        for (int64_t copy = 1; copy < copies; ++copy) c.kernels.add(from + copy * floats, tile_floats, sum);
+        c.kernels.transpose(sum, amx_rows, amx_columns, amx_columns, turned, amx_rows);
+        const int64_t oc = t * amx_rows, channels = std::min(amx_rows, c.out - oc);
+        for (int64_t i = 0; i < std::min(amx_columns, c.in - ic); ++i)
+          std::memcpy(dw + (tap * c.in + ic + i) * c.g.out_channels + c.group * c.out + oc, turned + i * amx_rows,
+                      static_cast<size_t>(channels) * sizeof(float));
+      }
+    }
   });
 }
 
 // One group; false when a value is not finite.
-bool add_group(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy, float* dw, bool split,
-               int64_t group) {
-  Call call = {kernels, active_amx(), g, x, dy, group, g.in_channels / g.groups, g.out_channels / g.groups, split, {}};
-  call.block = choose_block(call);
-  const int64_t blocks = block_count(g.batch, g.out(), call.block), tiles = call.column_tiles();
-  const int64_t rows = product(g.kernel) * call.in, floats = rows * call.out;
-  const int64_t work = product(g.out()) * g.batch * floats;
-  const int64_t threads = task_grain(2, static_cast<int64_t>(static_cast<double>(work) / call.amx.speed)) > 1 ? 1 : thread_count();
-  // Large sums are not held once a thread: threads then share the columns, and each turns every input.
-  const bool share_columns = 4 * floats > g.batch * product(g.in) * call.in && tiles >= 2 * threads;
-  const int64_t parts = share_columns ? threads : std::min(threads, blocks), copies = share_columns ? 1 : parts;
+bool add_group(const Call& call, float* dw) {
+  const int64_t blocks = block_count(call.g.batch, call.g.out(), call.block), tiles = call.out_tiles();
+  const int64_t floats = tiles * call.columns() * tile_floats;
+  const int64_t work = product(call.g.out()) * call.g.batch * product(call.g.kernel) * call.in * call.out;
+  const int64_t threads =
+      task_grain(2, static_cast<int64_t>(static_cast<double>(work) / call.amx.speed)) > 1 ? 1 : thread_count();
+  // Large sums are not held once a thread: threads then share the rows of tiles, and each packs every input.
+  const bool share_rows = 4 * floats > l2_bytes() / 2 && tiles >= 2 * threads;
+  const int64_t parts = share_rows ? threads : std::min(threads, blocks), copies = share_rows ? 1 : parts;
   float* u = scratch(Purpose::partial, copies * floats);
   parallel_for(copies * floats, 1 << 14, [&](int64_t begin, int64_t end) { std::fill(u + begin, u + end, 0.0F); });
   std::atomic<bool> finite = true;
@@ -215,35 +375,43 @@ bool add_group(const KernelTable& kernels, const ConvGeometry& g, const float* x
     for (int64_t part = begin; part < end; ++part) {
       // Pairs of tiles stay together.
       const int64_t pairs = ceil_div(tiles, 2);
-      const int64_t from = share_columns ? 2 * (pairs * part / parts) : 0;
-      const int64_t to = share_columns ? std::min(2 * (pairs * (part + 1) / parts), tiles) : tiles;
-      const int64_t first = share_columns ? 0 : blocks * part / parts;
-      const int64_t last = share_columns ? blocks : blocks * (part + 1) / parts;
-      for (int64_t i = first; i < last; ++i) worker.add(i, from, to, u + (share_columns ? 0 : part * floats));
+      const int64_t from = share_rows ? 2 * (pairs * part / parts) : 0;
+      const int64_t to = share_rows ? std::min(2 * (pairs * (part + 1) / parts), tiles) : tiles;
+      const int64_t first = share_rows ? 0 : blocks * part / parts;
+      const int64_t last = share_rows ? blocks : blocks * (part + 1) / parts;
+      for (int64_t i = first; i < last; ++i) worker.add(i, from, to, u + (share_rows ? 0 : part * floats));
     }
   });
   if (!finite) return false;
-  parallel_for(rows, task_grain(rows, 16 * floats), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* to = dw + row * g.out_channels + group * call.out;
-      std::memcpy(to, u + row * call.out, static_cast<size_t>(call.out) * sizeof(float));
-      for (int64_t copy = 1; copy < copies; ++copy) kernels.add(u + copy * floats + row * call.out, call.out, to);
-    }
-  });
+  write_gradient(call, u, copies, dw);
   return true;
 }
 
 }  // namespace
 
-bool wgrad_amx(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy, float* dw, bool split) {
-  for (int64_t group = 0; group < g.groups; ++group)
-    if (!add_group(kernels, g, x, dy, dw, split, group)) return false;
+bool suits_wgrad_amx(const ConvGeometry& g, bool split) {
+  if (!multiplies_bf16(active_isa()) || product(g.out()) == 0) return false;
+  Call call = call_of(g, split);
+  // The f32 kernels, on minimal filtering and small blocks or not, do about this many multiply-adds in a cycle.
+  const double f32 = static_cast<double>(product(g.kernel) * call.in * call.out) / 24;
+  call.block = choose_block(call);
+  return cost_of(call, call.block) * (has_amx(active_isa()) ? 1.0 : call.amx.speed) < f32;
+}
+
+bool wgrad_amx(const ConvGeometry& g, const float* x, const float* dy, float* dw, bool split) {
+  Call call = call_of(g, split);
+  call.x = x;
+  call.dy = dy;
+  call.block = choose_block(call);
+  for (call.group = 0; call.group < g.groups; ++call.group)
+    if (!add_group(call, dw)) return false;
   return true;
 }
 
 #else
 
-bool wgrad_amx(const KernelTable&, const ConvGeometry&, const float*, const float*, float*, bool) { return false; }
+bool suits_wgrad_amx(const ConvGeometry&, bool) { return false; }
+bool wgrad_amx(const ConvGeometry&, const float*, const float*, float*, bool) { return false; }
 
 #endif
 

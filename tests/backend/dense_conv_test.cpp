@@ -410,7 +410,7 @@ TEST(DenseConv, WeightGradientOnTiles) {
   check({.in = {4, 9, 66}, .in_channels = 128, .out_channels = 126, .kernel = {2, 2, 2}, .dilation = {1, 2, 3}, .groups = 2});
   check({.in = {9, 24, 20}, .in_channels = 48, .out_channels = 33, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
   check({.in = {3, 10, 10}, .in_channels = 160, .out_channels = 130, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
-  check({.in = {5, 12, 63}, .in_channels = 96, .out_channels = 95, .kernel = {3, 3, 3}, .stride = {2, 2, 2}, .pad = {1, 1, 1}});
+  check({.in = {9, 12, 63}, .in_channels = 64, .out_channels = 150, .kernel = {3, 3, 3}, .stride = {2, 2, 2}, .pad = {1, 1, 1}});
   check({.in = {4, 9, 58}, .in_channels = 64, .out_channels = 80, .kernel = {2, 2, 2}, .stride = {2, 2, 2}});
   check({.in = {1, 20, 126}, .in_channels = 96, .out_channels = 96, .kernel = {1, 5, 4}, .stride = {1, 3, 2}, .pad = {0, 1, 2}});
 }

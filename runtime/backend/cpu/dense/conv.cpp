@@ -17,11 +17,15 @@ const float* offset_bias(const Epilogue& epilogue, int64_t channels) {
   return epilogue.bias == nullptr ? nullptr : epilogue.bias + channels;
 }
 
-// Non-overlapping patches along W: the positions of a patch and its channels are one run of
-// columns.
-bool patches_along_width(const ConvGeometry& g, const Triple& out) {
-  return g.groups == 1 && g.kernel[2] == g.stride[2] && g.pad[2] == 0 && g.dilation[2] == 1 &&
-         g.in[2] == out[2] * g.kernel[2];
+// The first of the last axes along which the kernel's positions are patches that do not overlap; 3 where W is not one.
+// Those positions of a patch and its channels are columns of one product.
+int first_patch_axis(const ConvGeometry& g, const Triple& out) {
+  int axis = 3;
+  const auto patches = [&](int i) {
+    return g.kernel[i] == g.stride[i] && g.pad[i] == 0 && g.dilation[i] == 1 && g.in[i] == out[i] * g.kernel[i];
+  };
+  while (g.groups == 1 && axis > 0 && patches(axis - 1)) --axis;
+  return axis;
 }
 
 bool run_gather(const KernelTable& kernels, GatherConv conv, GatherMode mode) {
@@ -51,17 +55,20 @@ struct DgradCall {
   const float* w;
   Buffer dx;
   Epilogue epilogue;
-  bool patches;
+  int first_patch_axis;
 };
 
-// One residue class of input positions, one group. With patches, W holds all residues at once.
+// One residue class of input positions, one group. Axes of patches hold all residues at once.
 GatherConv dgrad_gather(const DgradCall& call, const Triple& residue, int64_t group) {
   const ConvGeometry& g = call.geometry;
   const int64_t group_in = g.in_channels / g.groups;
   const int64_t group_out = g.out_channels / g.groups;
   std::array<KernelTaps, 3> taps;
   for (int i = 0; i < 3; ++i) taps[i] = residue_taps(g, i, residue[i]);
-  if (call.patches) taps[2].axis = {call.out[2], call.out[2], 1, {0}};
+  for (int i = call.first_patch_axis; i < 3; ++i) {
+    taps[i].axis = {call.out[i], call.out[i], 1, {0}};
+    taps[i].kernel = {0};  // whose rows of W run on through all positions of the patch
+  }
   GatherConv c;
   c.batch = g.batch;
   for (int i = 0; i < 3; ++i) c.axis[i] = taps[i].axis;
@@ -69,11 +76,11 @@ GatherConv dgrad_gather(const DgradCall& call, const Triple& residue, int64_t gr
   c.in_offset = group * group_out;
   c.in_pitch = g.out_channels;
   c.channels = group_out;
-  c.columns = call.patches ? g.kernel[2] * group_in : group_in;
+  c.columns = group_in;
+  for (int i = call.first_patch_axis; i < 3; ++i) c.columns *= g.kernel[i];
   const int64_t tap_elements = group_in * g.out_channels;
   c.weights = {call.w + group * group_out, g.out_channels, tap_elements, true, g.kernel, {}};
   for (size_t i = 0; i < 3; ++i) c.weights.kernel[i] = taps[i].kernel;
-  if (call.patches) c.weights.kernel[2] = {0};  // whose rows run on through all kernel columns
   const Triple pitch = {g.in[1] * g.in[2] * g.in_channels, g.in[2] * g.in_channels, g.in_channels};
   c.out = call.dx;
   c.out_offset = group * group_in;
@@ -83,7 +90,12 @@ GatherConv dgrad_gather(const DgradCall& call, const Triple& residue, int64_t gr
   }
   c.out_batch = product(g.in) * g.in_channels;
   c.epilogue = call.epilogue;
-  if (!call.patches) c.epilogue.bias = offset_bias(call.epilogue, group * group_in);
+  // The channels of a row of a patch follow each other; its rows and planes lie apart.
+  const int64_t planes = call.first_patch_axis <= 0 ? g.kernel[0] : 1, rows = call.first_patch_axis <= 1 ? g.kernel[1] : 1;
+  c.group_out.clear();
+  for (int64_t d = 0; d < planes; ++d)
+    for (int64_t h = 0; h < rows; ++h) c.group_out.push_back(d * pitch[0] + h * pitch[1]);
+  if (call.first_patch_axis == 3) c.epilogue.bias = offset_bias(call.epilogue, group * group_in);
   return c;
 }
 
@@ -129,7 +141,7 @@ GatherMode forward_mode(const KernelTable& kernels, const ConvGeometry& g, const
 
 GatherMode dgrad_mode(const KernelTable& kernels, const ConvGeometry& g, const PairTable* pairs) {
   if (product(g.stride) != 1) return GatherMode::f32;
-  const DgradCall call = {g, g.out(), {}, nullptr, {}, {}, false};
+  const DgradCall call = {g, g.out(), {}, nullptr, {}, {}, 3};
   return winograd_mode(kernels, dgrad_gather(call, {0, 0, 0}, 0), pairs);
 }
 
@@ -150,15 +162,20 @@ bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffe
 bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer dy, const float* w,
                  Buffer dx, const Epilogue& epilogue, GatherMode mode) {
   const Triple out = g.out();
-  DgradCall call = {g, out, dy, w, dx, epilogue, patches_along_width(g, out)};
+  DgradCall call = {g, out, dy, w, dx, epilogue, first_patch_axis(g, out)};
   std::vector<float> repeated_bias;
-  if (call.patches && epilogue.bias != nullptr) {
-    for (int64_t k = 0; k < g.kernel[2]; ++k) {
+  Triple residues = g.stride;
+  int64_t positions = 1;  // of a patch
+  for (int i = call.first_patch_axis; i < 3; ++i) {
+    residues[i] = 1;
+    positions *= g.kernel[i];
+  }
+  if (call.first_patch_axis < 3 && epilogue.bias != nullptr) {
+    for (int64_t k = 0; k < positions; ++k) {
       repeated_bias.insert(repeated_bias.end(), epilogue.bias, epilogue.bias + g.in_channels);
     }
     call.epilogue.bias = repeated_bias.data();
   }
-  const Triple residues = {g.stride[0], g.stride[1], call.patches ? 1 : g.stride[2]};
   for (int64_t group = 0; group < g.groups; ++group) {
     for (int64_t d = 0; d < residues[0]; ++d) {
       for (int64_t h = 0; h < residues[1]; ++h) {

@@ -41,22 +41,10 @@ struct AmxWeights {
   int64_t low;           // from a high part to its low part
   int64_t depth_blocks;  // of a whole panel
   AmxParts panel(const Panel& p, bool split) const {
-    const uint16_t* high = data + p.column / amx_columns * depth_blocks * amx_tile;
+    const uint16_t* high = data + p.before * depth_blocks * amx_tile;
     return {high, split ? high + low : nullptr};
   }
 };
-
-std::vector<Panel> split_tiles(int64_t columns) {
-  std::vector<Panel> panels;
-  for (int64_t c = 0; c < columns; c += amx_block_columns) {
-    const int64_t left = columns - c;
-    const int tiles = left > amx_columns ? 2 : 1;
-    panels.push_back(
-        {c, tiles,
-         static_cast<int>(std::min<int64_t>(left - (tiles - 1) * amx_columns, amx_columns))});
-  }
-  return panels;
-}
 
 // One panel: rows of f32 first, then, run by run, tiles of K pairs.
 bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherConv& c, const Panel& panel,
@@ -138,7 +126,7 @@ class AmxRunner {
         return;
       }
       list_runs(d);
-      for (int64_t p = 0; p < panel_count; ++p) run_plane(panels[p], d);
+      run_plane(panels, panel_count, d);
     }
   }
 
@@ -272,7 +260,23 @@ class AmxRunner {
     }
   }
 
-  void run_plane(const Panel& panel, int64_t d) {
+  // What passes over the other in the inner loop should stay in the first-level cache: a stretch of A if all of B is
+  // small, else one panel of B.
+  void run_plane(const Panel* panels, int64_t panel_count, int64_t d) {
+    constexpr int64_t small = int64_t{64} << 10;
+    int64_t tiles = 0;
+    for (int64_t p = 0; p < panel_count; ++p) tiles += panels[p].vectors;
+    const bool small_b = tiles * weights_.depth_blocks * amx_tile * half_bytes * (split_ ? 2 : 1) <= small;
+    if (small_b) {
+      for (const Stretch& stretch : stretches_)
+        for (int64_t p = 0; p < panel_count; ++p) run_stretch(panels[p], d, stretch);
+    } else {
+      for (int64_t p = 0; p < panel_count; ++p)
+        for (const Stretch& stretch : stretches_) run_stretch(panels[p], d, stretch);
+    }
+  }
+
+  void run_stretch(const Panel& panel, int64_t d, const Stretch& stretch) {
     alignas(64) float sums[most_amx_block_rows * amx_block_columns];
     AmxBlockArgs args = {};
     args.a_step = c_.axis[2].stride * c_.channels * half_bytes;
@@ -283,16 +287,14 @@ class AmxRunner {
     args.b = weights_.panel(panel, split_);
     args.column_tiles = panel.vectors;
     const int64_t block_rows = amx_block_rows(panel.vectors);
-    for (const Stretch& stretch : stretches_) {
-      for (int64_t row = 0; row < stretch.rows; row += block_rows) {
-        const int64_t offset = (stretch.a + row * args.a_step) / half_bytes;
-        args.a = {high_ + offset, split_ ? low_ + offset : nullptr};
-        args.rows = std::min(block_rows, stretch.rows - row);
-        args.c = sums + row * amx_block_columns;
-        amx_.block(args);
-      }
-      store_stretch(panel, sums, d, stretch);
+    for (int64_t row = 0; row < stretch.rows; row += block_rows) {
+      const int64_t offset = (stretch.a + row * args.a_step) / half_bytes;
+      args.a = {high_ + offset, split_ ? low_ + offset : nullptr};
+      args.rows = std::min(block_rows, stretch.rows - row);
+      args.c = sums + row * amx_block_columns;
+      amx_.block(args);
     }
+    store_stretch(panel, sums, d, stretch);
   }
 
   void store_stretch(const Panel& panel, const float* sums, int64_t d, const Stretch& stretch) {
@@ -310,7 +312,7 @@ class AmxRunner {
   void store(const Panel& panel, const float* sums, int64_t rows, int64_t d, int64_t h, int64_t w) {
     const int64_t at = c_.out_offset + sample_ * c_.out_batch + (begin_[0] + d) * c_.out_step[0] +
                        (begin_[1] + h) * c_.out_step[1] + (begin_[2] + w) * c_.out_step[2] +
-                       panel.column;
+                       panel.out;
     AmxStoreArgs args = {};
     args.sums = sums;
     args.rows = rows;
@@ -356,13 +358,13 @@ bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
   const AmxTable& amx = active_amx();
   flatten(conv);
   const Triple block = choose_amx_block(conv, split);
-  const std::vector<Panel> panels = split_tiles(conv.columns);
+  const std::vector<Panel> panels = split_groups(conv, amx_columns, 2);
   const auto panel_count = static_cast<int64_t>(panels.size());
   const RunShape shape = run_shape(conv);
   AmxWeights weights = {};
   weights.depth_blocks =
       shape.length == 0 ? 0 : weight_rows(conv) / shape.length * shape.depth_blocks();
-  const int64_t halves = ceil_div(conv.columns, amx_columns) * weights.depth_blocks * amx_tile;
+  const int64_t halves = vectors_of(panels) * weights.depth_blocks * amx_tile;
   weights.data = half_scratch(Purpose::weights, halves * (split ? 2 : 1));
   weights.low = halves;
   std::atomic<bool> finite = true;

@@ -217,7 +217,7 @@ class BlockRunner {
       case Packing::none:
         return {conv_.weights.data + panel.column, conv_.weights.pitch};
       case Packing::shared:
-        return {packed_ + panel.column * weight_rows(conv_), pitch};
+        return {packed_ + panel.before * kernels_.width * weight_rows(conv_), pitch};
       case Packing::per_thread:
         break;
     }
@@ -243,7 +243,7 @@ class BlockRunner {
 
   float* panel_output(const Panel& panel) const {
     float* out = static_cast<float*>(conv_.out.data) + conv_.out_offset +
-                 sample_ * conv_.out_batch + panel.column;
+                 sample_ * conv_.out_batch + panel.out;
     for (int i = 0; i < 3; ++i) out += begin_[i] * conv_.out_step[i];
     return out;
   }
@@ -346,13 +346,13 @@ const float* pack_all(const KernelTable& kernels, const GatherConv& c,
                       const std::vector<Panel>& panels) {
   const int64_t rows = weight_rows(c);
   float* packed =
-      scratch(Purpose::weights, ceil_div(c.columns, kernels.width) * kernels.width * rows);
+      scratch(Purpose::weights, vectors_of(panels) * kernels.width * rows);
   // Copying a weight costs about as much as a hundred multiply-adds.
   const auto count = static_cast<int64_t>(panels.size());
   parallel_for(count, task_grain(count, rows * c.columns * 100), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Panel& panel = panels[static_cast<size_t>(i)];
-      pack_panel(kernels, c, panel, packed + panel.column * rows);
+      pack_panel(kernels, c, panel, packed + panel.before * kernels.width * rows);
     }
   });
   return packed;
@@ -471,19 +471,38 @@ KernelTaps residue_taps(const ConvGeometry& g, int axis, int64_t residue) {
   return t;
 }
 
-std::vector<Panel> split_columns(int64_t columns, int width) {
+std::vector<Panel> split_columns(int64_t columns, int width, int most_vectors) {
   std::vector<Panel> panels;
-  int64_t vectors = ceil_div(columns, width);
-  int64_t column = 0;
-  while (vectors > 0) {
-    // Pairs of vectors are the best tile shape; an odd count ends with three rather than one.
-    const int take = vectors == 3 ? 3 : static_cast<int>(std::min<int64_t>(vectors, 2));
+  const int64_t all = ceil_div(columns, width);
+  for (int64_t before = 0; before < all;) {
+    // Pairs of vectors are the best tile shape; an odd count ends with three, where that may be, rather than one.
+    const int64_t left = all - before;
+    const int take = left == 3 && most_vectors == 3 ? 3 : static_cast<int>(std::min<int64_t>(left, 2));
+    const int64_t column = before * width;
     const int64_t last = std::min<int64_t>(width, columns - column - (take - 1) * width);
-    panels.push_back({column, take, static_cast<int>(last)});
-    column += take * width;
-    vectors -= take;
+    panels.push_back({column, take, static_cast<int>(last), before, column});
+    before += take;
   }
   return panels;
+}
+
+std::vector<Panel> split_groups(const GatherConv& c, int width, int most_vectors) {
+  const auto groups = static_cast<int64_t>(c.group_out.size());
+  const std::vector<Panel> of_group = split_columns(c.columns / groups, width, most_vectors);
+  std::vector<Panel> panels;
+  for (int64_t g = 0; g < groups; ++g) {
+    for (Panel panel : of_group) {
+      panel.column += g * (c.columns / groups);
+      panel.before += g * vectors_of(of_group);
+      panel.out += c.group_out[static_cast<size_t>(g)];
+      panels.push_back(panel);
+    }
+  }
+  return panels;
+}
+
+int64_t vectors_of(const std::vector<Panel>& panels) {
+  return panels.empty() ? 0 : panels.back().before + panels.back().vectors;
 }
 
 void copy_box(const float* in, const Triple& extent, int64_t pitch, int64_t channels,
@@ -521,7 +540,7 @@ void gather_conv(const KernelTable& kernels, GatherConv conv) {
   flatten(conv);
   const Triple block =
       choose_block(conv, static_cast<double>(ceil_div(conv.columns, kernels.width)));
-  const std::vector<Panel> panels = split_columns(conv.columns, kernels.width);
+  const std::vector<Panel> panels = split_groups(conv, kernels.width);
   const int64_t blocks = block_count(conv.batch, out_size(conv), block);
   const Packing packing = choose_packing(conv, blocks, static_cast<int64_t>(panels.size()));
   const float* packed = packing == Packing::shared ? pack_all(kernels, conv, panels) : nullptr;

@@ -40,6 +40,9 @@ struct GatherConv {
   int64_t channels = 0;   // input channels used
   GatherWeights weights;
   int64_t columns = 0;
+  // Columns may fall into equal groups that go to places of their own, in elements from out_offset; else they follow
+  // each other.
+  std::vector<int64_t> group_out = {0};
   Buffer out;
   int64_t out_offset = 0;
   int64_t out_batch = 0;                 // elements between output samples
@@ -102,9 +105,15 @@ struct Panel {
   int64_t column = 0;
   int vectors = 1;
   int last_columns = 0;
+  int64_t before = 0;  // vectors of the panels before it
+  int64_t out = 0;     // where its first column goes, in elements from the output position
 };
 
-std::vector<Panel> split_columns(int64_t columns, int width);
+std::vector<Panel> split_columns(int64_t columns, int width, int most_vectors = 3);
+
+// The same of every group of columns; and vectors of all panels.
+std::vector<Panel> split_groups(const GatherConv& conv, int width, int most_vectors = 3);
+int64_t vectors_of(const std::vector<Panel>& panels);
 
 // A box of a channels-last volume, in input coordinates; may reach outside.
 struct Box {

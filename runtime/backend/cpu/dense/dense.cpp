@@ -353,7 +353,7 @@ std::string_view matmul(const MatmulShape& s, ConstBuffer a, ConstBuffer b, Buff
   const bool all_f32 = a.dtype == DType::f32 && b.dtype == DType::f32 && c.dtype == DType::f32;
   const GatherMode direct = direct_mode(a.dtype, precision, s.k);
   const std::optional<ConvGeometry> gradient = plain && all_f32 ? as_weight_gradient(s, direct) : std::nullopt;
-  const GatherMode mode = gradient || suits_bf16(s, a.dtype) ? direct : GatherMode::f32;
+  const GatherMode mode = gradient || suits_bf16(s, a.dtype, direct == GatherMode::bf16x3) ? direct : GatherMode::f32;
   const bool rounded = rounds_first(precision), by_f32 = rounded || a.dtype == DType::bf16;
   const std::string_view name = implementation(KernelKind::matmul, mode, by_f32);
   if (a.data == nullptr) return name;

@@ -126,6 +126,7 @@ class AmxRunner {
         return;
       }
       list_runs(d);
+      plan_prefetch(d * c_.axis[0].stride + ring_, panel_count);
       run_plane(panels, panel_count, d);
     }
   }
@@ -260,6 +261,21 @@ class AmxRunner {
     }
   }
 
+  // The planes of the input that the next plane of the output needs lie in one piece if rows are whole.
+  void plan_prefetch(int64_t plane, int64_t panel_count) {
+    next_ = nullptr;
+    next_bytes_ = 0;
+    const auto first = [&](int i) { return begin_[i] * c_.axis[i].stride + (c_.axis[i].taps.empty() ? 0 : c_.axis[i].taps.front()); };
+    const int64_t d = first(0) + plane, h = std::max<int64_t>(0, first(1)), end = std::min(first(1) + extent_[1], c_.axis[1].in);
+    constexpr int64_t least_steps = 12;  // along K: in fewer, the lines would wait for each other
+    if (static_cast<int64_t>(runs_.size()) * shape_.depth_blocks() < least_steps) return;
+    if (plane >= extent_[0] || d < 0 || d >= c_.axis[0].in || h >= end || size_[2] != c_.axis[2].out) return;
+    const int64_t bytes = c_.in.dtype == DType::bf16 ? half_bytes : static_cast<int64_t>(sizeof(float));
+    const int64_t row = c_.axis[2].in * c_.in_pitch * bytes;
+    next_ = static_cast<const char*>(c_.in.data) + c_.in_offset * bytes + ((sample_ * c_.axis[0].in + d) * c_.axis[1].in + h) * row;
+    next_bytes_ = ceil_div((end - h) * row, static_cast<int64_t>(stretches_.size()) * panel_count);
+  }
+
   // What passes over the other in the inner loop should stay in the first-level cache: a stretch of A if all of B is
   // small, else one panel of B.
   void run_plane(const Panel* panels, int64_t panel_count, int64_t d) {
@@ -286,14 +302,23 @@ class AmxRunner {
     args.last_pairs = ceil_div(shape_.length - (args.depth_blocks - 1) * amx_depth, 2);
     args.b = weights_.panel(panel, split_);
     args.column_tiles = panel.vectors;
+    // Close enough where a stretch runs on over the border.
+    const int64_t out_bytes = c_.out.dtype == DType::bf16 ? half_bytes : static_cast<int64_t>(sizeof(float));
+    const char* out = static_cast<const char*>(c_.out.data) + out_bytes * out_at(panel, d, stretch.h, stretch.w);
+    args.out_step = out_bytes * c_.out_step[2];
     const int64_t block_rows = amx_block_rows(panel.vectors);
     for (int64_t row = 0; row < stretch.rows; row += block_rows) {
       const int64_t offset = (stretch.a + row * args.a_step) / half_bytes;
       args.a = {high_ + offset, split_ ? low_ + offset : nullptr};
       args.rows = std::min(block_rows, stretch.rows - row);
       args.c = sums + row * amx_block_columns;
+      args.out = out + row * args.out_step;
+      const bool last = row + block_rows >= stretch.rows;
+      args.next = next_;
+      args.next_bytes = last ? next_bytes_ : 0;
       amx_.block(args);
     }
+    if (next_ != nullptr) next_ += next_bytes_;
     store_stretch(panel, sums, d, stretch);
   }
 
@@ -308,11 +333,15 @@ class AmxRunner {
     }
   }
 
+  // Elements from the output's first.
+  int64_t out_at(const Panel& panel, int64_t d, int64_t h, int64_t w) const {
+    return c_.out_offset + sample_ * c_.out_batch + (begin_[0] + d) * c_.out_step[0] + (begin_[1] + h) * c_.out_step[1] +
+           (begin_[2] + w) * c_.out_step[2] + panel.out;
+  }
+
   // `rows` neighbouring positions of a row of the output.
   void store(const Panel& panel, const float* sums, int64_t rows, int64_t d, int64_t h, int64_t w) {
-    const int64_t at = c_.out_offset + sample_ * c_.out_batch + (begin_[0] + d) * c_.out_step[0] +
-                       (begin_[1] + h) * c_.out_step[1] + (begin_[2] + w) * c_.out_step[2] +
-                       panel.out;
+    const int64_t at = out_at(panel, d, h, w);
     AmxStoreArgs args = {};
     args.sums = sums;
     args.rows = rows;
@@ -350,6 +379,8 @@ class AmxRunner {
   std::vector<Run> runs_;
   bool joined_ = false;  // all rows of a plane are one stretch, cut where a block ends
   std::vector<Stretch> stretches_;
+  const char* next_ = nullptr;
+  int64_t next_bytes_ = 0;  // for each stretch
 };
 
 }  // namespace

@@ -38,6 +38,11 @@ struct AmxBlockArgs {
   int column_tiles;
   bool accumulate;  // sums go on from what c holds
   float* c;         // whole tiles of rows, amx_block_columns floats apart
+  // Where the sums go afterwards, or null: memory that tiles leave idle brings these lines meanwhile.
+  const char* out;
+  int64_t out_step;  // bytes between rows
+  const char* next;  // input of a later block, brought to the second-level cache
+  int64_t next_bytes;
 };
 
 struct AmxStoreArgs {

@@ -13,15 +13,47 @@ namespace {
 constexpr int64_t b_row_bytes = 64;
 constexpr int64_t c_row_bytes = amx_block_columns * static_cast<int64_t>(sizeof(float));
 
+// Brings the lines of a block's output and of a later one's input, a share with each step along K.
+class Prefetch {
+ public:
+  explicit Prefetch(const AmxBlockArgs& t)
+      : at_(t.out), step_(t.out_step), lines_(t.column_tiles), next_(t.next), next_end_(t.next + t.next_bytes) {
+    const int64_t steps = t.run_count * t.depth_blocks > 0 ? t.run_count * t.depth_blocks : 1;
+    next_share_ = (t.next_bytes / 64 + steps) / steps * 64;
+    if (at_ == nullptr) return;
+    end_ = at_ + t.rows * step_;
+    share_ = (t.rows + steps - 1) / steps;
+  }
+  void some() {
+    const char* const to = next_ + next_share_ < next_end_ ? next_ + next_share_ : next_end_;
+    for (; next_ < to; next_ += 64) __builtin_prefetch(next_, 0, 2);
+    for (int64_t i = 0; i < share_ && at_ < end_; ++i, at_ += step_) {
+      __builtin_prefetch(at_, 1, 2);
+      if (lines_ == 2) __builtin_prefetch(at_ + 64, 1, 2);
+    }
+  }
+
+ private:
+  const char* at_;
+  const char* end_ = nullptr;
+  int64_t step_, share_ = 0;
+  int lines_;
+  const char* next_;
+  const char* next_end_;
+  int64_t next_share_;
+};
+
 // Up to 2 x 2 tiles.
 void wide_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
   const bool two_rows = row_tiles == 2;
   const int64_t step = t.a_step;
+  Prefetch lines(t);
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a0 = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const char* a1 = a0 + amx_rows * step;
     const uint16_t* b = t.b.high + t.runs[r].b_row * 2 * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
+      lines.some();
       VOXLAB_TILE_LOAD(6, b, b_row_bytes);
       VOXLAB_TILE_LOAD(4, a0, step);
       VOXLAB_TILE_MULTIPLY(0, 4, 6);
@@ -43,6 +75,7 @@ void wide_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
 void wide_split(const AmxBlockArgs& t, int64_t row_tiles) {
   const bool two_rows = row_tiles == 2;
   const int64_t step = t.a_step;
+  Prefetch lines(t);
   const int64_t low_a = reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
   const int64_t low_b = t.b.low - t.b.high;
   for (int64_t r = 0; r < t.run_count; ++r) {
@@ -50,6 +83,7 @@ void wide_split(const AmxBlockArgs& t, int64_t row_tiles) {
     const char* a1 = a0 + amx_rows * step;
     const uint16_t* b0 = t.b.high + t.runs[r].b_row * 2 * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
+      lines.some();
       const uint16_t* b1 = b0 + amx_tile;
       VOXLAB_TILE_LOAD(4, a0, step);
       VOXLAB_TILE_LOAD(5, a0 + low_a, step);
@@ -86,10 +120,12 @@ void wide_split(const AmxBlockArgs& t, int64_t row_tiles) {
 // Up to 4 x 1 tiles.
 void narrow_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
   const int64_t step = t.a_step;
+  Prefetch lines(t);
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const uint16_t* b = t.b.high + t.runs[r].b_row * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
+      lines.some();
       VOXLAB_TILE_LOAD(6, b, b_row_bytes);
       VOXLAB_TILE_LOAD(4, a, step);
       VOXLAB_TILE_MULTIPLY(0, 4, 6);
@@ -113,12 +149,14 @@ void narrow_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
 
 void narrow_split(const AmxBlockArgs& t, int64_t row_tiles) {
   const int64_t step = t.a_step;
+  Prefetch lines(t);
   const int64_t low_a = reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
   const int64_t low_b = t.b.low - t.b.high;
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const uint16_t* b = t.b.high + t.runs[r].b_row * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
+      lines.some();
       const char* at = a;
       VOXLAB_TILE_LOAD(6, b, b_row_bytes);
       VOXLAB_TILE_LOAD(7, b + low_b, b_row_bytes);

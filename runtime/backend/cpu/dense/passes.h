@@ -51,8 +51,8 @@ void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const
 bool suits_wgrad_amx(const ConvGeometry& geometry, bool split);
 bool wgrad_amx(const ConvGeometry& geometry, const float* x, const float* dy, float* dw, bool split);
 
-// Whether size and strides suit products of bf16.
-bool suits_bf16(const MatmulShape& shape, DType a);
+// Whether size and strides suit products of bf16, or with `split` three of them.
+bool suits_bf16(const MatmulShape& shape, DType a, bool split);
 
 // False when a value is not finite; C is then in an unspecified state.
 bool matmul_amx(const KernelTable& kernels, const MatmulShape& shape, ConstBuffer a, const float* b,

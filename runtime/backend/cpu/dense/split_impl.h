@@ -155,15 +155,20 @@ template <int Activation>
 void store_vector(const AmxStoreArgs& t, int column, int count) {
   const Vec bias = t.bias == nullptr ? zero() : load_first(t.bias + column, count);
   const Vec slope = splat(t.slope);
-  for (int64_t r = 0; r < t.rows; ++r) {
-    const int64_t at = r * t.out_step + column;
-    Vec v = load(t.sums + r * amx_block_columns + column) + bias;
-    if (t.residual != nullptr) v += load_first(t.residual + at, count);
+  // Stores to the output must not make the arguments load again.
+  const float* sums = t.sums + column;
+  const float* residual = t.residual == nullptr ? nullptr : t.residual + column;
+  float* out = t.out == nullptr ? nullptr : t.out + column;
+  uint16_t* out_bf16 = t.out_bf16 + column;
+  const int64_t rows = t.rows, step = t.out_step;
+  for (int64_t r = 0; r < rows; ++r) {
+    Vec v = load(sums + r * amx_block_columns) + bias;
+    if (residual != nullptr) v += load_first(residual + r * step, count);
     if constexpr (Activation != 0) v = activate(v, Activation, slope);
-    if (t.out != nullptr) {
-      store_first(t.out + at, v, count);
+    if (out != nullptr) {
+      store_first(out + r * step, v, count);
     } else {
-      store_halves(t.out_bf16 + at, round_bf16(v), count);
+      store_halves(out_bf16 + r * step, round_bf16(v), count);
     }
   }
 }

@@ -180,6 +180,8 @@ std::vector<Sample> FusedAttention::samples() {
   return {sample<FusedAttention>("plain", {}, {q, k, v}),
           sample<FusedAttention>("bias of every head", {}, {q, k, v, {.shape = {3, 5, 7}}}),
           sample<FusedAttention>("bias of every key", {}, {q, k, v, {.shape = {1, 7}}}),
+          sample<FusedAttention>("heads 8 deep", {}, {{.shape = {2, 41, 8}}, {.shape = {2, 8, 7}}, {.shape = {2, 7, 8}}}),
+          sample<FusedAttention>("heads 16 deep", {}, {{.shape = {1, 2, 35, 16}}, {.shape = {1, 2, 16, 9}}, {.shape = {1, 2, 9, 16}}}),
           sample<FusedAttention>("transposed views", {},
                                  {{.shape = {2, 4, 70}, .permuted = {0, 2, 1}},
                                   {.shape = {2, 33, 4}, .permuted = {0, 2, 1}},

@@ -149,7 +149,7 @@ TEST(DenseMatmul, HeadsOfAttention) {
 // Products large enough for AMX; elsewhere the same calls take the f32 kernels.
 TEST(DenseMatmul, Bf16AndSplitBf16) {
   for (const bool transposed : {false, true}) {
-    MatmulShape s = row_major(131, 100, 90);
+    MatmulShape s = row_major(131, 100, 90);  // with its batch, rows enough for tiles
     if (transposed) s.b = {1, 100};
     s.batch[0] = {2, 131 * 100, 0, 131 * 90};
     const Values a = random_values(2 * 131 * 100, 1);

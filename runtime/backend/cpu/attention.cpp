@@ -1,5 +1,9 @@
 // softmax(q k + bias) v by blocks of query rows: a block's scores are made, normalised and used while they lie
-// in the second-level cache.
+// in the second-level cache. Narrow heads have a kernel of their own.
+#include <algorithm>
+#include <optional>
+#include <string>
+
 #include "runtime/backend/cpu/driver.h"
 #include "runtime/backend/cpu/dense/dense.h"
 #include "runtime/backend/cpu/dense/scratch.h"
@@ -71,16 +75,45 @@ void attend(const Attention& a, const float* q, const float* k, const float* v, 
          constant(v), writable(y), {}, a.precision);
 }
 
+// Which kernel for narrow heads, if one.
+std::optional<size_t> narrow_form(const Attention& a) {
+  constexpr int64_t most_keys = 1024;  // whose scores stay in the first-level cache for a few queries
+  if (a.biased || a.depth != a.width || a.keys == 0 || a.keys > most_keys || (a.depth != 8 && a.depth != 16)) return {};
+  const size_t form = a.depth == 8 ? 0 : 1;
+  return active_loops().attend_narrow[form] != nullptr ? std::optional(form) : std::nullopt;
+}
+
+void attend_narrow(const Attention& a, size_t form, const float* q, const float* k, const float* v, float* y, int64_t rows) {
+  const Loops& loops = active_loops();
+  float* packed = scratch(Purpose::panel, 2 * a.keys * a.depth);
+  float* values = packed + a.keys * a.depth;
+  for (int64_t key = 0; key < a.keys; ++key)
+    for (int64_t d = 0; d < a.depth; ++d) {
+      packed[key * a.depth + d] = k[d * a.k.strides.row + key * a.k.strides.col];
+      values[key * a.depth + d] = v[key * a.v.strides.row + d * a.v.strides.col];
+    }
+  loops.attend_narrow[form]({.q = q, .q_row = a.q.strides.row, .q_col = a.q.strides.col, .k = packed, .v = values,
+                             .scores = scratch(Purpose::scores, a.keys * loops.narrow_lanes[form]), .y = y, .rows = rows,
+                             .keys = a.keys});
+}
+
 void run_attention(const Attention& a, const float* q, const float* k, const float* v, const float* bias, float* y) {
+  const std::optional<size_t> narrow = narrow_form(a);
   const int64_t most = a.block_rows(), blocks = ceil_div(a.queries, most), tasks = a.batches * blocks;
   const int64_t multiply_adds = a.batches * a.queries * a.keys * (a.depth + a.width);
   parallel_for(tasks, task_grain(tasks, multiply_adds), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t batch = i / blocks, first = i % blocks * most;
-      attend(a, q + a.q.offset(a.leading, batch) + first * a.q.strides.row, k + a.k.offset(a.leading, batch),
-             v + a.v.offset(a.leading, batch),
-             a.biased ? bias + a.bias.offset(a.leading, batch) + first * a.bias.strides.row : nullptr,
-             y + (batch * a.queries + first) * a.width, std::min(most, a.queries - first));
+      const float* from = q + a.q.offset(a.leading, batch) + first * a.q.strides.row;
+      const float *keys = k + a.k.offset(a.leading, batch), *values = v + a.v.offset(a.leading, batch);
+      float* to = y + (batch * a.queries + first) * a.width;
+      const int64_t rows = std::min(most, a.queries - first);
+      if (narrow) {
+        attend_narrow(a, *narrow, from, keys, values, to, rows);
+      } else {
+        attend(a, from, keys, values,
+               a.biased ? bias + a.bias.offset(a.leading, batch) + first * a.bias.strides.row : nullptr, to, rows);
+      }
     }
   });
 }
@@ -103,14 +136,16 @@ Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out) {
   a.v = matrices_of(in[2], a.leading);
   if (a.biased) a.bias = matrices_of(in[3], a.leading);
   a.precision = f32_precision();
+  const auto run = [a](Pointers x, Pointers y, std::byte*) {
+    const auto floats = [](std::byte* p) { return reinterpret_cast<float*>(p); };
+    if (a.batches * a.queries * a.width == 0) return;
+    run_attention(a, floats(x[0]), floats(x[1]), floats(x[2]), a.biased ? floats(x[3]) : nullptr, floats(y[0]));
+  };
+  if (narrow_form(a)) return {.name = loop_name("attention", "narrow"), .run = run};
   const MatmulShape first{.m = a.queries, .n = a.keys, .k = a.depth, .a = a.q.strides, .b = a.k.strides, .c = {a.keys, 1}};
   const std::string product(matmul(first, {nullptr, DType::f32}, {nullptr, DType::f32}, {nullptr, DType::f32}, {}, a.precision));
   return {.name = "cpu.attention" + product.substr(std::string_view("cpu.matmul").size()),
-          .run = [a](Pointers x, Pointers y, std::byte*) {
-            const auto floats = [](std::byte* p) { return reinterpret_cast<float*>(p); };
-            if (a.batches * a.queries * a.width == 0) return;
-            run_attention(a, floats(x[0]), floats(x[1]), floats(x[2]), a.biased ? floats(x[3]) : nullptr, floats(y[0]));
-          }};
+          .run = run};
 }
 
 }  // namespace voxlab::cpu

@@ -145,6 +145,17 @@ struct DropArgs {
   float factor;
 };
 
+// y = softmax(q k) v, rows of as many values as q is deep; k and v are one row a key.
+struct NarrowAttentionArgs {
+  const float* q;
+  int64_t q_row, q_col;  // floats between queries, between values of one
+  const float* k;
+  const float* v;
+  float* scores;  // keys x lanes
+  float* y;
+  int64_t rows, keys;
+};
+
 struct Loops {
   void (*drop[2])(const DropArgs&);
   UnaryFn unary[unary_kinds][2];
@@ -173,6 +184,9 @@ struct Loops {
   double (*squared_norm[2])(const void* x, int64_t n);
   void (*copy_rows)(const void* x, void* y, int64_t rows, int64_t row_bytes, int64_t x_pitch_bytes,
                     int64_t y_pitch_bytes);
+  // Of heads 8 and 16 deep; null where their sums do not fit the registers. Lanes: queries at a time.
+  void (*attend_narrow[2])(const NarrowAttentionArgs&);
+  int64_t narrow_lanes[2];
   void (*widen)(const void* x, void* y, int64_t n);   // bf16 -> f32
   void (*narrow)(const void* x, void* y, int64_t n);  // f32 -> bf16
 };

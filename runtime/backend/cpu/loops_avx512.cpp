@@ -1,4 +1,5 @@
 // All loops of this folder built for avx512; flags come from dense/isa_flags.cmake.
+#include "runtime/backend/cpu/attention_impl.h"
 #include "runtime/backend/cpu/axis_impl.h"
 #include "runtime/backend/cpu/dropout_impl.h"
 #include "runtime/backend/cpu/elementwise_impl.h"
@@ -18,6 +19,7 @@ constexpr Loops loops_avx512 = [] {
   set_losses(table);
   set_updates(table);
   set_dropout(table);
+  set_attention(table);
   return table;
 }();
 

@@ -340,14 +340,16 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   return name;
 }
 
-std::string_view matmul(const MatmulShape& s, ConstBuffer a, ConstBuffer b, Buffer c,
+std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, Buffer c,
                         const Epilogue& epilogue, Precision precision) {
   require_types("matmul", a, b, c);
+  MatmulShape s = shape;
   if (s.m < 0 || s.n < 0 || s.k < 0) {
     fail("matmul", "sizes must not be negative, got " + std::to_string(s.m) + " x " +
                        std::to_string(s.k) + " times " + std::to_string(s.k) + " x " +
                        std::to_string(s.n));
   }
+  merge_batch_into_rows(s);
   const KernelTable& kernels = active_kernels();
   const bool plain = epilogue.bias == nullptr && epilogue.residual == nullptr && epilogue.activation == Activation::none;
   const bool all_f32 = a.dtype == DType::f32 && b.dtype == DType::f32 && c.dtype == DType::f32;

@@ -35,17 +35,6 @@ void swap_sides(MatmulShape& s, Operands& o) {
   for (BatchAxis& axis : s.batch) std::swap(axis.a, axis.b);
 }
 
-// A batch axis with one B whose A and C matrices follow each other is just more rows.
-void merge_batch_into_rows(MatmulShape& s) {
-  for (int i = 2; i >= 0; --i) {
-    BatchAxis& axis = s.batch[static_cast<size_t>(i)];
-    if (axis.size == 1) continue;
-    if (axis.b != 0 || axis.a != s.m * s.a.row || axis.c != s.m * s.c.row) return;
-    s.m *= axis.size;
-    axis = {};
-  }
-}
-
 int64_t batch_count(const MatmulShape& s) {
   return s.batch[0].size * s.batch[1].size * s.batch[2].size;
 }
@@ -376,6 +365,16 @@ void add_parts(const MatmulShape& s, const Operands& o, const float* partial, in
 }
 
 }  // namespace
+
+void merge_batch_into_rows(MatmulShape& s) {
+  for (int i = 2; i >= 0; --i) {
+    BatchAxis& axis = s.batch[static_cast<size_t>(i)];
+    if (axis.size == 1) continue;
+    if (axis.b != 0 || axis.a != s.m * s.a.row || axis.c != s.m * s.c.row) return;
+    s.m *= axis.size;
+    axis = {};
+  }
+}
 
 void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const float* a,
                   const float* b, float* c, const Epilogue& epilogue, const PairTable* pairs) {

@@ -51,6 +51,9 @@ void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const
 bool suits_wgrad_amx(const ConvGeometry& geometry, bool split);
 bool wgrad_amx(const ConvGeometry& geometry, const float* x, const float* dy, float* dw, bool split);
 
+// A batch axis with one B whose A and C matrices follow each other is just more rows.
+void merge_batch_into_rows(MatmulShape& shape);
+
 // Whether size and strides suit products of bf16, or with `split` three of them.
 bool suits_bf16(const MatmulShape& shape, DType a, bool split);
 

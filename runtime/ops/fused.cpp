@@ -2,6 +2,7 @@
 
 #include "runtime/ops/binary.h"
 #include "runtime/ops/call.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/softmax.h"
 
@@ -51,18 +52,30 @@ Tensor finished(const Finish& f, const Tensor& value, const Tensor& residual) {
 
 // ---- fused_conv ----
 
+namespace {
+
+// As Conv takes them, the input's parts joined.
+Metas conv_inputs(MetaSpan in) {
+  Metas joined(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(3, in.size())));
+  if (given(in, 4)) joined[0] = Concat::infer({}, Metas{in[0], in[4]})[0];
+  return joined;
+}
+
+}  // namespace
+
 Metas FusedConv::infer(const Attrs& a, MetaSpan in) {
-  const Metas out = Conv::infer({a}, first(in, 3));
+  const Metas out = Conv::infer({a}, conv_inputs(in));
   check_residual(name, in, out[0]);
   return out;
 }
 Cost FusedConv::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
-  Cost cost = Conv::cost({a}, first(in, 3), out);
+  Cost cost = Conv::cost({a}, conv_inputs(in), out);
   cost.flops += finish_flops(a, given(in, 3), out[0]);
   return cost;
 }
 Tensors FusedConv::decompose(const Attrs& a, const Tensors& in) {
-  return {finished(a, conv(in[0], in[1], input(in, 2), a), input(in, 3))};
+  const Tensor x = input(in, 4) ? concat({in[0], in[4]}, -1) : in[0];
+  return {finished(a, conv(x, in[1], input(in, 2), a), input(in, 3))};
 }
 
 std::vector<Sample> FusedConv::samples() {
@@ -78,6 +91,11 @@ std::vector<Sample> FusedConv::samples() {
                             {{.shape = {1, 2, 4, 5, 16}}, {.shape = {3, 3, 3, 1, 16}}, none, {.shape = {1, 2, 4, 5, 16}}}),
           sample<FusedConv>("pointwise 2-d", {{}, {Activation::leaky_relu}},
                             {{.shape = {2, 7, 9, 8}}, {.shape = {1, 1, 8, 16}}, {.shape = {16}}, {.shape = {2, 7, 9, 16}}}),
+          sample<FusedConv>("two inputs", {same, {Activation::relu}},
+                            {x, {.shape = {3, 3, 3, 13, 17}}, b, none, {.shape = {2, 3, 5, 6, 9}}}),
+          sample<FusedConv>("two inputs, pointwise, a residual", {{}, {}},
+                            {x, {.shape = {1, 1, 1, 36, 17}}, none, y, {.shape = {2, 3, 5, 6, 32}}}),
+          refused<FusedConv>("channels", {same, {}}, {x, w, none, none, {.shape = {2, 3, 5, 6, 9}}}),
           refused<FusedConv>("the residual must be", {same, {}}, {x, w, none, {.shape = {2, 3, 5, 6, 4}}})};
 }
 

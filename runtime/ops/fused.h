@@ -32,7 +32,8 @@ std::optional<Finish> finish_of(const UnaryAttrs& a);
 // What a Finish does to a value, from simpler ops; `residual` may be undefined.
 Tensor finished(const Finish& f, const Tensor& value, const Tensor& residual);
 
-// x, w, b (optional), residual of the output's shape (optional): see Conv.
+// x, w, b (optional), residual of the output's shape (optional), the input's last channels (optional): see Conv. With
+// the last, the input is x and that joined along the channels.
 struct FusedConv {
   static constexpr std::string_view name = "fused_conv";
   static constexpr Precision precision = Precision::reduced;

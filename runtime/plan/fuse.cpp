@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/fused.h"
+#include "runtime/ops/kernel.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/softmax.h"
 
@@ -47,6 +49,7 @@ class Rewriter {
     const auto& users = users_[static_cast<size_t>(value)];
     return users.size() == 1 && users[0] < static_cast<int>(graph.steps.size()) ? users[0] : absent;
   }
+  const std::vector<int>& users(int value) const { return users_[static_cast<size_t>(value)]; }
   bool read(int value) const { return !users_[static_cast<size_t>(value)].empty(); }
   int maker(int value) const { return maker_[static_cast<size_t>(value)]; }
   // The node takes the place of the one at `to`.
@@ -267,6 +270,65 @@ void fuse_epilogues(Trace& graph) {
     fuse(r, start, e);
     if (sum != absent && sum != e.end) r.remove(sum);
     r.move(start, e.end);
+    r.refresh();
+  }
+}
+
+// ---- inputs in two parts ----
+
+namespace {
+
+std::vector<TensorDesc> descs_of(const Rewriter& r, const std::vector<int>& values) {
+  std::vector<TensorDesc> descs;
+  for (const int value : values) {
+    if (value == absent) {
+      descs.push_back({.meta = {}, .present = false});
+    } else {
+      descs.push_back({.meta = r.meta(value), .strides = contiguous_strides(r.meta(value).shape)});
+    }
+  }
+  return descs;
+}
+
+// The convolution on the two parts of its input, if its kernel needs no copy of them.
+std::optional<TraceStep> on_two_inputs(const Rewriter& r, const TraceStep& node, const TraceStep& join) {
+  FusedConv::Attrs a;
+  if (is<FusedConv>(node)) {
+    a = attrs<FusedConv>(node);
+  } else if (is<Conv>(node)) {
+    a = {attrs<Conv>(node), {}};
+  } else {
+    return {};
+  }
+  const std::vector<int> in{join.inputs[0], node.inputs[1], input(node, 2), input(node, 3), join.inputs[1]};
+  if (input(node, 4) != absent || std::count(node.inputs.begin(), node.inputs.end(), join.outputs[0]) > 1) return {};
+  TraceStep two = node;
+  become<FusedConv>(two, a, in, node.outputs);
+  const Kernel kernel = prepare_kernel(*two.op, two.attrs.get(), r.meta(join.outputs[0]).device, descs_of(r, in),
+                                       descs_of(r, two.outputs));
+  return kernel.workspace == 0 ? std::optional(two) : std::nullopt;
+}
+
+}  // namespace
+
+void fuse_concats(Trace& graph) {
+  Rewriter r(graph);
+  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
+    if (r.node(n).op == nullptr || !is<Concat>(r.node(n)) || r.node(n).inputs.size() != 2) continue;
+    const TraceStep join = r.node(n);
+    const Meta whole = r.meta(join.outputs[0]);
+    const int axis = attrs<Concat>(join).axis;
+    if ((axis != -1 && axis != whole.shape.rank() - 1) || whole.dtype != DType::f32 || whole.device != Device::cpu) continue;
+    std::vector<std::pair<int, TraceStep>> changed;
+    bool all = true;
+    for (const int user : r.users(join.outputs[0])) {
+      const auto two = user < static_cast<int>(graph.steps.size()) ? on_two_inputs(r, r.node(user), join) : std::nullopt;
+      if (!(all = two.has_value())) break;
+      changed.emplace_back(user, *two);
+    }
+    if (!all || changed.empty()) continue;
+    for (auto& [user, two] : changed) r.node(user) = std::move(two);
+    r.remove(n);
     r.refresh();
   }
 }

@@ -16,6 +16,10 @@ void fold_batch_norms(Trace& graph);
 // activation: one op of runtime/ops/fused.h. f32 only.
 void fuse_epilogues(Trace& graph);
 
+// Two tensors joined along their channels for convolutions alone, whose kernels can read both where they lie: after
+// fuse_epilogues.
+void fuse_concats(Trace& graph);
+
 // matmul, a sum that broadcasts to the scores (optional), softmax over the keys, matmul: one op. f32 only.
 void fuse_attention(Trace& graph);
 

@@ -171,6 +171,7 @@ Plan::Plan(const Forward& forward, const Tensor& x, Tensors* traced) : input_(x.
   plan::fold_batch_norms(graph);
   plan::fuse_attention(graph);
   plan::fuse_epilogues(graph);
+  plan::fuse_concats(graph);
   Planner(*this, graph).run();
   release_cached_blocks();  // what the traced run needed: the plan has its own block
 }

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -48,6 +49,7 @@ Trace fused(const Forward& forward, const Tensor& x) {
   plan::fold_batch_norms(graph);
   plan::fuse_attention(graph);
   plan::fuse_epilogues(graph);
+  plan::fuse_concats(graph);
   return graph;
 }
 
@@ -75,6 +77,24 @@ TEST(Plan, ConvolutionNormSumAndActivationAreOneOp) {
   const auto ops = ops_of(fused(forward, random(shape, 1)));
   EXPECT_EQ(ops, (std::map<std::string, int>{{"fused_conv", 2}}));
   expect_same(forward, shape);
+}
+
+// Where kernels read both where they lie (tiles of AMX), the joined tensor is never made.
+TEST(Plan, ConvolutionsReadTheTwoPartsOfTheirInput) {
+  const Tensor w = random({3, 3, 3, 40, 16}, 10), v = random({1, 1, 1, 40, 24}, 11), u = random({1, 1, 1, 24, 16}, 12);
+  const auto forward = [=](const Tensor& x) {
+    const Tensor both = concat({x, relu(conv(x, u))}, -1);
+    return Tensors{relu(conv(both, w, {}, {.padding = {1}})), conv(both, v)};
+  };
+  const Shape shape{2, 3, 4, 5, 24};
+  EXPECT_EQ(ops_of(fused(forward, random(shape, 1))).count("concat"), 1u);  // strict: joining is the kernel's cheapest way
+  expect_same(forward, shape);
+  const auto& isas = cpu::available_isas();
+  if (std::find(isas.begin(), isas.end(), cpu::Isa::amx_emulated) == isas.end()) return;  // no AVX-512
+  const cpu::IsaScope isa(cpu::Isa::amx_emulated);
+  const ArithmeticScope arithmetic(Arithmetic::bf16x3);
+  EXPECT_EQ(ops_of(fused(forward, random(shape, 1))).count("concat"), 0u);
+  expect_same(forward, shape, 3e-5);
 }
 
 TEST(Plan, TwoNormsThatMeetInASumAreOneOp) {

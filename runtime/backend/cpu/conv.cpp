@@ -35,9 +35,15 @@ Kernel forward(const ConvOptions& o, const Finish& finish, Descs in, Descs out) 
   const Precision precision = f32_precision();
   const bool bias = in.size() > 2 && in[2].present, residual = in.size() > 3 && in[3].present;
   if (!supported(dtype) || (residual && dtype != DType::f32)) return {};
-  const ConvGeometry g = dense_geometry(Conv::geometry({o}, in[0].shape(), in[1].shape(), out[0].shape()));
+  const int64_t rest = in.size() > 4 && in[4].present ? in[4].size(-1) : 0;  // channels of the second input
+  if (rest > 0 && dtype != DType::f32) return {};
+  Shape whole = in[0].shape();
+  whole.set(-1, whole[-1] + rest);
+  const ConvGeometry g = dense_geometry(Conv::geometry({o}, whole, in[1].shape(), out[0].shape()));
+  const bool joins = rest > 0 && !reads_two_inputs(g, precision);
   return {.name = std::string(conv_forward(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, {}, precision)),
-          .run = [=](Pointers x, Pointers y, std::byte*) {
+          .workspace = joins ? whole.numel() * int64_t{sizeof(float)} : 0,
+          .run = [=](Pointers x, Pointers y, std::byte* workspace) {
             std::vector<float> wide;  // the epilogue's bias is f32
             Epilogue epilogue = epilogue_of(finish);
             if (residual) epilogue.residual = reinterpret_cast<const float*>(x[3]);
@@ -48,7 +54,13 @@ Kernel forward(const ConvOptions& o, const Finish& finish, Descs in, Descs out) 
               }
               epilogue.bias = dtype == DType::bf16 ? wide.data() : reinterpret_cast<const float*>(x[2]);
             }
-            conv_forward(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue, precision);
+            if (rest == 0) {
+              conv_forward(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue, precision);
+              return;
+            }
+            const SecondInput second{reinterpret_cast<const float*>(x[4]), rest};
+            conv_forward_of_two(g, reinterpret_cast<const float*>(x[0]), second, {x[1], dtype}, {y[0], dtype}, epilogue,
+                                precision, reinterpret_cast<float*>(workspace));
           }};
 }
 

@@ -19,7 +19,15 @@ const Array* at(RefInputs in, size_t i) { return i < in.size() ? &in[i] : nullpt
 }  // namespace
 
 void reference(const FusedConv::Attrs& a, RefInputs in, RefOutputs out) {
-  reference(Conv::Attrs{a}, in.subspan(0, std::min<size_t>(3, in.size())), out);
+  std::vector<Array> parts(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(3, in.size())));
+  if (in.size() > 4 && in[4].present) {
+    const std::array<Array, 2> halves{in[0], in[4]};
+    Shape shape = in[0].shape;
+    shape.set(-1, shape[-1] + in[4].shape[-1]);
+    parts[0] = zeros(shape);
+    reference(Concat::Attrs{}, halves, {&parts[0], 1});
+  }
+  reference(Conv::Attrs{a}, parts, out);
   finish(a, at(in, 3), out[0]);
 }
 

@@ -152,9 +152,12 @@ GatherMode wgrad_mode(const KernelTable& kernels, const ConvGeometry& g, const P
 }
 
 bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const float* w,
-                   Buffer y, const Epilogue& epilogue, GatherMode mode) {
+                   Buffer y, const Epilogue& epilogue, GatherMode mode, const SecondInput& second) {
   for (int64_t group = 0; group < g.groups; ++group) {
-    if (!run_gather(kernels, forward_gather(g, x, w, y, epilogue, group), mode)) return false;
+    GatherConv conv = forward_gather(g, x, w, y, epilogue, group);
+    conv.second = second;
+    conv.in_pitch -= second.channels;
+    if (!run_gather(kernels, std::move(conv), mode)) return false;
   }
   return true;
 }

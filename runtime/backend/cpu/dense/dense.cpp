@@ -2,6 +2,7 @@
 #include "runtime/backend/cpu/dense/dense.h"
 
 #include <algorithm>
+#include <cstring>
 #include <array>
 #include <iterator>
 #include <optional>
@@ -245,6 +246,16 @@ std::array<int64_t, 3> ConvGeometry::out() const {
   return size;
 }
 
+namespace {
+
+Modes forward_modes(const ConvGeometry& g, DType x, Precision precision) {
+  const KernelTable& kernels = active_kernels();
+  if (conv_kind(kernels, g) != KernelKind::conv) return {};
+  return modes_of(kernels, g, forward_mode, x, precision, g.kernel[2] * g.in_channels / g.groups);
+}
+
+}  // namespace
+
 std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer w, Buffer y,
                               const Epilogue& epilogue, Precision precision) {
   require_types("conv", x, w, y);
@@ -252,9 +263,7 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
-  Modes mode;
-  if (kind == KernelKind::conv)
-    mode = modes_of(kernels, g, forward_mode, x.dtype, precision, g.kernel[2] * g.in_channels / g.groups);
+  const Modes mode = forward_modes(g, x.dtype, precision);
   const bool rounded = kind == KernelKind::conv && rounds_first(precision);
   const bool by_f32 = rounded || x.dtype == DType::bf16;
   const std::string_view name = implementation(kind, mode.chosen, by_f32);
@@ -276,6 +285,31 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   }
   narrow_output(kernels, yf, n.y, y);
   return implementation(kind, mode.on_f32, by_f32);
+}
+
+bool reads_two_inputs(const ConvGeometry& g, Precision precision) {
+  return g.groups == 1 && active_pairs() == nullptr && is_direct_bf16(forward_modes(g, DType::f32, precision).chosen);
+}
+
+std::string_view conv_forward_of_two(const ConvGeometry& g, const float* first, const SecondInput& second, ConstBuffer w,
+                                     Buffer y, const Epilogue& epilogue, Precision precision, float* joined) {
+  const KernelTable& kernels = active_kernels();
+  const GatherMode mode = forward_modes(g, DType::f32, precision).chosen;
+  if (reads_two_inputs(g, precision)) {
+    const std::string_view name = implementation(KernelKind::conv, mode, rounds_first(precision));
+    const float* wf = widened(kernels, w, sizes_of(g).w, Purpose::input_b, rounds_first(precision));
+    if (first == nullptr || dense_forward(kernels, g, {first, DType::f32}, wf, y, epilogue, mode, second)) return name;
+  }
+  if (first == nullptr) return conv_forward(g, {nullptr, DType::f32}, w, y, epilogue, precision);
+  const int64_t rest = second.channels, channels = g.in_channels, positions = g.batch * product(g.in);
+  if (joined == nullptr) joined = scratch(Purpose::input_a, positions * channels);
+  parallel_for(positions, 1 << 10, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::memcpy(joined + i * channels, first + i * (channels - rest), static_cast<size_t>(channels - rest) * sizeof(float));
+      std::memcpy(joined + (i + 1) * channels - rest, second.data + i * rest, static_cast<size_t>(rest) * sizeof(float));
+    }
+  });
+  return conv_forward(g, {joined, DType::f32}, w, y, epilogue, precision);
 }
 
 std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w, Buffer dx,

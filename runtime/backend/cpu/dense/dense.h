@@ -40,6 +40,12 @@ struct Buffer {
   DType dtype = DType::f32;
 };
 
+// The last channels of a convolution's input, where they lie in a second f32 tensor, compact.
+struct SecondInput {
+  const float* data = nullptr;
+  int64_t channels = 0;
+};
+
 // Forward convolution geometry; the gradients take the geometry of the forward they belong to.
 struct ConvGeometry {
   int64_t batch = 1;
@@ -62,6 +68,13 @@ struct ConvGeometry {
 std::string_view conv_forward(const ConvGeometry& geometry, ConstBuffer x, ConstBuffer w, Buffer y,
                               const Epilogue& epilogue = {},
                               Precision precision = Precision::strict);
+
+// The same of an f32 input in two parts. Where reads_two_inputs says no, they are joined in `joined`, of the whole
+// input's size (also where a value is not finite, then in memory of its own).
+bool reads_two_inputs(const ConvGeometry& geometry, Precision precision);
+std::string_view conv_forward_of_two(const ConvGeometry& geometry, const float* first, const SecondInput& second,
+                                     ConstBuffer w, Buffer y, const Epilogue& epilogue, Precision precision,
+                                     float* joined);
 
 // dx of conv_forward: also the transposed convolution, whose input is dy and output dx.
 std::string_view conv_dgrad(const ConvGeometry& geometry, ConstBuffer dy, ConstBuffer w, Buffer dx,

@@ -181,12 +181,27 @@ class AmxRunner {
     list_stretches();
   }
 
-  bool convert(int64_t from, int64_t n, int64_t to) const {
+  bool split(const float* from, int64_t rows, int64_t n, int64_t in_pitch, int64_t out_pitch, int64_t to) const {
+    return amx_.split({from, rows, n, in_pitch, out_pitch, high_ + to, split_ ? low_ + to : nullptr});
+  }
+
+  // `count` positions from input position `row` on.
+  bool convert(int64_t row, int64_t count, int64_t to) const {
+    const int64_t channels = c_.channels, first = channels - c_.second.channels, at = c_.in_offset + row * c_.in_pitch;
+    const bool compact = c_.in_pitch == channels;
     if (c_.in.dtype == DType::bf16) {
-      return amx_.copy(static_cast<const uint16_t*>(c_.in.data) + from, n, high_ + to);
+      const auto* from = static_cast<const uint16_t*>(c_.in.data) + at;
+      if (compact) return amx_.copy(from, count * channels, high_ + to);
+      bool finite = true;
+      for (int64_t i = 0; i < count; ++i) finite &= amx_.copy(from + i * c_.in_pitch, channels, high_ + to + i * channels);
+      return finite;
     }
-    return amx_.split(static_cast<const float*>(c_.in.data) + from, n, high_ + to,
-                             split_ ? low_ + to : nullptr);
+    const float* from = static_cast<const float*>(c_.in.data) + at;
+    if (compact) return split(from, 1, count * channels, 0, 0, to);
+    const bool finite = split(from, count, first, c_.in_pitch, channels, to);
+    if (first == channels) return finite;
+    const int64_t rest = c_.second.channels;
+    return split(c_.second.data + row * rest, count, rest, rest, channels, to + first) && finite;
   }
 
   void clear(int64_t to, int64_t n) const {
@@ -224,14 +239,7 @@ class AmxRunner {
       }
       const int64_t row = ((sample_ * in[0] + d) * in[1] + h) * in[2] + origin[2];
       clear(to, from * channels);
-      if (c_.in_pitch == channels) {
-        finite &= convert(c_.in_offset + (row + from) * channels, (end - from) * channels,
-                          to + from * channels);
-      } else {
-        for (int64_t w = from; w < end; ++w) {
-          finite &= convert(c_.in_offset + (row + w) * c_.in_pitch, channels, to + w * channels);
-        }
-      }
+      finite &= convert(row + from, end - from, to + from * channels);
       clear(to + end * channels, (extent_[2] - end) * channels);
     }
     return finite;

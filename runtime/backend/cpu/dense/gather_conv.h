@@ -38,6 +38,7 @@ struct GatherConv {
   int64_t in_offset = 0;  // elements to the first channel used
   int64_t in_pitch = 0;   // elements from one input position to the next
   int64_t channels = 0;   // input channels used
+  SecondInput second;     // the last of them may lie in f32 of their own: AMX alone reads that
   GatherWeights weights;
   int64_t columns = 0;
   // Columns may fall into equal groups that go to places of their own, in elements from out_offset; else they follow

@@ -73,6 +73,15 @@ struct AmxSumArgs {
   int64_t c_step;  // floats between rows of tiles
 };
 
+// Rows of n floats to their parts; pitches in elements.
+struct AmxSplitArgs {
+  const float* in;
+  int64_t rows, n;
+  int64_t in_pitch, out_pitch;
+  uint16_t* high;
+  uint16_t* low;  // or null
+};
+
 struct AmxTable {
   double speed;     // in f32 multiply-adds
   void (*begin)();  // configures this thread's tiles
@@ -83,7 +92,7 @@ struct AmxTable {
   // Both return false when a value is not finite: such sums are left to the f32 kernels, because
   // tiles also multiply values beyond a run (by zero weights), and an infinity has no two-part
   // form.
-  bool (*split)(const float* in, int64_t n, uint16_t* high, uint16_t* low);
+  bool (*split)(const AmxSplitArgs&);
   bool (*copy)(const uint16_t* in, int64_t n, uint16_t* high);
   // `rows` x 16 floats `pitch` apart to one B tile; missing rows are zero.
   bool (*pack)(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low);

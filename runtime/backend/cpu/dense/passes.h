@@ -40,7 +40,7 @@ GatherMode wgrad_mode(const KernelTable& kernels, const ConvGeometry& geometry, 
 // All but bf16 and bf16x3 need f32 buffers. False, with the output in an unspecified state, when one of these two met
 // a value that is not finite.
 bool dense_forward(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer x,
-                   const float* w, Buffer y, const Epilogue& epilogue, GatherMode mode);
+                   const float* w, Buffer y, const Epilogue& epilogue, GatherMode mode, const SecondInput& second = {});
 bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer dy,
                  const float* w, Buffer dx, const Epilogue& epilogue, GatherMode mode);
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,

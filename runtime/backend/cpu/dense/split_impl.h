@@ -47,7 +47,7 @@ VOXLAB_INLINE Vec widen_half(__m256i halves) {
   return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves), 16));
 }
 
-bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
+VOXLAB_INLINE bool split_row(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
   constexpr int64_t step = 2 * vec_width;
   const __m512i exponent = _mm512_set1_epi16(0x7f80);
   __mmask32 bad = 0;
@@ -71,7 +71,7 @@ bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
 
 VOXLAB_INLINE Words round_half(Vec v) { return round_bf16(v); }
 
-bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
+VOXLAB_INLINE bool split_row(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
   bool finite = true;
   for (int64_t i = 0; i < n; i += vec_width) {
     const int count = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
@@ -85,6 +85,13 @@ bool split(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
 }
 
 #endif
+
+bool split(const AmxSplitArgs& t) {
+  bool finite = true;
+  for (int64_t r = 0; r < t.rows; ++r)
+    finite &= split_row(t.in + r * t.in_pitch, t.n, t.high + r * t.out_pitch, t.low == nullptr ? nullptr : t.low + r * t.out_pitch);
+  return finite;
+}
 
 bool copy(const uint16_t* in, int64_t n, uint16_t* high) {
   constexpr int64_t step = 32;

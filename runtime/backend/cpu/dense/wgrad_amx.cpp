@@ -46,6 +46,23 @@ Taps taps_of(const ConvGeometry& g, size_t axis) {
   return t;
 }
 
+// A column of tiles of C: a tap of the plane and a tile of input channels.
+struct Column {
+  size_t kh, kw;
+  int64_t channels;
+};
+
+// Neighbours read the same lines of B where they can: taps along W that are an even number of positions apart.
+std::vector<Column> columns_of(const std::array<Taps, 3>& taps, int64_t in_tiles) {
+  std::vector<Column> columns;
+  for (const int64_t parity : {0, 1})
+    for (size_t kh = 0; kh < taps[1].shift.size(); ++kh)
+      for (int64_t t = 0; t < in_tiles; ++t)
+        for (size_t kw = 0; kw < taps[2].shift.size(); ++kw)
+          if (taps[2].shift[kw] % 2 == parity) columns.push_back({kh, kw, t});
+  return columns;
+}
+
 struct Call {
   const KernelTable& kernels;
   const AmxTable& amx;
@@ -56,6 +73,7 @@ struct Call {
   int64_t in, out;  // channels of the group
   bool split;
   std::array<Taps, 3> taps;
+  std::vector<Column> plane_columns;  // of one tap along D
   Triple block;
 
   int64_t in_tiles() const { return ceil_div(in, amx_columns); }
@@ -92,7 +110,7 @@ struct Layout {
   }
 };
 
-// A block's operands, and its sums added to u, [tile of oc][tap][tile of ic] of [oc][ic].
+// A block's operands, and its sums added to u, [tile of oc][tap along D][column] of [oc][ic].
 class Worker {
  public:
   Worker(const Call& call, std::atomic<bool>& finite) : c_(call), finite_(finite), lay_(call, {1, 1, 1}) { c_.amx.begin(); }
@@ -245,18 +263,16 @@ class Worker {
     const auto rd = static_cast<size_t>(td.residue[kd]);
     columns_.clear();
     for (; d < end; ++d)
-      for (size_t kh = 0; kh < th.shift.size(); ++kh)
-        for (size_t kw = 0; kw < tw.shift.size(); ++kw) {
-          const int64_t offset = th.shift[kh] * lay_.pitch + tw.shift[kw];
-          const auto rh = static_cast<size_t>(th.residue[kh]), rw = static_cast<size_t>(tw.residue[kw]);
-          for (int64_t t = 0; t < c_.in_tiles(); ++t)
-            columns_.push_back(tiles_of(d + td.shift[kd], rd, rh, rw, offset % 2, t) + offset / 2 * amx_depth);
-        }
+      for (const Column& c : c_.plane_columns) {
+        const int64_t offset = th.shift[c.kh] * lay_.pitch + tw.shift[c.kw];
+        const auto rh = static_cast<size_t>(th.residue[c.kh]), rw = static_cast<size_t>(tw.residue[c.kw]);
+        columns_.push_back(tiles_of(d + td.shift[kd], rd, rh, rw, offset % 2, c.channels) + offset / 2 * amx_depth);
+      }
   }
 
   void multiply(int64_t d, int64_t planes, int64_t from, int64_t to, float* u) {
     const int64_t pieces = ceil_div(lay_.blocks, Layout::most_blocks(c_));
-    const int64_t columns = c_.columns() / c_.g.kernel[0];  // of one tap along D
+    const auto columns = static_cast<int64_t>(c_.plane_columns.size());
     AmxSumArgs args = {};
     args.a_step = planes * lay_.blocks * amx_tile;
     args.a_segment = lay_.blocks * amx_tile;
@@ -332,8 +348,10 @@ Triple choose_block(const Call& c) {
 }
 
 Call call_of(const ConvGeometry& g, bool split) {
-  return {active_kernels(), active_amx(), g, nullptr, nullptr, 0, g.in_channels / g.groups, g.out_channels / g.groups, split,
-          {taps_of(g, 0), taps_of(g, 1), taps_of(g, 2)}, {}};
+  Call c = {active_kernels(), active_amx(), g, nullptr, nullptr, 0, g.in_channels / g.groups, g.out_channels / g.groups, split,
+            {taps_of(g, 0), taps_of(g, 1), taps_of(g, 2)}, {}, {}};
+  c.plane_columns = columns_of(c.taps, c.in_tiles());
+  return c;
 }
 
 // The sum of the copies of u, turned to rows (tap, ic) of dw.
@@ -342,7 +360,10 @@ void write_gradient(const Call& c, const float* u, int64_t copies, float* dw) {
   parallel_for(columns, task_grain(columns, 16 * floats), [&](int64_t begin, int64_t end) {
     alignas(64) float sum[tile_floats], turned[tile_floats];
     for (int64_t column = begin; column < end; ++column) {
-      const int64_t tap = column / c.in_tiles(), ic = column % c.in_tiles() * amx_columns;
+      const auto in_plane = static_cast<int64_t>(c.plane_columns.size());
+      const Column& at = c.plane_columns[static_cast<size_t>(column % in_plane)];
+      const int64_t tap = (column / in_plane * c.g.kernel[1] + static_cast<int64_t>(at.kh)) * c.g.kernel[2] + static_cast<int64_t>(at.kw);
+      const int64_t ic = at.channels * amx_columns;
       for (int64_t t = 0; t < c.out_tiles(); ++t) {
         const float* from = u + (t * columns + column) * tile_floats;
         std::memcpy(sum, from, sizeof(sum));

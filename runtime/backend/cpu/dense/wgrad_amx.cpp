@@ -337,13 +337,14 @@ double cost_of(const Call& c, const Triple& block) {
 }
 
 Triple choose_block(const Call& c) {
-  const int64_t budget = l2_bytes() / 2 / (amx_tile * static_cast<int64_t>(sizeof(uint16_t)));
+  const int64_t budget = l2_bytes() * 3 / 4 / (amx_tile * static_cast<int64_t>(sizeof(uint16_t)));
   const Triple out = c.g.out();
   return cheapest_block(out, {1, 1, std::min<int64_t>(out[2], amx_depth)}, [&](const Triple& block) {
     const Layout lay(c, block);
     const int64_t held = (lay.held_tiles(c) + lay.planes * lay.blocks * c.out_tiles()) * c.parts();
     if (held > budget) return std::numeric_limits<double>::infinity();
-    return idle_factor(block_count(c.g.batch, out, block)) * cost_of(c, block);
+    const double crowded = 3 * held > 2 * budget ? 1.3 : 1.0;  // sums and dy pass through the cache too
+    return idle_factor(block_count(c.g.batch, out, block)) * cost_of(c, block) * crowded;
   });
 }
 

@@ -68,7 +68,7 @@ bool pack_runs(const AmxTable& amx, const RunShape& shape, int64_t runs, const P
       const int64_t left = std::min(amx_depth, shape.length - k);
       for (int64_t r = k + amx_depth; r < std::min(k + 2 * amx_depth, shape.length); ++r) {
         __builtin_prefetch(from + r * pitch);
-        if (panel.vectors == 2) __builtin_prefetch(from + r * pitch + amx_columns);
+        for (int v = 1; v < panel.vectors; ++v) __builtin_prefetch(from + r * pitch + v * amx_columns);
       }
       for (int v = 0; v < panel.vectors; ++v, ++tile)
         finite &= amx.pack(from + k * pitch + v * amx_columns, left, pitch, const_cast<uint16_t*>(to.high) + tile * amx_tile,
@@ -426,7 +426,7 @@ bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
   const AmxTable& amx = active_amx();
   flatten(conv);
   const Triple block = choose_amx_block(conv, split);
-  const std::vector<Panel> panels = split_groups(conv, amx_columns, 2);
+  const std::vector<Panel> panels = split_groups(conv, amx_columns, has_amx(active_isa()) ? 3 : 2);
   const auto panel_count = static_cast<int64_t>(panels.size());
   const RunShape shape = run_shape(conv);
   AmxWeights weights = {};

@@ -1,5 +1,5 @@
-// The seam to the kernels on bf16 with f32 sums, a block of 32 rows by 32 columns or 64 by 16 at a time: on AMX tiles,
-// real or emulated, and, for plain bf16 only, in vector registers.
+// The seam to the kernels on bf16 with f32 sums, a block of 32 rows by 32 or 48 columns or of 64 by 16 at a time: on AMX
+// tiles, real or emulated, and, for plain bf16 and up to 32 columns, in vector registers.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +12,9 @@ constexpr int64_t amx_rows = 16;                       // of one tile
 constexpr int64_t amx_columns = 16;                    // of one tile
 constexpr int64_t amx_depth = 32;                      // bf16 values of K in one tile
 constexpr int64_t amx_tile = amx_columns * amx_depth;  // bf16 values of one B tile
-constexpr int64_t amx_block_columns = 2 * amx_columns;
+constexpr int64_t amx_block_columns = 3 * amx_columns;
 
-// Rows of a block: four tiles of sums whichever its width, so that each tile of B serves as many rows as it can.
+// Rows of a block: four tiles of sums or six, so that each tile of A or B serves as many products as it can.
 constexpr int64_t amx_block_rows(int column_tiles) { return column_tiles == 1 ? 4 * amx_rows : 2 * amx_rows; }
 constexpr int64_t most_amx_block_rows = 4 * amx_rows;
 
@@ -24,7 +24,7 @@ struct AmxParts {
   const uint16_t* low;  // null for plain bf16
 };
 
-// One block of up to four tiles. Row m of A lies m * a_step bytes on; Run::b_row counts B depth
+// One block. Row m of A lies m * a_step bytes on; Run::b_row counts B depth
 // blocks. B holds, for each depth block, one tile for each 16 columns, pairs of K interleaved.
 struct AmxBlockArgs {
   AmxParts a;
@@ -36,8 +36,7 @@ struct AmxBlockArgs {
   AmxParts b;
   int64_t rows;  // wanted; tiles compute all of theirs
   int column_tiles;
-  bool accumulate;  // sums go on from what c holds
-  float* c;         // whole tiles of rows, amx_block_columns floats apart
+  float* c;  // whole tiles of rows, amx_block_columns floats apart
   // Where the sums go afterwards, or null: memory that tiles leave idle brings these lines meanwhile.
   const char* out;
   int64_t out_step;  // bytes between rows

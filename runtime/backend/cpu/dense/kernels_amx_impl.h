@@ -8,7 +8,7 @@
 namespace voxlab::cpu {
 namespace {
 
-// 0-3 sums, 4-5 A, 6-7 B. Tile numbers must be literals. The compiler does not know that tile loads read memory, hence
+// 0-3 sums, 4-5 A, 6-7 B; of blocks three tiles wide 0-5 sums, 6 A, 7 B. Tile numbers must be literals. The compiler does not know that tile loads read memory, hence
 // the barriers around a block's sums (GCC 12 gives the loads no memory clobber).
 constexpr int64_t b_row_bytes = 64;
 constexpr int64_t c_row_bytes = amx_block_columns * static_cast<int64_t>(sizeof(float));
@@ -28,8 +28,7 @@ class Prefetch {
     const char* const to = next_ + next_share_ < next_end_ ? next_ + next_share_ : next_end_;
     for (; next_ < to; next_ += 64) __builtin_prefetch(next_, 0, 2);
     for (int64_t i = 0; i < share_ && at_ < end_; ++i, at_ += step_) {
-      __builtin_prefetch(at_, 1, 2);
-      if (lines_ == 2) __builtin_prefetch(at_ + 64, 1, 2);
+      for (int line = 0; line < lines_; ++line) __builtin_prefetch(at_ + 64 * line, 1, 2);
     }
   }
 
@@ -195,7 +194,104 @@ void narrow_split(const AmxBlockArgs& t, int64_t row_tiles) {
   }
 }
 
+// Up to 2 x 3 tiles. Only the first use of a tile of B waits for the second-level cache.
+void triple_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
+  const bool two_rows = row_tiles == 2;
+  const int64_t step = t.a_step;
+  Prefetch lines(t);
+  for (int64_t r = 0; r < t.run_count; ++r) {
+    const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
+    const uint16_t* b = t.b.high + t.runs[r].b_row * 3 * amx_tile;
+    for (int64_t k = 0; k < t.depth_blocks; ++k) {
+      lines.some();
+      VOXLAB_TILE_LOAD(6, a, step);
+      VOXLAB_TILE_LOAD(7, b, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(0, 6, 7);
+      VOXLAB_TILE_LOAD(7, b + amx_tile, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(1, 6, 7);
+      VOXLAB_TILE_LOAD(7, b + 2 * amx_tile, b_row_bytes);
+      VOXLAB_TILE_MULTIPLY(2, 6, 7);
+      if (two_rows) {
+        VOXLAB_TILE_LOAD(6, a + amx_rows * step, step);
+        VOXLAB_TILE_MULTIPLY(5, 6, 7);
+        VOXLAB_TILE_LOAD(7, b + amx_tile, b_row_bytes);
+        VOXLAB_TILE_MULTIPLY(4, 6, 7);
+        VOXLAB_TILE_LOAD(7, b, b_row_bytes);
+        VOXLAB_TILE_MULTIPLY(3, 6, 7);
+      }
+      a += 2 * amx_depth;
+      b += 3 * amx_tile;
+    }
+  }
+}
+
+void triple_split(const AmxBlockArgs& t, int64_t row_tiles) {
+  const bool two_rows = row_tiles == 2;
+  const int64_t step = t.a_step;
+  Prefetch lines(t);
+  const int64_t low_a = reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
+  const int64_t low_b = t.b.low - t.b.high;
+  for (int64_t r = 0; r < t.run_count; ++r) {
+    const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
+    const uint16_t* b = t.b.high + t.runs[r].b_row * 3 * amx_tile;
+    for (int64_t k = 0; k < t.depth_blocks; ++k) {
+      lines.some();
+      // Three sums of one row of tiles: high by high and low, then low by high, columns in reverse.
+#define VOXLAB_TRIPLE_ROW(at, s0, s1, s2)                     \
+  VOXLAB_TILE_LOAD(6, at, step);                              \
+  VOXLAB_TILE_LOAD(7, b + low_b, b_row_bytes);                \
+  VOXLAB_TILE_MULTIPLY(s0, 6, 7);                             \
+  VOXLAB_TILE_LOAD(7, b + low_b + amx_tile, b_row_bytes);     \
+  VOXLAB_TILE_MULTIPLY(s1, 6, 7);                             \
+  VOXLAB_TILE_LOAD(7, b + low_b + 2 * amx_tile, b_row_bytes); \
+  VOXLAB_TILE_MULTIPLY(s2, 6, 7);                             \
+  VOXLAB_TILE_LOAD(7, b, b_row_bytes);                        \
+  VOXLAB_TILE_MULTIPLY(s0, 6, 7);                             \
+  VOXLAB_TILE_LOAD(7, b + amx_tile, b_row_bytes);             \
+  VOXLAB_TILE_MULTIPLY(s1, 6, 7);                             \
+  VOXLAB_TILE_LOAD(7, b + 2 * amx_tile, b_row_bytes);         \
+  VOXLAB_TILE_MULTIPLY(s2, 6, 7);                             \
+  VOXLAB_TILE_LOAD(6, (at) + low_a, step);                    \
+  VOXLAB_TILE_MULTIPLY(s2, 6, 7);                             \
+  VOXLAB_TILE_LOAD(7, b + amx_tile, b_row_bytes);             \
+  VOXLAB_TILE_MULTIPLY(s1, 6, 7);                             \
+  VOXLAB_TILE_LOAD(7, b, b_row_bytes);                        \
+  VOXLAB_TILE_MULTIPLY(s0, 6, 7);
+      VOXLAB_TRIPLE_ROW(a, 0, 1, 2)
+      if (two_rows) {
+        VOXLAB_TRIPLE_ROW(a + amx_rows * step, 3, 4, 5)
+      }
+#undef VOXLAB_TRIPLE_ROW
+      a += 2 * amx_depth;
+      b += 3 * amx_tile;
+    }
+  }
+}
+
+void triple_block(const AmxBlockArgs& t) {
+  const bool two_rows = t.rows > amx_rows;
+  float* const second = t.c + amx_rows * amx_block_columns;
+  __asm__ volatile("" ::: "memory");
+  VOXLAB_TILE_ZERO(0);
+  VOXLAB_TILE_ZERO(1);
+  VOXLAB_TILE_ZERO(2);
+  VOXLAB_TILE_ZERO(3);
+  VOXLAB_TILE_ZERO(4);
+  VOXLAB_TILE_ZERO(5);
+  (t.a.low == nullptr ? triple_bf16 : triple_split)(t, two_rows ? 2 : 1);
+  VOXLAB_TILE_STORE(0, t.c, c_row_bytes);
+  VOXLAB_TILE_STORE(1, t.c + amx_columns, c_row_bytes);
+  VOXLAB_TILE_STORE(2, t.c + 2 * amx_columns, c_row_bytes);
+  if (two_rows) {
+    VOXLAB_TILE_STORE(3, second, c_row_bytes);
+    VOXLAB_TILE_STORE(4, second + amx_columns, c_row_bytes);
+    VOXLAB_TILE_STORE(5, second + 2 * amx_columns, c_row_bytes);
+  }
+  __asm__ volatile("" ::: "memory");
+}
+
 void block(const AmxBlockArgs& t) {
+  if (t.column_tiles == 3) return triple_block(t);
   constexpr int64_t tile_floats = amx_rows * amx_block_columns;
   const int64_t row_tiles = (t.rows + amx_rows - 1) / amx_rows;
   const bool wide = t.column_tiles == 2;
@@ -205,17 +301,10 @@ void block(const AmxBlockArgs& t) {
   float* const c3 = wide ? t.c + tile_floats + amx_columns : t.c + 3 * tile_floats;
   const int64_t tiles = wide ? 2 * row_tiles : row_tiles;
   __asm__ volatile("" ::: "memory");
-  if (t.accumulate) {
-    VOXLAB_TILE_LOAD(0, t.c, c_row_bytes);
-    if (tiles > 1) VOXLAB_TILE_LOAD(1, c1, c_row_bytes);
-    if (tiles > 2) VOXLAB_TILE_LOAD(2, c2, c_row_bytes);
-    if (tiles > 3) VOXLAB_TILE_LOAD(3, c3, c_row_bytes);
-  } else {
-    VOXLAB_TILE_ZERO(0);
-    VOXLAB_TILE_ZERO(1);
-    VOXLAB_TILE_ZERO(2);
-    VOXLAB_TILE_ZERO(3);
-  }
+  VOXLAB_TILE_ZERO(0);
+  VOXLAB_TILE_ZERO(1);
+  VOXLAB_TILE_ZERO(2);
+  VOXLAB_TILE_ZERO(3);
   if (t.a.low == nullptr) {
     (wide ? wide_bf16 : narrow_bf16)(t, row_tiles);
   } else {

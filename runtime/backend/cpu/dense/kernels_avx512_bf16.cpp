@@ -15,8 +15,7 @@ void block_rows(const AmxBlockArgs& t, const char* a, float* c) {
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
-    for (int v = 0; v < Vectors; ++v)
-      sum[i][v] = t.accumulate ? _mm512_loadu_ps(c + i * amx_block_columns + v * vec_width) : _mm512_setzero_ps();
+    for (int v = 0; v < Vectors; ++v) sum[i][v] = _mm512_setzero_ps();
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* at = a + t.runs[r].a_bytes;
     const uint16_t* b = t.b.high + t.runs[r].b_row * Vectors * amx_tile;

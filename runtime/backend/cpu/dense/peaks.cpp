@@ -40,18 +40,18 @@ double f32_rate() {
 double bf16_rate() {
   constexpr int64_t depth = 8;  // 16 KiB each of A and B
   constexpr int64_t rows = amx_block_rows(2);
-  constexpr int64_t repeats = 1 << 12;
+  constexpr int64_t repeats = 1 << 7, passes = 64;  // over A and B for each block of sums
   const AmxTable& kernels = active_amx();
   const double seconds = quickest([&](int64_t) {
     const std::vector<uint16_t> a(static_cast<size_t>(rows * depth * amx_depth));
     const std::vector<uint16_t> b(static_cast<size_t>(2 * depth * amx_tile));
     std::vector<float> c(static_cast<size_t>(rows * amx_block_columns));
-    const Run run = {0, 0};
+    const std::vector<Run> runs(passes, Run{0, 0});
     AmxBlockArgs args = {};
     args.a = {a.data(), nullptr};
     args.a_step = depth * amx_depth * static_cast<int64_t>(sizeof(uint16_t));
-    args.runs = &run;
-    args.run_count = 1;
+    args.runs = runs.data();
+    args.run_count = passes;
     args.depth_blocks = depth;
     args.last_pairs = amx_depth / 2;
     args.b = {b.data(), nullptr};
@@ -62,7 +62,7 @@ double bf16_rate() {
     for (int64_t i = 0; i < repeats; ++i) kernels.block(args);
     kernels.end();
   });
-  const int64_t products = rows * amx_block_columns * depth * amx_depth;
+  const int64_t products = rows * 2 * amx_columns * depth * amx_depth * passes;
   return 2.0 * static_cast<double>(repeats * products * thread_count()) / seconds;
 }
 #endif

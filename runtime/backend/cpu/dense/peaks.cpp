@@ -43,21 +43,23 @@ double bf16_rate() {
   constexpr int64_t repeats = 1 << 7, passes = 64;  // over A and B for each block of sums
   const AmxTable& kernels = active_amx();
   const double seconds = quickest([&](int64_t) {
-    const std::vector<uint16_t> a(static_cast<size_t>(rows * depth * amx_depth));
-    const std::vector<uint16_t> b(static_cast<size_t>(2 * depth * amx_tile));
-    std::vector<float> c(static_cast<size_t>(rows * amx_block_columns));
+    // On whole cache lines, as kernels hold them.
+    uint16_t* a = half_scratch(Purpose::tile, rows * depth * amx_depth);
+    uint16_t* b = half_scratch(Purpose::weights, 2 * depth * amx_tile);
+    std::fill_n(a, rows * depth * amx_depth, uint16_t{0});
+    std::fill_n(b, 2 * depth * amx_tile, uint16_t{0});
     const std::vector<Run> runs(passes, Run{0, 0});
     AmxBlockArgs args = {};
-    args.a = {a.data(), nullptr};
+    args.a = {a, nullptr};
     args.a_step = depth * amx_depth * static_cast<int64_t>(sizeof(uint16_t));
     args.runs = runs.data();
     args.run_count = passes;
     args.depth_blocks = depth;
     args.last_pairs = amx_depth / 2;
-    args.b = {b.data(), nullptr};
+    args.b = {b, nullptr};
     args.rows = rows;
     args.column_tiles = 2;
-    args.c = c.data();
+    args.c = scratch(Purpose::partial, rows * amx_block_columns);
     kernels.begin();
     for (int64_t i = 0; i < repeats; ++i) kernels.block(args);
     kernels.end();

@@ -6,10 +6,11 @@
 #include <limits>
 #include <vector>
 
+#include "runtime/backend/cpu/dense/blocks.h"
 #include "runtime/backend/cpu/dense/gather_conv.h"
 #include "runtime/backend/cpu/dense/kernels_amx.h"
-#include "runtime/backend/cpu/dense/blocks.h"
 #include "runtime/backend/cpu/dense/scratch.h"
+#include "runtime/backend/cpu/dense/weights_amx.h"
 #include "runtime/core/parallel.h"
 
 namespace voxlab::cpu {
@@ -21,84 +22,6 @@ namespace {
 constexpr int64_t half_bytes = sizeof(uint16_t);
 constexpr int64_t cache_line_halves = 32;  // a row of a tile that lies across two lines loads at half the speed
 using Triple = std::array<int64_t, 3>;
-
-// K runs: neighbouring taps along W and their channels are one run, else each tap is its own.
-struct RunShape {
-  int64_t runs_a_row;  // for one (tap D, tap H)
-  int64_t length;      // bf16 values of K
-  int64_t depth_blocks() const { return ceil_div(length, amx_depth); }
-};
-
-RunShape run_shape(const GatherConv& c) {
-  const std::vector<int64_t>& w = c.axis[2].taps;
-  const auto count = static_cast<int64_t>(w.size());
-  const bool joined = count == 0 || w.back() - w.front() + 1 == count;
-  return joined ? RunShape{1, count * c.channels} : RunShape{count, c.channels};
-}
-
-struct AmxWeights {
-  const uint16_t* data;
-  int64_t low;           // from a high part to its low part
-  int64_t depth_blocks;  // of a whole panel
-  AmxParts panel(const Panel& p, bool split) const {
-    const uint16_t* high = data + p.before * depth_blocks * amx_tile;
-    return {high, split ? high + low : nullptr};
-  }
-};
-
-// Where rows of weights follow each other in a whole run of K and whole vectors of columns lie there, tiles are made of
-// them in place.
-bool packs_in_place(const GatherConv& c, const Panel& panel) {
-  const GatherWeights& w = c.weights;
-  const std::vector<int64_t>& kw = w.kernel[2];
-  const bool ascending = kw.size() == 1 || kw.back() - kw.front() + 1 == static_cast<int64_t>(kw.size());
-  return !w.transposed && panel.last_columns == amx_columns && ascending && kw.front() <= kw.back() &&
-         (kw.size() == 1 || w.position == c.channels * w.pitch);
-}
-
-// One panel: run by run, tiles of K pairs; `rows_at` gives a run's first row, rows `pitch` apart.
-template <class RowsAt>
-bool pack_runs(const AmxTable& amx, const RunShape& shape, int64_t runs, const Panel& panel, const RowsAt& rows_at, int64_t pitch,
-               const AmxParts& to) {
-  bool finite = true;
-  int64_t tile = 0;
-  for (int64_t run = 0; run < runs; ++run) {
-    const float* from = rows_at(run);
-    for (int64_t k = 0; k < shape.length; k += amx_depth) {
-      const int64_t left = std::min(amx_depth, shape.length - k);
-      for (int64_t r = k + amx_depth; r < std::min(k + 2 * amx_depth, shape.length); ++r) {
-        __builtin_prefetch(from + r * pitch);
-        for (int v = 1; v < panel.vectors; ++v) __builtin_prefetch(from + r * pitch + v * amx_columns);
-      }
-      for (int v = 0; v < panel.vectors; ++v, ++tile)
-        finite &= amx.pack(from + k * pitch + v * amx_columns, left, pitch, const_cast<uint16_t*>(to.high) + tile * amx_tile,
-                           to.low == nullptr ? nullptr : const_cast<uint16_t*>(to.low) + tile * amx_tile);
-    }
-  }
-  return finite;
-}
-
-bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherConv& c, const Panel& panel,
-                const AmxParts& to) {
-  const RunShape shape = run_shape(c);
-  const int64_t rows = weight_rows(c), runs = rows / shape.length;
-  if (packs_in_place(c, panel)) {
-    const GatherWeights& w = c.weights;
-    const auto width = static_cast<int64_t>(w.kernel[2].size()), height = static_cast<int64_t>(w.kernel[1].size());
-    const auto rows_at = [&](int64_t run) {
-      const int64_t kw = shape.runs_a_row == 1 ? 0 : run % width, kernel_row = run / shape.runs_a_row;
-      const auto kd = static_cast<size_t>(kernel_row / height), kh = static_cast<size_t>(kernel_row % height);
-      const int64_t row = w.kernel[0][kd] * w.kernel_size[1] + w.kernel[1][kh];
-      return w.data + (row * w.kernel_size[2] + w.kernel[2][static_cast<size_t>(kw)]) * w.position + panel.column;
-    };
-    return pack_runs(amx, shape, runs, panel, rows_at, w.pitch, to);
-  }
-  const int64_t pitch = panel.vectors * amx_columns;
-  float* f32 = scratch(Purpose::panel, rows * pitch);
-  std::fill(f32, f32 + rows * pitch, 0.0F);
-  pack_panel(kernels, c, panel, f32);
-  return pack_runs(amx, shape, runs, panel, [&](int64_t run) { return f32 + run * shape.length * pitch; }, pitch, to);
-}
 
 // Planes of the input under one plane of the output.
 int64_t planes_held(const GatherConv& c) {
@@ -216,16 +139,18 @@ class AmxRunner {
     return finite;
   }
 
+  // The input position under the block's first output and tap.
+  int64_t input_begin(size_t axis) const {
+    const GatherAxis& a = c_.axis[axis];
+    return begin_[axis] * a.stride + (a.taps.empty() ? 0 : a.taps.front());
+  }
+
   int64_t plane_at(int64_t plane) const { return plane % ring_ * plane_; }
 
   bool copy_plane(int64_t plane) {
     const int64_t channels = c_.channels;
     const Triple in = {c_.axis[0].in, c_.axis[1].in, c_.axis[2].in};
-    Triple origin;
-    for (int i = 0; i < 3; ++i) {
-      origin[i] =
-          begin_[i] * c_.axis[i].stride + (c_.axis[i].taps.empty() ? 0 : c_.axis[i].taps.front());
-    }
+    const Triple origin = {input_begin(0), input_begin(1), input_begin(2)};
     const int64_t d = origin[0] + plane;
     if (d < 0 || d >= in[0]) return true;  // in no run
     const int64_t from = std::clamp<int64_t>(-origin[2], 0, extent_[2]);
@@ -302,8 +227,8 @@ class AmxRunner {
   void plan_prefetch(int64_t plane, int64_t panel_count) {
     next_ = nullptr;
     next_bytes_ = 0;
-    const auto first = [&](int i) { return begin_[i] * c_.axis[i].stride + (c_.axis[i].taps.empty() ? 0 : c_.axis[i].taps.front()); };
-    const int64_t d = first(0) + plane, h = std::max<int64_t>(0, first(1)), end = std::min(first(1) + extent_[1], c_.axis[1].in);
+    const int64_t d = input_begin(0) + plane, h = std::max<int64_t>(0, input_begin(1));
+    const int64_t end = std::min(input_begin(1) + extent_[1], c_.axis[1].in);
     constexpr int64_t least_steps = 12;  // along K: in fewer, the lines would wait for each other
     if (static_cast<int64_t>(runs_.size()) * shape_.depth_blocks() < least_steps) return;
     if (plane >= extent_[0] || d < 0 || d >= c_.axis[0].in || h >= end || size_[2] != c_.axis[2].out) return;
@@ -427,25 +352,8 @@ bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
   flatten(conv);
   const Triple block = choose_amx_block(conv, split);
   const std::vector<Panel> panels = split_groups(conv, amx_columns, has_amx(active_isa()) ? 3 : 2);
-  const auto panel_count = static_cast<int64_t>(panels.size());
-  const RunShape shape = run_shape(conv);
   AmxWeights weights = {};
-  weights.depth_blocks =
-      shape.length == 0 ? 0 : weight_rows(conv) / shape.length * shape.depth_blocks();
-  const int64_t halves = vectors_of(panels) * weights.depth_blocks * amx_tile;
-  weights.data = half_scratch(Purpose::weights, halves * (split ? 2 : 1));
-  weights.low = halves;
-  std::atomic<bool> finite = true;
-  parallel_for(
-      panel_count, task_grain(panel_count, weight_rows(conv) * conv.columns * 100),
-      [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const Panel& panel = panels[static_cast<size_t>(i)];
-          if (shape.length > 0 && !pack_tiles(kernels, amx, conv, panel, weights.panel(panel, split))) {
-            finite = false;
-          }
-        }
-      });
+  std::atomic<bool> finite = pack_weights(kernels, amx, conv, panels, split, weights);
   const double work = static_cast<double>(multiply_adds(conv)) / amx.speed;
   run_blocks(block_count(conv.batch, out_size(conv), block), panels, static_cast<int64_t>(work),
              [&] { return AmxRunner(amx, conv, block, weights, split, finite); });

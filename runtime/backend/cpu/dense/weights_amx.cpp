@@ -1,0 +1,99 @@
+#include "runtime/backend/cpu/dense/weights_amx.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "runtime/core/parallel.h"
+
+namespace voxlab::cpu {
+
+#if defined(__x86_64__)
+
+RunShape run_shape(const GatherConv& c) {
+  const std::vector<int64_t>& w = c.axis[2].taps;
+  const auto count = static_cast<int64_t>(w.size());
+  const bool joined = count == 0 || w.back() - w.front() + 1 == count;
+  return joined ? RunShape{1, count * c.channels} : RunShape{count, c.channels};
+}
+
+namespace {
+
+// Where rows of weights follow each other in a whole run of K and whole vectors of columns lie there, tiles are made of
+// them in place.
+bool packs_in_place(const GatherConv& c, const Panel& panel) {
+  const GatherWeights& w = c.weights;
+  const std::vector<int64_t>& kw = w.kernel[2];
+  const bool ascending = kw.size() == 1 || kw.back() - kw.front() + 1 == static_cast<int64_t>(kw.size());
+  return !w.transposed && panel.last_columns == amx_columns && ascending && kw.front() <= kw.back() &&
+         (kw.size() == 1 || w.position == c.channels * w.pitch);
+}
+
+// One panel: run by run, tiles of K pairs; `rows_at` gives a run's first row, rows `pitch` apart.
+template <class RowsAt>
+bool pack_runs(const AmxTable& amx, const RunShape& shape, int64_t runs, const Panel& panel, const RowsAt& rows_at, int64_t pitch,
+               const AmxParts& to) {
+  bool finite = true;
+  int64_t tile = 0;
+  for (int64_t run = 0; run < runs; ++run) {
+    const float* from = rows_at(run);
+    for (int64_t k = 0; k < shape.length; k += amx_depth) {
+      const int64_t left = std::min(amx_depth, shape.length - k);
+      for (int64_t r = k + amx_depth; r < std::min(k + 2 * amx_depth, shape.length); ++r) {
+        __builtin_prefetch(from + r * pitch);
+        for (int v = 1; v < panel.vectors; ++v) __builtin_prefetch(from + r * pitch + v * amx_columns);
+      }
+      for (int v = 0; v < panel.vectors; ++v, ++tile)
+        finite &= amx.pack(from + k * pitch + v * amx_columns, left, pitch, const_cast<uint16_t*>(to.high) + tile * amx_tile,
+                           to.low == nullptr ? nullptr : const_cast<uint16_t*>(to.low) + tile * amx_tile);
+    }
+  }
+  return finite;
+}
+
+bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherConv& c, const Panel& panel,
+                const AmxParts& to) {
+  const RunShape shape = run_shape(c);
+  const int64_t rows = weight_rows(c), runs = rows / shape.length;
+  if (packs_in_place(c, panel)) {
+    const GatherWeights& w = c.weights;
+    const auto width = static_cast<int64_t>(w.kernel[2].size()), height = static_cast<int64_t>(w.kernel[1].size());
+    const auto rows_at = [&](int64_t run) {
+      const int64_t kw = shape.runs_a_row == 1 ? 0 : run % width, kernel_row = run / shape.runs_a_row;
+      const auto kd = static_cast<size_t>(kernel_row / height), kh = static_cast<size_t>(kernel_row % height);
+      const int64_t row = w.kernel[0][kd] * w.kernel_size[1] + w.kernel[1][kh];
+      return w.data + (row * w.kernel_size[2] + w.kernel[2][static_cast<size_t>(kw)]) * w.position + panel.column;
+    };
+    return pack_runs(amx, shape, runs, panel, rows_at, w.pitch, to);
+  }
+  const int64_t pitch = panel.vectors * amx_columns;
+  float* f32 = scratch(Purpose::panel, rows * pitch);
+  std::fill(f32, f32 + rows * pitch, 0.0F);
+  pack_panel(kernels, c, panel, f32);
+  return pack_runs(amx, shape, runs, panel, [&](int64_t run) { return f32 + run * shape.length * pitch; }, pitch, to);
+}
+
+}  // namespace
+
+bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherConv& conv, const std::vector<Panel>& panels,
+                  bool split, AmxWeights& to) {
+  const auto count = static_cast<int64_t>(panels.size());
+  const RunShape shape = run_shape(conv);
+  to.depth_blocks = shape.length == 0 ? 0 : weight_rows(conv) / shape.length * shape.depth_blocks();
+  const int64_t halves = vectors_of(panels) * to.depth_blocks * amx_tile;
+  to.data = half_scratch(Purpose::weights, halves * (split ? 2 : 1));
+  to.low = halves;
+  if (shape.length == 0) return true;
+  std::atomic<bool> finite = true;
+  // Copying a weight costs about as much as a hundred multiply-adds.
+  parallel_for(count, task_grain(count, weight_rows(conv) * conv.columns * 100), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Panel& panel = panels[static_cast<size_t>(i)];
+      if (!pack_tiles(kernels, amx, conv, panel, to.panel(panel, split))) finite = false;
+    }
+  });
+  return finite;
+}
+
+#endif
+
+}  // namespace voxlab::cpu

@@ -415,6 +415,38 @@ TEST(DenseConv, WeightGradientOnTiles) {
   check({.in = {1, 20, 126}, .in_channels = 96, .out_channels = 96, .kernel = {1, 5, 4}, .stride = {1, 3, 2}, .pad = {0, 1, 2}});
 }
 
+// An input in two parts gives the bits that it gives joined, read where it lies or not, finite or not.
+TEST(DenseConv, InputInTwoParts) {
+  const auto check = [](ConvGeometry g, int64_t rest, bool finite) {
+    const int64_t positions = size_x(g) / g.in_channels, first = g.in_channels - rest;
+    Values x = random_values(size_x(g), 1);
+    if (!finite) x[x.size() / 2] = std::numeric_limits<float>::infinity();
+    Values a, b;
+    for (int64_t i = 0; i < positions; ++i) {
+      const auto row = x.begin() + i * g.in_channels;
+      a.insert(a.end(), row, row + first);
+      b.insert(b.end(), row + first, row + g.in_channels);
+    }
+    const Values w = random_values(size_w(g), 2);
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      for (const Precision precision : {Precision::strict, Precision::bf16x3, Precision::bf16}) {
+        Values joined(x.size()), want(static_cast<size_t>(size_y(g))), got(want.size());
+        conv_forward(g, {x.data(), DType::f32}, {w.data(), DType::f32}, {want.data(), DType::f32}, {}, precision);
+        float* memory = reads_two_inputs(g, precision) ? nullptr : joined.data();
+        const auto used = conv_forward_of_two(g, a.data(), {b.data(), rest}, {w.data(), DType::f32},
+                                              {got.data(), DType::f32}, {}, precision, memory);
+        EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0) << used << ", " << describe(g);
+        EXPECT_EQ(memory == nullptr, has_amx(isa) && precision != Precision::strict) << used;
+      }
+    }
+  };
+  for (const bool finite : {true, false}) {
+    check({.in = {3, 9, 10}, .in_channels = 40, .out_channels = 48, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 16, finite);
+    check({.batch = 2, .in = {1, 7, 33}, .in_channels = 35, .out_channels = 20, .stride = {1, 2, 2}}, 3, finite);
+  }
+}
+
 // What bf16 promises (docs/design/0003): the norm of the error over the result's, of factors that need rounding.
 TEST(DenseConv, Bf16StaysBelowItsBound) {
   const auto check = [](const ConvGeometry& g) {

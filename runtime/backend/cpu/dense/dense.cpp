@@ -293,14 +293,13 @@ bool reads_two_inputs(const ConvGeometry& g, Precision precision) {
 
 std::string_view conv_forward_of_two(const ConvGeometry& g, const float* first, const SecondInput& second, ConstBuffer w,
                                      Buffer y, const Epilogue& epilogue, Precision precision, float* joined) {
-  const KernelTable& kernels = active_kernels();
-  const GatherMode mode = forward_modes(g, DType::f32, precision).chosen;
   if (reads_two_inputs(g, precision)) {
-    const std::string_view name = implementation(KernelKind::conv, mode, rounds_first(precision));
-    const float* wf = widened(kernels, w, sizes_of(g).w, Purpose::input_b, rounds_first(precision));
-    if (first == nullptr || dense_forward(kernels, g, {first, DType::f32}, wf, y, epilogue, mode, second)) return name;
+    const KernelTable& kernels = active_kernels();
+    const GatherMode mode = forward_modes(g, DType::f32, precision).chosen;
+    const float* wf = widened(kernels, w, sizes_of(g).w, Purpose::input_b);
+    if (dense_forward(kernels, g, {first, DType::f32}, wf, y, epilogue, mode, second))
+      return implementation(KernelKind::conv, mode, false);
   }
-  if (first == nullptr) return conv_forward(g, {nullptr, DType::f32}, w, y, epilogue, precision);
   const int64_t rest = second.channels, channels = g.in_channels, positions = g.batch * product(g.in);
   if (joined == nullptr) joined = scratch(Purpose::input_a, positions * channels);
   parallel_for(positions, 1 << 10, [&](int64_t begin, int64_t end) {

@@ -156,38 +156,21 @@ void narrow_split(const AmxBlockArgs& t, int64_t row_tiles) {
     const uint16_t* b = t.b.high + t.runs[r].b_row * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
       lines.some();
-      const char* at = a;
       VOXLAB_TILE_LOAD(6, b, b_row_bytes);
       VOXLAB_TILE_LOAD(7, b + low_b, b_row_bytes);
-      VOXLAB_TILE_LOAD(4, at, step);
-      VOXLAB_TILE_MULTIPLY(0, 4, 6);
-      VOXLAB_TILE_LOAD(5, at + low_a, step);
-      VOXLAB_TILE_MULTIPLY(0, 4, 7);
-      VOXLAB_TILE_MULTIPLY(0, 5, 6);
-      if (row_tiles > 1) {
-        at += amx_rows * step;
-        VOXLAB_TILE_LOAD(4, at, step);
-        VOXLAB_TILE_MULTIPLY(1, 4, 6);
-        VOXLAB_TILE_LOAD(5, at + low_a, step);
-        VOXLAB_TILE_MULTIPLY(1, 4, 7);
-        VOXLAB_TILE_MULTIPLY(1, 5, 6);
-      }
-      if (row_tiles > 2) {
-        at += amx_rows * step;
-        VOXLAB_TILE_LOAD(4, at, step);
-        VOXLAB_TILE_MULTIPLY(2, 4, 6);
-        VOXLAB_TILE_LOAD(5, at + low_a, step);
-        VOXLAB_TILE_MULTIPLY(2, 4, 7);
-        VOXLAB_TILE_MULTIPLY(2, 5, 6);
-      }
-      if (row_tiles > 3) {
-        at += amx_rows * step;
-        VOXLAB_TILE_LOAD(4, at, step);
-        VOXLAB_TILE_MULTIPLY(3, 4, 6);
-        VOXLAB_TILE_LOAD(5, at + low_a, step);
-        VOXLAB_TILE_MULTIPLY(3, 4, 7);
-        VOXLAB_TILE_MULTIPLY(3, 5, 6);
-      }
+#define VOXLAB_NARROW_ROW(row)                                      \
+  if (row_tiles > row) {                                            \
+    VOXLAB_TILE_LOAD(4, a + row * amx_rows * step, step);           \
+    VOXLAB_TILE_MULTIPLY(row, 4, 6);                                \
+    VOXLAB_TILE_LOAD(5, a + row * amx_rows * step + low_a, step);   \
+    VOXLAB_TILE_MULTIPLY(row, 4, 7);                                \
+    VOXLAB_TILE_MULTIPLY(row, 5, 6);                                \
+  }
+      VOXLAB_NARROW_ROW(0)
+      VOXLAB_NARROW_ROW(1)
+      VOXLAB_NARROW_ROW(2)
+      VOXLAB_NARROW_ROW(3)
+#undef VOXLAB_NARROW_ROW
       a += 2 * amx_depth;
       b += amx_tile;
     }

@@ -11,6 +11,7 @@
 #include "experiments/golden/subject.h"
 #include "runtime/autograd/tape.h"
 #include "runtime/core/error.h"
+#include "runtime/plan/plan.h"
 
 namespace voxlab {
 namespace {
@@ -326,7 +327,16 @@ GoldenReport golden_network(const std::filesystem::path& file, const json& recor
   const Limits eval = limits_of(record, "eval", options);
   {
     const Autocast autocast(eval.cast);
-    check_outputs(report, "eval", subject.forward(x, {}), record.at("eval").at("outputs"), eval.outputs);
+    const json& outputs = record.at("eval").at("outputs");
+    const Forward forward = [&](const Tensor& input) { return subject.forward(input, {}); };
+    if (options.device == Device::cpu && eval.cast == DType::f32) {
+      Tensors op_by_op;
+      Plan plan(forward, x, &op_by_op);
+      check_outputs(report, "eval", op_by_op, outputs, eval.outputs);
+      check_outputs(report, "plan", plan(x), outputs, eval.outputs);
+    } else {
+      check_outputs(report, "eval", forward(x), outputs, eval.outputs);
+    }
   }
   if (record.value("train", json()).is_object())  // null: too large a network to train there
     check_training(report, subject, x, record, limits_of(record, "train", options));

@@ -20,8 +20,8 @@ std::string first_names(const std::string& scope, int depth) {
 bool has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
 double rate_of(const LedgerRow& row, const MachinePeaks& peaks) {
-  if (row.dtype == DType::bf16) return peaks.bf16_gflops * 1e9;
   if (has(row.kernel, "bf16x3")) return peaks.bf16_gflops * 1e9 / 3;
+  if (has(row.kernel, "bf16")) return peaks.bf16_gflops * 1e9;
   return peaks.f32_gflops * 1e9;
 }
 

@@ -4,7 +4,9 @@
 #include "runtime/ops/call.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/matmul.h"
+#include "runtime/ops/reduce.h"
 #include "runtime/ops/softmax.h"
+#include "runtime/ops/view.h"
 
 namespace voxlab {
 namespace {
@@ -50,6 +52,51 @@ Tensor finished(const Finish& f, const Tensor& value, const Tensor& residual) {
   return y;
 }
 
+// ---- norms of known moments ----
+
+namespace {
+
+Shape moments_shape(const Shape& x) { return Shape{x[0], x[-1], 2}; }
+
+void check_moments(std::string_view op, const Meta& moments, const Shape& x) {
+  if (moments.shape != moments_shape(x)) fail(op, "moments must be " + moments_shape(x).to_string() + ", got " + moments.to_string());
+}
+
+// (N, C) -> (N, 1, .., 1, C)
+Tensor by_sample(const Tensor& t, int rank) {
+  std::vector<int64_t> sizes(static_cast<size_t>(rank), 1);
+  sizes.front() = t.size(0);
+  sizes.back() = t.size(-1);
+  return reshape(t, sizes);
+}
+
+Tensor moments_of(const Tensor& x) {
+  std::vector<int> positions;
+  for (int i = 1; i < x.rank() - 1; ++i) positions.push_back(i);
+  const Tensor middle = mean(x, positions, true), variance = mean(square(sub(x, middle)), positions, true);
+  const auto column = [&](const Tensor& t) { return reshape(t, {x.size(0), x.size(-1), 1}); };
+  return concat({column(middle), column(variance)}, -1);
+}
+
+}  // namespace
+
+Tensor known_norm(const KnownNorm& a, const Tensor& x, const Tensor& moments, const Tensor& weight, const Tensor& bias) {
+  const int64_t n = x.size(0), channels = x.size(-1), groups = a.norm.groups;
+  const auto grouped = [&](int64_t which) {
+    return reshape(contiguous(slice(moments, 2, which, 1)), {n, groups, channels / groups});
+  };
+  const Tensor middles = grouped(0);
+  const Tensor middle = mean(middles, {2}, true), spread = mean(add(grouped(1), square(sub(middles, middle))), {2}, true);
+  const Tensor rstd = unary(UnaryKind::rsqrt, affine(spread, 1, a.norm.eps));
+  const auto by_channel = [&](const Tensor& group) {
+    return by_sample(reshape(contiguous(broadcast_to(group, Shape{n, groups, channels / groups})), {n, channels}), x.rank());
+  };
+  Tensor y = mul(sub(x, by_channel(middle)), by_channel(rstd));
+  if (weight) y = mul(y, weight);
+  if (bias) y = add(y, bias);
+  return finished(a.finish, y, {});
+}
+
 // ---- fused_conv ----
 
 namespace {
@@ -64,23 +111,38 @@ Metas conv_inputs(MetaSpan in) {
 }  // namespace
 
 Metas FusedConv::infer(const Attrs& a, MetaSpan in) {
-  const Metas out = Conv::infer({a}, conv_inputs(in));
+  Metas out = Conv::infer({a}, conv_inputs(in));
   check_residual(name, in, out[0]);
+  if (a.norm_input) {
+    if (given(in, 4)) fail(name, "norm_input of an input in two parts");
+    if (!given(in, 5)) fail(name, "norm_input without moments");
+    check_moments(name, in[5], in[0].shape);
+    Metas norm{in[0]};
+    norm.insert(norm.end(), in.begin() + 6, in.end());
+    GroupNorm::infer({a.input.norm}, norm);
+  }
+  const DType moments = out[0].dtype == DType::f64 ? DType::f64 : DType::f32;
+  if (a.moments) out.push_back({moments_shape(out[0].shape), moments, out[0].device});
   return out;
 }
 Cost FusedConv::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
-  Cost cost = Conv::cost({a}, conv_inputs(in), out);
+  Cost cost = Conv::cost({a}, conv_inputs(in), out.first(1));
   cost.flops += finish_flops(a, given(in, 3), out[0]);
+  if (a.norm_input) cost.flops += 2 * in[0].numel() + finish_flops(a.input.finish, false, in[0]);
+  if (a.moments) cost.flops += 3 * out[0].numel();
   return cost;
 }
 Tensors FusedConv::decompose(const Attrs& a, const Tensors& in) {
-  const Tensor x = input(in, 4) ? concat({in[0], in[4]}, -1) : in[0];
-  return {finished(a, conv(x, in[1], input(in, 2), a), input(in, 3))};
+  Tensor x = input(in, 4) ? concat({in[0], in[4]}, -1) : in[0];
+  if (a.norm_input) x = known_norm(a.input, x, in[5], input(in, 6), input(in, 7));
+  const Tensor y = finished(a, conv(x, in[1], input(in, 2), a), input(in, 3));
+  return a.moments ? Tensors{y, moments_of(y)} : Tensors{y};
 }
 
 std::vector<Sample> FusedConv::samples() {
   const SampleInput x{.shape = {2, 3, 5, 6, 4}}, w{.shape = {3, 3, 3, 4, 17}}, b{.shape = {17}};
   const SampleInput none{.absent = true}, y{.shape = {2, 3, 5, 6, 17}};
+  const SampleInput moments{.shape = {2, 4, 2}, .low = 0.5, .high = 2};
   const ConvOptions same{.padding = {1}};
   return {sample<FusedConv>("residual and leaky ReLU", {same, {Activation::leaky_relu, 0.2}}, {x, w, b, y}),
           sample<FusedConv>("GELU", {same, {Activation::gelu}}, {x, w, b}),
@@ -95,6 +157,20 @@ std::vector<Sample> FusedConv::samples() {
                             {x, {.shape = {3, 3, 3, 13, 17}}, b, none, {.shape = {2, 3, 5, 6, 9}}}),
           sample<FusedConv>("two inputs, pointwise, a residual", {{}, {}},
                             {x, {.shape = {1, 1, 1, 36, 17}}, none, y, {.shape = {2, 3, 5, 6, 32}}}),
+          sample<FusedConv>("moments", {same, {Activation::relu}, true}, {x, w, b}),
+          sample<FusedConv>("moments of two inputs with a residual", {{}, {}, true},
+                            {x, {.shape = {1, 1, 1, 36, 17}}, none, y, {.shape = {2, 3, 5, 6, 32}}}),
+          sample<FusedConv>("normalised input", {same, {}, false, true, {{4}, {Activation::leaky_relu, 0.2}}},
+                            {x, w, b, none, none, moments, {.shape = {4}}, {.shape = {4}}}),
+          sample<FusedConv>("normalised input in groups, moments", {same, {}, true, true, {{2}, {Activation::gelu}}},
+                            {x, w, none, none, none, moments}),
+          sample<FusedConv>("normalised wide input", {{}, {}, false, true, {{70}, {Activation::relu}}},
+                            {{.shape = {1, 1, 5, 7, 70}}, {.shape = {1, 1, 1, 70, 16}}, none, none, none,
+                             {.shape = {1, 70, 2}, .low = 0.5, .high = 2}}),
+          refused<FusedConv>("norm_input without moments", {same, {}, false, true, {{4}}}, {x, w}),
+          refused<FusedConv>("moments must be", {same, {}, false, true, {{4}}}, {x, w, b, none, none, {.shape = {2, 5, 2}}}),
+          refused<FusedConv>("norm_input of an input in two parts", {same, {}, false, true, {{4}}},
+                             {x, {.shape = {3, 3, 3, 13, 17}}, b, none, {.shape = {2, 3, 5, 6, 9}}, moments}),
           refused<FusedConv>("channels", {same, {}}, {x, w, none, none, {.shape = {2, 3, 5, 6, 9}}}),
           refused<FusedConv>("the residual must be", {same, {}}, {x, w, none, {.shape = {2, 3, 5, 6, 4}}})};
 }
@@ -133,31 +209,40 @@ Metas FusedGroupNorm::infer(const Attrs& a, MetaSpan in) {
   check_residual(name, in, out[0]);
   if (a.norm_residual && !given(in, 3)) fail(name, "norm_residual without a residual");
   if (a.norm_residual && in.size() > 4) {
-    Metas other(in.begin() + 3, in.end());
+    const Metas other(in.begin() + 3, in.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(6, in.size())));
     GroupNorm::infer({a}, other);
   }
+  if (given(in, 6)) check_moments(name, in[6], in[0].shape);
+  if (given(in, 7)) check_moments(name, in[7], in[0].shape);
   return {out[0]};
 }
 Cost FusedGroupNorm::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
   Cost cost = GroupNorm::cost({a}, first(in, 3), out);
-  if (a.norm_residual) cost.flops += GroupNorm::cost({a}, in.subspan(3), out).flops;
+  if (a.norm_residual) cost.flops += GroupNorm::cost({a}, first(in.subspan(3), 3), out).flops;
   cost.flops += finish_flops(a, given(in, 3), out[0]);
   return cost;
 }
 Tensors FusedGroupNorm::decompose(const Attrs& a, const Tensors& in) {
-  const Tensor y = group_norm(in[0], a.groups, input(in, 1), input(in, 2), a.eps);
-  const Tensor residual = a.norm_residual ? group_norm(in[3], a.groups, input(in, 4), input(in, 5), a.eps) : input(in, 3);
-  return {finished(a, y, residual)};
+  const auto normal = [&](size_t x, size_t weight, size_t moments) {
+    const Tensor w = input(in, weight), b = input(in, weight + 1);
+    return input(in, moments) ? known_norm({a, {}}, in[x], in[moments], w, b) : group_norm(in[x], a.groups, w, b, a.eps);
+  };
+  return {finished(a, normal(0, 1, 6), a.norm_residual ? normal(3, 4, 7) : input(in, 3))};
 }
 
 std::vector<Sample> FusedGroupNorm::samples() {
   const SampleInput x{.shape = {2, 3, 5, 4, 6}}, c{.shape = {6}}, none{.absent = true};
+  const SampleInput moments{.shape = {2, 6, 2}, .low = 0.5, .high = 2};
   const GroupNormAttrs two{2}, instance{6};
   const Finish leaky{Activation::leaky_relu, 0.1};
   return {sample<FusedGroupNorm>("leaky ReLU", {two, leaky}, {x, c, c}),
           sample<FusedGroupNorm>("residual", {instance, leaky}, {x, none, none, x}),
           sample<FusedGroupNorm>("residual with a norm of its own", {instance, leaky, true}, {x, none, none, x}),
           sample<FusedGroupNorm>("both affine", {two, {Activation::relu}, true}, {x, c, c, x, c, c}),
+          sample<FusedGroupNorm>("known moments", {two, leaky}, {x, c, c, none, none, none, moments}),
+          sample<FusedGroupNorm>("known moments of both", {instance, leaky, true}, {x, c, c, x, c, c, moments, moments}),
+          sample<FusedGroupNorm>("known moments of the residual", {two, leaky, true}, {x, c, c, x, none, none, none, moments}),
+          refused<FusedGroupNorm>("moments must be", {two, leaky}, {x, c, c, none, none, none, c}),
           sample<FusedGroupNorm>("17 channels", {{17}, {Activation::gelu}}, {{.shape = {1, 50, 17}}}),
           refused<FusedGroupNorm>("norm_residual without a residual", {two, leaky, true}, {x}),
           refused<FusedGroupNorm>("the residual must be", {two, leaky}, {x, c, c, {.shape = {2, 3, 5, 4, 2}}})};

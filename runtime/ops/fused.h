@@ -32,14 +32,36 @@ std::optional<Finish> finish_of(const UnaryAttrs& a);
 // What a Finish does to a value, from simpler ops; `residual` may be undefined.
 Tensor finished(const Finish& f, const Tensor& value, const Tensor& residual);
 
+// Of a group norm whose moments are known: y = finish((x - mean) rstd weight + bias).
+struct KnownNorm {
+  GroupNormAttrs norm;
+  Finish finish;
+};
+// From simpler ops. moments (N, C, 2): mean and variance of each channel of x.
+Tensor known_norm(const KnownNorm& a, const Tensor& x, const Tensor& moments, const Tensor& weight, const Tensor& bias);
+
 // x, w, b (optional), residual of the output's shape (optional), the input's last channels (optional): see Conv. With
-// the last, the input is x and that joined along the channels.
+// the last, the input is x and that joined along the channels. With `norm_input` x is normalised first: its moments
+// (N, C, 2), weight and bias (optional) follow; it then has one part. With `moments` those of the output are returned too.
 struct FusedConv {
   static constexpr std::string_view name = "fused_conv";
   static constexpr Precision precision = Precision::reduced;
   struct Attrs : ConvOptions, Finish {
+    bool moments = false;
+    bool norm_input = false;
+    KnownNorm input = {};
     template <class Self, class V>
-    static void visit(Self& s, V&& v) { ConvOptions::visit(s, v); Finish::visit(s, v); }
+    static void visit(Self& s, V&& v) {
+      ConvOptions::visit(s, v);
+      Finish::visit(s, v);
+      v("moments", s.moments);
+      v("norm_input", s.norm_input);
+      if (!s.norm_input) return;
+      v("input_groups", s.input.norm.groups);
+      v("input_eps", s.input.norm.eps);
+      v("input_activation", s.input.finish.activation);
+      v("input_slope", s.input.finish.slope);
+    }
   };
   static Metas infer(const Attrs&, MetaSpan in);
   static Cost cost(const Attrs&, MetaSpan in, MetaSpan out);
@@ -59,7 +81,8 @@ struct FusedLinear {
 };
 
 // x, weight, bias, residual (all but x optional): see GroupNorm; the statistics are not returned. With
-// `norm_residual` the residual passes a norm of its own with the same groups: its weight and bias follow.
+// `norm_residual` the residual passes a norm of its own with the same groups: its weight and bias follow. Last may come
+// the moments (N, C, 2) of x and of the residual, mean and variance by channel, where they are known.
 struct FusedGroupNorm {
   static constexpr std::string_view name = "fused_group_norm";
   static constexpr Precision precision = Precision::full;

@@ -1,5 +1,6 @@
 // The contract between ops and backends: a kernel is prepared from attributes and metas, then run on
-// pointers. Preparing is cheap by rule; a kernel never keeps pointers between runs.
+// pointers. Preparing is cheap by rule, but for constants that a kernel brings to a form of its own; a kernel never keeps
+// pointers between runs.
 #pragma once
 
 #include <functional>
@@ -13,6 +14,7 @@ struct TensorDesc {
   Meta meta;
   Strides strides{};
   bool present = true;  // false: an optional input that was left out
+  const std::byte* constant = nullptr;  // where its values lie now, if they never change
 
   const Shape& shape() const { return meta.shape; }
   DType dtype() const { return meta.dtype; }
@@ -28,6 +30,10 @@ struct Kernel {
   std::string name;           // what a profile row prints: "cpu.conv.avx512"
   int64_t workspace = 0;      // bytes of scratch handed to run
   std::function<void(Pointers in, Pointers out, std::byte* workspace)> run;
+  // Where it was prepared for f32 activations, it may be for bf16 in any of their places, and costs no more.
+  bool narrows = false;
+  // What the op fuses takes this kernel passes of its own: plans leave the parts apart.
+  bool extra_passes = false;
 };
 
 using Prepare = Kernel (*)(const void* attrs, Descs in, Descs out);

@@ -2,73 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
-#include <utility>
 
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/fused.h"
-#include "runtime/ops/kernel.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/softmax.h"
+#include "runtime/plan/rewriter.h"
 
 namespace voxlab::plan {
 namespace {
-
-template <class Op>
-bool is(const TraceStep& node) {
-  return node.op == &record_of<Op>();
-}
-template <class Op>
-const typename Op::Attrs& attrs(const TraceStep& node) {
-  return *static_cast<const typename Op::Attrs*>(node.attrs.get());
-}
-template <class Op>
-void become(TraceStep& node, typename Op::Attrs attrs, std::vector<int> in, std::vector<int> out) {
-  node.op = &record_of<Op>();
-  node.attrs = std::make_shared<const typename Op::Attrs>(std::move(attrs));
-  node.inputs = std::move(in);
-  node.outputs = std::move(out);
-}
-
-int input(const TraceStep& node, size_t i) { return i < node.inputs.size() ? node.inputs[i] : absent; }
-
-// A graph under rewriting: who makes and who reads each value. Removed nodes are empty until the end.
-class Rewriter {
- public:
-  explicit Rewriter(Trace& graph) : graph(graph) { refresh(); }
-  ~Rewriter() {
-    std::erase_if(graph.steps, [](const TraceStep& node) { return node.op == nullptr; });
-  }
-
-  TraceStep& node(int n) { return graph.steps[static_cast<size_t>(n)]; }
-  const Meta& meta(int value) const { return graph.values[static_cast<size_t>(value)].meta; }
-  const Tensor& constant(int value) const { return graph.values[static_cast<size_t>(value)].constant; }
-  // The one node that reads this value, or absent.
-  int only_user(int value) const {
-    const auto& users = users_[static_cast<size_t>(value)];
-    return users.size() == 1 && users[0] < static_cast<int>(graph.steps.size()) ? users[0] : absent;
-  }
-  const std::vector<int>& users(int value) const { return users_[static_cast<size_t>(value)]; }
-  bool read(int value) const { return !users_[static_cast<size_t>(value)].empty(); }
-  int maker(int value) const { return maker_[static_cast<size_t>(value)]; }
-  // The node takes the place of the one at `to`.
-  void move(int from, int to) { node(to) = std::exchange(node(from), TraceStep{}); }
-  void remove(int n) { node(n) = TraceStep{}; }
-  // After a change: numbers are right again.
-  void refresh() {
-    users_ = graph.users();
-    maker_.assign(graph.values.size(), absent);
-    for (size_t n = 0; n < graph.steps.size(); ++n)
-      for (int value : graph.steps[n].outputs) maker_[static_cast<size_t>(value)] = static_cast<int>(n);
-  }
-
-  Trace& graph;
-
- private:
-  std::vector<std::vector<int>> users_;
-  std::vector<int> maker_;
-};
 
 // ---- batch norm ----
 
@@ -265,70 +208,11 @@ void fuse_epilogues(Trace& graph) {
     if (is<Conv>(node) && attrs<Conv>(node).groups > 1) continue;  // their kernels gain nothing by it
     if (r.meta(node.outputs[0]).dtype != DType::f32 || r.meta(node.outputs[0]).device != Device::cpu) continue;
     const Epilogue e = follow(r, start);
-    if (e.end == start) continue;
+    if (e.end == start && !plain_norm(r, node)) continue;
     const int sum = e.residual != absent ? r.only_user(node.outputs[0]) : absent;
     fuse(r, start, e);
     if (sum != absent && sum != e.end) r.remove(sum);
     r.move(start, e.end);
-    r.refresh();
-  }
-}
-
-// ---- inputs in two parts ----
-
-namespace {
-
-std::vector<TensorDesc> descs_of(const Rewriter& r, const std::vector<int>& values) {
-  std::vector<TensorDesc> descs;
-  for (const int value : values) {
-    if (value == absent) {
-      descs.push_back({.meta = {}, .present = false});
-    } else {
-      descs.push_back({.meta = r.meta(value), .strides = contiguous_strides(r.meta(value).shape)});
-    }
-  }
-  return descs;
-}
-
-// The convolution on the two parts of its input, if its kernel needs no copy of them.
-std::optional<TraceStep> on_two_inputs(const Rewriter& r, const TraceStep& node, const TraceStep& join) {
-  FusedConv::Attrs a;
-  if (is<FusedConv>(node)) {
-    a = attrs<FusedConv>(node);
-  } else if (is<Conv>(node)) {
-    a = {attrs<Conv>(node), {}};
-  } else {
-    return {};
-  }
-  const std::vector<int> in{join.inputs[0], node.inputs[1], input(node, 2), input(node, 3), join.inputs[1]};
-  if (input(node, 4) != absent || std::count(node.inputs.begin(), node.inputs.end(), join.outputs[0]) > 1) return {};
-  TraceStep two = node;
-  become<FusedConv>(two, a, in, node.outputs);
-  const Kernel kernel = prepare_kernel(*two.op, two.attrs.get(), r.meta(join.outputs[0]).device, descs_of(r, in),
-                                       descs_of(r, two.outputs));
-  return kernel.workspace == 0 ? std::optional(two) : std::nullopt;
-}
-
-}  // namespace
-
-void fuse_concats(Trace& graph) {
-  Rewriter r(graph);
-  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
-    if (r.node(n).op == nullptr || !is<Concat>(r.node(n)) || r.node(n).inputs.size() != 2) continue;
-    const TraceStep join = r.node(n);
-    const Meta whole = r.meta(join.outputs[0]);
-    const int axis = attrs<Concat>(join).axis;
-    if ((axis != -1 && axis != whole.shape.rank() - 1) || whole.dtype != DType::f32 || whole.device != Device::cpu) continue;
-    std::vector<std::pair<int, TraceStep>> changed;
-    bool all = true;
-    for (const int user : r.users(join.outputs[0])) {
-      const auto two = user < static_cast<int>(graph.steps.size()) ? on_two_inputs(r, r.node(user), join) : std::nullopt;
-      if (!(all = two.has_value())) break;
-      changed.emplace_back(user, *two);
-    }
-    if (!all || changed.empty()) continue;
-    for (auto& [user, two] : changed) r.node(user) = std::move(two);
-    r.remove(n);
     r.refresh();
   }
 }

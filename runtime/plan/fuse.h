@@ -20,6 +20,15 @@ void fuse_epilogues(Trace& graph);
 // fuse_epilogues.
 void fuse_concats(Trace& graph);
 
+// A group norm of a convolution's output: the convolution adds up its moments while it stores, and where one convolution
+// alone reads the norm's output, that one normalises as it reads, so that the norm makes no pass over memory. After
+// fuse_concats.
+void fuse_norms(Trace& graph);
+
+// Under bf16, values between kernels that read and write bf16 as readily as f32 (Kernel::narrows) become bf16: after all
+// else. What a product would round anyway loses nothing; what a norm or a sum reads is rounded once more.
+void narrow_values(Trace& graph);
+
 // matmul, a sum that broadcasts to the scores (optional), softmax over the keys, matmul: one op. f32 only.
 void fuse_attention(Trace& graph);
 

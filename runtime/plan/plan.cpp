@@ -135,7 +135,9 @@ class Plan::Planner {
 
   TensorDesc desc_of(int value) {
     if (value == absent) return {.meta = {.shape = Shape{0}}, .present = false};
-    return {.meta = meta(value), .strides = shadow(value).strides()};
+    TensorDesc desc{.meta = meta(value), .strides = shadow(value).strides()};
+    if (const Tensor& t = graph_.values[static_cast<size_t>(value)].constant) desc.constant = t.raw();
+    return desc;
   }
 
   Step step_of(const TraceStep& node) {
@@ -172,6 +174,8 @@ Plan::Plan(const Forward& forward, const Tensor& x, Tensors* traced) : input_(x.
   plan::fuse_attention(graph);
   plan::fuse_epilogues(graph);
   plan::fuse_concats(graph);
+  plan::fuse_norms(graph);
+  plan::narrow_values(graph);
   Planner(*this, graph).run();
   release_cached_blocks();  // what the traced run needed: the plan has its own block
 }

@@ -47,7 +47,7 @@ class TraceRecorder final : public Recorder {
 
   int add(const Tensor& t, const Tensor& constant) {
     const int at = static_cast<int>(trace_.values.size());
-    trace_.values.push_back({t.meta(), constant});
+    trace_.values.push_back({t.meta(), constant, t.contiguous()});
     index_[t.id()] = at;
     return at;
   }

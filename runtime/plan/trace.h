@@ -16,6 +16,7 @@ struct TraceValue {
   Meta meta;
   Tensor constant;  // defined when the value does not depend on the inputs: a parameter, or made of
                     // parameters
+  bool contiguous = true;
 };
 
 struct TraceStep {

@@ -415,36 +415,153 @@ TEST(DenseConv, WeightGradientOnTiles) {
   check({.in = {1, 20, 126}, .in_channels = 96, .out_channels = 96, .kernel = {1, 5, 4}, .stride = {1, 3, 2}, .pad = {0, 1, 2}});
 }
 
-// An input in two parts gives the bits that it gives joined, read where it lies or not, finite or not.
-TEST(DenseConv, InputInTwoParts) {
-  const auto check = [](ConvGeometry g, int64_t rest, bool finite) {
-    const int64_t positions = size_x(g) / g.in_channels, first = g.in_channels - rest;
-    Values x = random_values(size_x(g), 1);
-    if (!finite) x[x.size() / 2] = std::numeric_limits<float>::infinity();
+// What tiles do on the way gives what passes of their own give: an input in two parts the bits of the joined one, a
+// normalised input those of one that was normalised before, and the moments of the output as it is stored.
+TEST(DenseConv, ExtrasOnTiles) {
+  const auto check = [](const ConvGeometry& g, int64_t rest) {
+    const int64_t positions = size_x(g) / g.in_channels, first = g.in_channels - rest, channels = g.in_channels;
+    const Values x = random_values(size_x(g), 1), w = random_values(size_w(g), 2), bias = random_values(g.out_channels, 3);
     Values a, b;
     for (int64_t i = 0; i < positions; ++i) {
-      const auto row = x.begin() + i * g.in_channels;
+      const auto row = x.begin() + i * channels;
       a.insert(a.end(), row, row + first);
-      b.insert(b.end(), row + first, row + g.in_channels);
+      b.insert(b.end(), row + first, row + channels);
     }
-    const Values w = random_values(size_w(g), 2);
+    const Values mean = random_values(g.batch * channels, 4), scale = random_values(g.batch * channels, 5), shift = random_values(g.batch * channels, 6);
+    Values normal(x.size());
+    for (size_t i = 0; i < x.size(); ++i) {
+      const size_t c = i / static_cast<size_t>(positions / g.batch * channels) * static_cast<size_t>(channels) + i % static_cast<size_t>(channels);
+      const float v = std::fma(x[i] - mean[c], scale[c], shift[c]);
+      normal[i] = v < 0 ? 0.25F * v : v;
+    }
+    const InputNorm norm = {mean.data(), scale.data(), shift.data(), Activation::leaky_relu, 0.25F};
+    const Epilogue epilogue = {.bias = bias.data(), .activation = Activation::leaky_relu, .slope = 0.5F};
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      EXPECT_EQ(runs_on_tiles(g, Precision::strict), "");
+      for (const Precision precision : {Precision::bf16x3, Precision::bf16}) {
+        ASSERT_EQ(!runs_on_tiles(g, precision).empty(), has_amx(isa));
+        if (!has_amx(isa)) continue;
+        Values want(static_cast<size_t>(size_y(g))), got(want.size()), moments(static_cast<size_t>(2 * g.batch * g.out_channels));
+        conv_forward(g, in(x), in(w), {want.data(), DType::f32}, epilogue, precision);
+        ASSERT_TRUE(conv_forward_on_tiles(g, in(a), {.second = {in(b), rest}, .moments = moments.data()}, in(w), {got.data(), DType::f32}, epilogue, precision));
+        EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0) << name(isa) << describe(g);
+        const auto columns = static_cast<size_t>(g.out_channels), rows = got.size() / columns / static_cast<size_t>(g.batch);
+        for (size_t sample = 0; sample < static_cast<size_t>(g.batch); ++sample)
+          for (size_t c = 0; c < columns; ++c) {
+            double middle = 0, variance = 0;
+            const auto value = [&](size_t r) { return double{got[(sample * rows + r) * columns + c]}; };
+            for (size_t r = 0; r < rows; ++r) middle += value(r) / static_cast<double>(rows);
+            for (size_t r = 0; r < rows; ++r) variance += (value(r) - middle) * (value(r) - middle) / static_cast<double>(rows);
+            const size_t at = 2 * (sample * columns + c);
+            EXPECT_NEAR(moments[at], middle, 1e-6 * std::sqrt(variance + middle * middle)) << name(isa) << describe(g);
+            EXPECT_NEAR(moments[at + 1], variance, 2e-6 * variance) << name(isa) << describe(g);
+          }
+        conv_forward(g, in(normal), in(w), {want.data(), DType::f32}, epilogue, precision);
+        ASSERT_TRUE(conv_forward_on_tiles(g, in(x), {.norm = &norm}, in(w), {got.data(), DType::f32}, epilogue, precision));
+        EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0) << name(isa) << describe(g);
+        Values bad = x;
+        bad[bad.size() / 2] = std::numeric_limits<float>::infinity();
+        EXPECT_FALSE(conv_forward_on_tiles(g, in(bad), {.norm = &norm}, in(w), {got.data(), DType::f32}, epilogue, precision));
+      }
+    }
+  };
+  check({.in = {3, 9, 10}, .in_channels = 40, .out_channels = 48, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 16);
+  check({.in = {6, 8, 10}, .in_channels = 12, .out_channels = 6, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 6);
+  check({.in = {6, 8, 10}, .in_channels = 12, .out_channels = 6}, 6);
+  check({.batch = 2, .in = {1, 7, 33}, .in_channels = 35, .out_channels = 20, .stride = {1, 2, 2}}, 3);
+  check({.batch = 3, .in = {5, 20, 70}, .in_channels = 16, .out_channels = 16, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 8);
+}
+
+// Weights made ready once give the bits that plain ones give: forward and transposed, several gathers in one call, sums so
+// deep that they are taken in parts, an input that is not finite.
+TEST(DenseConv, KeptWeights) {
+  const auto check = [](const ConvGeometry& g, bool finite) {
+    Values x = random_values(size_x(g), 1), dy = random_values(size_y(g), 2);
+    if (!finite) x[x.size() / 2] = dy[dy.size() / 2] = std::numeric_limits<float>::infinity();
+    const Values w = random_values(size_w(g), 3);
     for (const Isa isa : available_isas()) {
       const IsaScope scope(isa);
       for (const Precision precision : {Precision::strict, Precision::bf16x3, Precision::bf16}) {
-        Values joined(x.size()), want(static_cast<size_t>(size_y(g))), got(want.size());
-        conv_forward(g, {x.data(), DType::f32}, {w.data(), DType::f32}, {want.data(), DType::f32}, {}, precision);
-        float* memory = reads_two_inputs(g, precision) ? nullptr : joined.data();
-        const auto used = conv_forward_of_two(g, a.data(), {b.data(), rest}, {w.data(), DType::f32},
-                                              {got.data(), DType::f32}, {}, precision, memory);
-        EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0) << used << ", " << describe(g);
-        EXPECT_EQ(memory == nullptr, has_amx(isa) && precision != Precision::strict) << used;
+        const bool tiles = has_amx(isa) && precision != Precision::strict;
+        const auto forward = keep_conv_weights(g, w.data(), false, precision), transposed = keep_conv_weights(g, w.data(), true, precision);
+        EXPECT_EQ(forward != nullptr, tiles) << describe(g);
+        EXPECT_EQ(transposed != nullptr, tiles) << describe(g);
+        Values y(static_cast<size_t>(size_y(g))), dx(static_cast<size_t>(size_x(g))), y_kept(y.size()), dx_kept(dx.size());
+        conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, precision);
+        conv_forward(g, in(x), {w.data(), DType::f32, forward.get()}, {y_kept.data(), DType::f32}, {}, precision);
+        EXPECT_EQ(std::memcmp(y.data(), y_kept.data(), y.size() * sizeof(float)), 0) << name(isa) << describe(g);
+        conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {}, precision);
+        conv_dgrad(g, in(dy), {w.data(), DType::f32, transposed.get()}, {dx_kept.data(), DType::f32}, {}, precision);
+        EXPECT_EQ(std::memcmp(dx.data(), dx_kept.data(), dx.size() * sizeof(float)), 0) << name(isa) << describe(g);
       }
     }
   };
   for (const bool finite : {true, false}) {
-    check({.in = {3, 9, 10}, .in_channels = 40, .out_channels = 48, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 16, finite);
-    check({.batch = 2, .in = {1, 7, 33}, .in_channels = 35, .out_channels = 20, .stride = {1, 2, 2}}, 3, finite);
+    check({.in = {3, 9, 10}, .in_channels = 40, .out_channels = 36, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, finite);
+    check({.batch = 2, .in = {4, 7, 20}, .in_channels = 32, .out_channels = 64, .kernel = {3, 3, 3}, .stride = {2, 2, 2}, .pad = {1, 1, 1}, .groups = 2}, finite);
+    check({.in = {4, 8, 8}, .in_channels = 16, .out_channels = 24, .kernel = {2, 2, 2}, .stride = {2, 2, 2}}, finite);
   }
+  Values w = random_values(27 * 16 * 16, 1);
+  w[5] = std::nanf("");
+  EXPECT_EQ(keep_conv_weights({.in = {4, 8, 8}, .in_channels = 16, .out_channels = 16, .kernel = {3, 3, 3}}, w.data(), false, Precision::bf16), nullptr);
+}
+
+// One panel of B beyond the second-level cache: its sum is taken run by run.
+TEST(DenseConv, DeepSumsOnTiles) {
+  const ConvGeometry g = {.in = {1, 5, 26}, .in_channels = 2400, .out_channels = 49, .kernel = {1, 3, 3}, .pad = {0, 1, 1}};
+  const Values x = random_values(size_x(g), 1), w = random_values(size_w(g), 2);
+  const Sums want = reference_forward(g, x, w);
+  for (const Isa isa : available_isas()) {
+    if (!has_amx(isa)) continue;
+    const IsaScope scope(isa);
+    Values y(static_cast<size_t>(size_y(g)));
+    conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, Precision::bf16x3);
+    EXPECT_LT(relative_error(y, want), 1e-5) << name(isa);
+    conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, Precision::bf16);
+    EXPECT_LT(relative_error(y, want), 3e-3) << name(isa);
+  }
+}
+
+// bf16 in the places of f32 activations: what is read was rounded before and gives the same bits, what is written is
+// rounded once. Weights, bias and residual stay f32.
+TEST(DenseConv, Bf16Activations) {
+  const auto check = [](const ConvGeometry& g, int64_t rest) {
+    const Values x = rounded(random_values(size_x(g), 1)), dy = rounded(random_values(size_y(g), 2)), w = random_values(size_w(g), 3);
+    const Values bias = random_values(g.out_channels, 4), residual = random_values(size_y(g), 5);
+    const Epilogue epilogue = {.bias = bias.data(), .residual = residual.data(), .activation = Activation::leaky_relu, .slope = 0.1F};
+    const auto xh = halves(x), dyh = halves(dy);
+    const int64_t positions = size_x(g) / g.in_channels, first = g.in_channels - rest;
+    std::vector<uint16_t> a, b;
+    for (int64_t i = 0; i < positions; ++i) {
+      const auto row = xh.begin() + i * g.in_channels;
+      a.insert(a.end(), row, row + first);
+      b.insert(b.end(), row + first, row + g.in_channels);
+    }
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      const bool tiles = has_amx(isa);
+      EXPECT_EQ(takes_bf16(g, false, Precision::bf16), tiles);
+      EXPECT_EQ(takes_bf16(g, true, Precision::bf16), tiles);
+      EXPECT_FALSE(takes_bf16(g, false, Precision::bf16x3));
+      if (!tiles) continue;
+      Values y(static_cast<size_t>(size_y(g))), dx(static_cast<size_t>(size_x(g))), wide(y.size());
+      std::vector<uint16_t> y_half(y.size()), dx_half(dx.size());
+      conv_forward(g, in(x), in(w), {y.data(), DType::f32}, epilogue, Precision::bf16);
+      conv_forward(g, {xh.data(), DType::bf16}, in(w), {y_half.data(), DType::bf16}, epilogue, Precision::bf16);
+      EXPECT_EQ(y_half, halves(rounded(y))) << name(isa) << describe(g);
+      conv_forward(g, {xh.data(), DType::bf16}, in(w), {wide.data(), DType::f32}, epilogue, Precision::bf16);
+      EXPECT_EQ(wide, y) << name(isa) << describe(g);
+      EXPECT_TRUE(conv_forward_on_tiles(g, {a.data(), DType::bf16}, {.second = {{b.data(), DType::bf16}, rest}}, in(w),
+                                        {wide.data(), DType::f32}, epilogue, Precision::bf16));
+      EXPECT_EQ(wide, y) << name(isa) << describe(g);
+      conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {}, Precision::bf16);
+      conv_dgrad(g, {dyh.data(), DType::bf16}, in(w), {dx_half.data(), DType::bf16}, {}, Precision::bf16);
+      EXPECT_EQ(dx_half, halves(rounded(dx))) << name(isa) << describe(g);
+    }
+  };
+  check({.in = {3, 9, 10}, .in_channels = 40, .out_channels = 36, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 16);
+  check({.batch = 2, .in = {1, 7, 33}, .in_channels = 35, .out_channels = 20, .stride = {1, 2, 2}}, 3);
 }
 
 // What bf16 promises (docs/design/0003): the norm of the error over the result's, of factors that need rounding.

@@ -224,6 +224,37 @@ TEST(DenseMatmul, TransposedTimesPlainInEveryPrecision) {
   }
 }
 
+// A constant B as tiles: products for which making them would not pay run on tiles too.
+TEST(DenseMatmul, KeptMatrix) {
+  const MatmulShape s = {.m = 48, .n = 384, .k = 192, .a = {192, 1}, .b = {384, 1}, .c = {384, 1}};
+  const Values a = random_values(s.m * s.k, 1), b = random_values(s.k * s.n, 2);
+  Sums want(s.m * s.n);
+  for (int64_t m = 0; m < s.m; ++m)
+    for (int64_t n = 0; n < s.n; ++n)
+      for (int64_t k = 0; k < s.k; ++k)
+        want.add(m * s.n + n, double{a[static_cast<size_t>(m * s.k + k)]} * double{b[static_cast<size_t>(k * s.n + n)]});
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    for (const Precision precision : {Precision::strict, Precision::bf16x3, Precision::bf16}) {
+      const auto kept = keep_matrix(s, b.data(), precision);
+      const bool tiles = has_amx(isa) && precision != Precision::strict;
+      ASSERT_EQ(kept != nullptr, tiles) << name(isa);
+      if (!tiles) continue;
+      EXPECT_EQ(takes_bf16(s, kept.get(), precision), precision == Precision::bf16);
+      Values c(static_cast<size_t>(s.m * s.n));
+      const auto used = matmul(s, {a.data(), DType::f32}, {b.data(), DType::f32, kept.get()}, {c.data(), DType::f32}, {}, precision);
+      EXPECT_NE(used.find("amx"), std::string_view::npos) << used;
+      EXPECT_EQ(matmul(s, {}, {}, {}, {}, precision).find("amx"), std::string_view::npos);
+      double error = 0, size = 0;
+      for (size_t i = 0; i < c.size(); ++i) {
+        error += (c[i] - want.value[i]) * (c[i] - want.value[i]);
+        size += want.value[i] * want.value[i];
+      }
+      EXPECT_LT(std::sqrt(error / size), precision == Precision::bf16 ? 3e-3 : 1e-5) << used;
+    }
+  }
+}
+
 TEST(DenseMatmul, EmptySumIsTheEpilogueOfZero) {
   const Values bias = {1.0F, -2.0F, 3.0F};
   const MatmulShape s = {.m = 2, .n = 3, .k = 0, .a = {1, 1}, .b = {3, 1}, .c = {3, 1}};

@@ -50,6 +50,8 @@ Trace fused(const Forward& forward, const Tensor& x) {
   plan::fuse_attention(graph);
   plan::fuse_epilogues(graph);
   plan::fuse_concats(graph);
+  plan::fuse_norms(graph);
+  plan::narrow_values(graph);
   return graph;
 }
 
@@ -95,6 +97,52 @@ TEST(Plan, ConvolutionsReadTheTwoPartsOfTheirInput) {
   const ArithmeticScope arithmetic(Arithmetic::bf16x3);
   EXPECT_EQ(ops_of(fused(forward, random(shape, 1))).count("concat"), 0u);
   expect_same(forward, shape, 3e-5);
+}
+
+// A join reads views as they lie; a convolution of its parts would not.
+TEST(Plan, JoinedViewsStayJoined) {
+  const Tensor w = random({3, 3, 3, 16, 16}, 10);
+  const auto forward = [=](const Tensor& x) {
+    const Tensor halves = reshape(x, {2, 3, 4, 5, 2, 8});
+    const Tensor front = reshape(slice(halves, 4, 0, 1), {2, 3, 4, 5, 8}), back = reshape(slice(halves, 4, 1, 1), {2, 3, 4, 5, 8});
+    return Tensors{relu(conv(concat({back, front}, -1), w, {}, {.padding = {1}}))};
+  };
+  const auto& isas = cpu::available_isas();
+  if (std::find(isas.begin(), isas.end(), cpu::Isa::amx_emulated) == isas.end()) return;  // no AVX-512
+  const cpu::IsaScope isa(cpu::Isa::amx_emulated);
+  const ArithmeticScope arithmetic(Arithmetic::bf16x3);
+  expect_same(forward, {2, 3, 4, 5, 16}, 3e-5);
+}
+
+// Around instance and group norms: moments come from the convolution before, one convolution after takes the norm in, and
+// under bf16 values between them are bf16.
+TEST(Plan, NormsTakeNoPassesOnTiles) {
+  const Tensor w1 = random({3, 3, 3, 12, 24}, 10), w2 = random({3, 3, 3, 24, 24}, 11), w3 = random({1, 1, 1, 12, 24}, 12);
+  const Tensor scale = random({24}, 13, 0.5, 2), shift = random({24}, 14), u = random({1, 1, 1, 6, 6}, 15);
+  const auto forward = [=](const Tensor& x) {
+    const Tensor both = concat({x, relu(conv(x, u))}, -1);
+    const Tensor a = leaky_relu(group_norm(conv(both, w1, {}, {.padding = {1}}), 24));
+    const Tensor b = group_norm(conv(a, w2, {}, {.padding = {1}}), 24, scale, shift);
+    const Tensor c = leaky_relu(add(b, group_norm(conv(both, w3), 24)));
+    return Tensors{c, group_norm(conv(c, w2, {}, {.padding = {1}}), 6)};
+  };
+  const Shape shape{2, 5, 6, 10, 6};
+  expect_same(forward, shape);
+  EXPECT_EQ(ops_of(fused(forward, random(shape, 1))).at("fused_group_norm"), 3);
+  const auto& isas = cpu::available_isas();
+  if (std::find(isas.begin(), isas.end(), cpu::Isa::amx_emulated) == isas.end()) return;  // no AVX-512
+  const cpu::IsaScope isa(cpu::Isa::amx_emulated);
+  for (const Arithmetic arithmetic : {Arithmetic::bf16x3, Arithmetic::bf16}) {
+    const ArithmeticScope scope(arithmetic);
+    const Trace graph = fused(forward, random(shape, 1));
+    EXPECT_EQ(ops_of(graph).at("fused_group_norm"), 2);
+    int64_t moments = 0, halves = 0;
+    for (const TraceStep& node : graph.steps) moments += node.op == &record_of<FusedConv>() && node.outputs.size() == 2;
+    for (const TraceValue& value : graph.values) halves += value.meta.dtype == DType::bf16;
+    EXPECT_EQ(moments, 4);
+    EXPECT_EQ(halves, arithmetic == Arithmetic::bf16 ? 5 : 0);  // what each convolution but the last stores, and c
+    expect_same(forward, shape, arithmetic == Arithmetic::bf16 ? 2e-2 : 5e-5);
+  }
 }
 
 TEST(Plan, TwoNormsThatMeetInASumAreOneOp) {

@@ -1,87 +1,174 @@
-// Binds the convolution ops to the dense core.
-#include "runtime/backend/cpu/cpu.h"
-#include "runtime/backend/cpu/epilogue.h"
+// Binds forward convolutions, plain and fused, to the dense core.
+#include <cstring>
+
+#include "runtime/backend/cpu/column_norm.h"
+#include "runtime/backend/cpu/conv_binding.h"
 
 namespace voxlab::cpu {
 namespace {
 
-ConvGeometry dense_geometry(const voxlab::ConvGeometry& g) {
-  return {.batch = g.batch,
-          .in = g.in,
-          .in_channels = g.in_channels,
-          .out_channels = g.out_channels,
-          .kernel = g.kernel,
-          .stride = g.stride,
-          .pad = g.padding,
-          .dilation = g.dilation,
-          .groups = g.groups};
-}
+enum Input : size_t { x_input, weight_input, bias_input, residual_input, second_input, moments_input, norm_weight_input, norm_bias_input };
 
-bool supported(DType d) { return d == DType::f32 || d == DType::bf16; }
+class Forward {
+ public:
+  Forward(const FusedConv::Attrs& attrs, Descs in, Descs out)
+      : a_(attrs), in_(in.begin(), in.end()), to_(out[0].dtype()), precision_(f32_precision()) {
+    in_.resize(norm_bias_input + 1, {.present = false});
+    Shape whole = in_[x_input].shape();
+    if (has(second_input)) whole.set(-1, whole[-1] + in_[second_input].size(-1));
+    g_ = dense_geometry(Conv::geometry({a_}, whole, in_[weight_input].shape(), out[0].shape()));
+    tiles_ = runs_on_tiles(g_, precision_);
+    on_tiles_ = !tiles_.empty();
+    kept_ = kept_weights(g_, in_[weight_input], false, precision_);
+  }
 
-Kernel data_gradient(const ConvOptions& o, Descs in, Descs out) {
-  if (!supported(in[0].dtype())) return {};
-  const ConvGeometry g = dense_geometry(Conv::geometry({o}, out[0].shape(), in[1].shape(), in[0].shape()));
-  const DType dtype = in[0].dtype();
-  const Precision precision = f32_precision();
-  return {.name = std::string(conv_dgrad(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, {}, precision)),
-          .run = [=](Pointers x, Pointers y, std::byte*) {
-            conv_dgrad(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, {}, precision);
-          }};
-}
+  bool supported() const {
+    for (const Input i : {x_input, weight_input, bias_input, second_input})
+      if (has(i) && !cpu::supported(type(i))) return false;
+    const bool f32_alone = has(second_input) || a_.norm_input;
+    if (f32_alone && !on_tiles_ && (type(x_input) != DType::f32 || type(second_input) != DType::f32)) return false;
+    for (const Input i : {residual_input, moments_input, norm_weight_input, norm_bias_input})
+      if (has(i) && type(i) != DType::f32) return false;
+    return cpu::supported(to_);
+  }
 
-Kernel forward(const ConvOptions& o, const Finish& finish, Descs in, Descs out) {
-  const DType dtype = in[0].dtype();
-  const Precision precision = f32_precision();
-  const bool bias = in.size() > 2 && in[2].present, residual = in.size() > 3 && in[3].present;
-  if (!supported(dtype) || (residual && dtype != DType::f32)) return {};
-  const int64_t rest = in.size() > 4 && in[4].present ? in[4].size(-1) : 0;  // channels of the second input
-  if (rest > 0 && dtype != DType::f32) return {};
-  Shape whole = in[0].shape();
-  whole.set(-1, whole[-1] + rest);
-  const ConvGeometry g = dense_geometry(Conv::geometry({o}, whole, in[1].shape(), out[0].shape()));
-  const bool joins = rest > 0 && !reads_two_inputs(g, precision);
-  return {.name = std::string(conv_forward(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, {}, precision)),
-          .workspace = joins ? whole.numel() * int64_t{sizeof(float)} : 0,
-          .run = [=](Pointers x, Pointers y, std::byte* workspace) {
-            std::vector<float> wide;  // the epilogue's bias is f32
-            Epilogue epilogue = epilogue_of(finish);
-            if (residual) epilogue.residual = reinterpret_cast<const float*>(x[3]);
-            if (bias) {
-              if (dtype == DType::bf16) {
-                const auto* narrow = reinterpret_cast<const bfloat16*>(x[2]);
-                for (int64_t i = 0; i < g.out_channels; ++i) wide.push_back(float(narrow[i]));
-              }
-              epilogue.bias = dtype == DType::bf16 ? wide.data() : reinterpret_cast<const float*>(x[2]);
-            }
-            if (rest == 0) {
-              conv_forward(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue, precision);
-              return;
-            }
-            const SecondInput second{reinterpret_cast<const float*>(x[4]), rest};
-            conv_forward_of_two(g, reinterpret_cast<const float*>(x[0]), second, {x[1], dtype}, {y[0], dtype}, epilogue,
-                                precision, reinterpret_cast<float*>(workspace));
-          }};
-}
+  Kernel kernel() const {
+    const ConstBuffer x{nullptr, type(x_input)}, w{nullptr, type(weight_input)};
+    const bool fused = fuses() && on_tiles_;
+    return {.name = std::string(fused ? tiles_ : conv_forward(g_, x, w, {nullptr, to_}, {}, precision_)),
+            .workspace = on_tiles_ ? 0 : gathered_bytes(),
+            .run = [call = *this](Pointers in, Pointers out, std::byte* workspace) { call.run(in, out, workspace); },
+            .narrows = takes_bf16(g_, false, precision_),
+            .extra_passes = fuses() && !on_tiles_};
+  }
+
+ private:
+  bool has(Input i) const { return in_[i].present; }
+  DType type(Input i) const { return has(i) ? in_[i].dtype() : DType::f32; }
+  bool fuses() const { return has(second_input) || a_.norm_input || a_.moments; }
+  int64_t positions() const { return g_.in[0] * g_.in[1] * g_.in[2]; }
+  int64_t gathered_bytes() const {
+    return has(second_input) || a_.norm_input ? g_.batch * positions() * g_.in_channels * int64_t{sizeof(float)} : 0;
+  }
+  static const float* floats(const std::byte* p) { return reinterpret_cast<const float*>(p); }
+
+  void run(Pointers in, Pointers out, std::byte* workspace) const {
+    std::vector<float> wide;
+    Epilogue epilogue = epilogue_of(a_);
+    if (has(residual_input)) epilogue.residual = floats(in[residual_input]);
+    if (has(bias_input) && type(bias_input) == DType::bf16) {
+      wide = widened_bias(in[bias_input], g_.out_channels);
+      epilogue.bias = wide.data();
+    } else if (has(bias_input)) {
+      epilogue.bias = floats(in[bias_input]);
+    }
+    ConstBuffer x{in[x_input], type(x_input)};
+    const ConstBuffer w{in[weight_input], type(weight_input), kept_.get()};
+    const Buffer y{out[0], to_};
+    if (on_tiles_ && fuses() && run_on_tiles(in, out, x, w, y, epilogue)) return;
+    // Step by step: where there are no tiles, or a value is not finite.
+    std::unique_ptr<Storage> memory;
+    if (gathered_bytes() > 0) {
+      if (on_tiles_) {
+        memory = std::make_unique<Storage>(gathered_bytes(), Device::cpu);
+        workspace = memory->data();
+      }
+      a_.norm_input ? normalise(in, workspace) : join(in, workspace);
+      x = {workspace, DType::f32};
+    }
+    conv_forward(g_, x, w, y, epilogue, precision_);
+    if (a_.moments) measure({out[0], to_}, reinterpret_cast<float*>(out[1]));
+  }
+
+  bool run_on_tiles(Pointers in, Pointers out, ConstBuffer x, ConstBuffer w, Buffer y, const Epilogue& epilogue) const {
+    ConvExtras extras;
+    if (has(second_input)) extras.second = {{in[second_input], type(second_input)}, in_[second_input].size(-1)};
+    std::vector<float> mean, scale, shift;
+    InputNorm norm{};
+    if (a_.norm_input) {
+      for (int64_t sample = 0; sample < g_.batch; ++sample) {
+        const Normaliser n = normaliser(in, sample);
+        // A wide row holds the columns more than once.
+        const auto append = [&](std::vector<float>& to, const ColumnValues& from) {
+          to.insert(to.end(), from.v.begin(), from.v.begin() + g_.in_channels);
+        };
+        append(mean, n.centre);
+        append(scale, n.scale);
+        append(shift, n.shift);
+      }
+      const Epilogue finish = epilogue_of(a_.input.finish);
+      norm = {mean.data(), scale.data(), shift.data(), finish.activation, finish.slope};
+      extras.norm = &norm;
+    }
+    if (a_.moments) extras.moments = reinterpret_cast<float*>(out[1]);
+    return conv_forward_on_tiles(g_, x, extras, w, y, epilogue, precision_);
+  }
+
+  Normaliser normaliser(Pointers in, int64_t sample) const {
+    const NormGeometry g = GroupNorm::geometry(a_.input.norm, in_[x_input].shape());
+    const Affine affine{has(norm_weight_input) ? floats(in[norm_weight_input]) : nullptr,
+                        has(norm_bias_input) ? floats(in[norm_bias_input]) : nullptr};
+    const float* moments = floats(in[moments_input]) + 2 * sample * g.width();
+    return normaliser_of(g, a_.input.norm.eps, known_moments(moments, g.positions, g.width()), affine);
+  }
+
+  void normalise(Pointers in, std::byte* to) const {
+    const int64_t elements = positions() * g_.in_channels;
+    for (int64_t sample = 0; sample < g_.batch; ++sample) {
+      const Normaliser n = normaliser(in, sample);
+      finish_wide_rows(WideRows(positions(), g_.in_channels),
+                       {.x = in[x_input] + sample * elements * size_of(type(x_input)),
+                        .y = to + sample * elements * int64_t{sizeof(float)},
+                        .x_storage = storage_of(type(x_input)),
+                        .value = n.columns(),
+                        .activation = static_cast<int>(a_.input.finish.activation),
+                        .slope = static_cast<float>(a_.input.finish.slope)});
+    }
+  }
+
+  void join(Pointers in, std::byte* to) const {
+    const int64_t rest = in_[second_input].size(-1), first = g_.in_channels - rest;
+    const Values a{in[x_input], type(x_input)}, b{in[second_input], type(second_input)};
+    auto* rows = reinterpret_cast<float*>(to);
+    parallel_for(g_.batch * positions(), grain_rows(g_.in_channels), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        copy_row(a.from(i * first), first, rows + i * g_.in_channels);
+        copy_row(b.from(i * rest), rest, rows + i * g_.in_channels + first);
+      }
+    });
+  }
+
+  static void copy_row(const Values& from, int64_t n, float* to) {
+    if (from.dtype == DType::bf16) return active_loops().widen(from.data, to, n);
+    std::memcpy(to, from.data, static_cast<size_t>(n) * sizeof(float));
+  }
+
+  void measure(const Values& y, float* moments) const {
+    const auto out = g_.out();
+    const int64_t rows = out[0] * out[1] * out[2];
+    for (int64_t sample = 0; sample < g_.batch; ++sample)
+      for (const Moments& m : column_moments(y.from(sample * rows * g_.out_channels), rows, g_.out_channels)) {
+        *moments++ = static_cast<float>(m.mean);
+        *moments++ = static_cast<float>(m.m2 / m.count);
+      }
+  }
+
+  FusedConv::Attrs a_;
+  std::vector<TensorDesc> in_;
+  DType to_;
+  Precision precision_;
+  ConvGeometry g_;
+  std::string_view tiles_;  // the kernel's name
+  bool on_tiles_ = false;
+  std::shared_ptr<const KeptWeights> kept_;
+};
 
 }  // namespace
 
-Kernel prepare(const Conv::Attrs& a, Descs in, Descs out) { return forward(a, {}, in, out); }
-Kernel prepare(const FusedConv::Attrs& a, Descs in, Descs out) { return forward(a, a, in, out); }
-
-Kernel prepare(const ConvDgrad::Attrs& a, Descs in, Descs out) { return data_gradient(a, in, out); }
-
-Kernel prepare(const ConvTranspose::Attrs& a, Descs in, Descs out) { return data_gradient(a, in, out); }
-
-Kernel prepare(const ConvWgrad::Attrs& a, Descs in, Descs out) {
-  if (!supported(in[0].dtype())) return {};
-  const ConvGeometry g = dense_geometry(Conv::geometry({a}, in[0].shape(), out[0].shape(), in[1].shape()));
-  const DType dtype = in[0].dtype();
-  const Precision precision = f32_precision();
-  return {.name = std::string(conv_wgrad(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, precision)),
-          .run = [=](Pointers x, Pointers y, std::byte*) {
-            conv_wgrad(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, precision);
-          }};
+Kernel prepare(const FusedConv::Attrs& a, Descs in, Descs out) {
+  const Forward call(a, in, out);
+  return call.supported() ? call.kernel() : Kernel{};
 }
+Kernel prepare(const Conv::Attrs& a, Descs in, Descs out) { return prepare(FusedConv::Attrs{a, {}}, in, out); }
 
 }  // namespace voxlab::cpu

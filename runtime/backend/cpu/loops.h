@@ -48,13 +48,24 @@ struct ColumnsArgs {
   int64_t rows, columns;
   const float *mean, *scale, *a, *b;
   double *total_dy, *total_dot;
-  // Of affine_finish_columns: added before the activation; with residual_scale it is normalised too.
-  const float* residual;
-  const float *residual_mean, *residual_scale, *residual_a;
+};
+using ColumnsFn = void (*)(const ColumnsArgs&);
+
+// y = activation((x - mean) * scale + shift + residual) by column, with pitch == columns. Each tensor has a type of its own.
+struct FinishColumnsArgs {
+  struct Column {
+    const float *mean, *scale, *shift;
+  };
+  const void* x;
+  const void* residual;  // or null
+  void* y;
+  int x_storage, residual_storage, y_storage;
+  int64_t rows, columns;
+  Column value;
+  Column other;    // with other.scale the residual is normalised too
   int activation;  // an Activation of dense.h
   float slope;
 };
-using ColumnsFn = void (*)(const ColumnsArgs&);
 
 // Layer norm of rows: forward writes y, mean, rstd; backward reads them and adds to dgamma and
 // dbeta.
@@ -163,11 +174,10 @@ struct Loops {
   BinaryFn binary[binary_kinds][3][2];  // [1]: b is one value a row; [2]: a is
   ReduceRowFn reduce_row[reduce_kinds][2];
   ReduceColumnsFn reduce_columns[reduce_kinds][2];
-  MomentsFn moments;
+  MomentsFn moments[2];
   // y = (x - mean) * scale + a
   ColumnsFn affine_columns;
-  // y = activation((x - mean) * scale + a + residual)
-  ColumnsFn affine_finish_columns;
+  void (*finish_columns)(const FinishColumnsArgs&);
   // total_dy += dy, total_dot += dy * (x - mean) * scale
   ColumnsFn grad_columns;
   // y = scale * dy - (a + (x - mean) * b)

@@ -63,28 +63,33 @@ Kernel prepare(const Matmul::Attrs&, Descs in, Descs out) {
 namespace {
 
 Kernel linear_kernel(const Finish& finish, Descs in, Descs out) {
-  const DType dtype = in[0].dtype();
+  const DType from = in[0].dtype(), weights = in[1].dtype(), to = out[0].dtype();
   const Precision precision = f32_precision();
-  const bool residual = in.size() > 3 && in[3].present;
-  if (!supported(dtype) || (residual && dtype != DType::f32)) return {};
+  const bool bias = in.size() > 2 && in[2].present, residual = in.size() > 3 && in[3].present;
+  const DType bias_type = bias ? in[2].dtype() : DType::f32;
+  for (const DType d : {from, weights, to, bias_type})
+    if (!supported(d)) return {};
+  if (residual && in[3].dtype() != DType::f32) return {};
   const int64_t k = in[1].size(0), n = in[1].size(1);
   const MatmulShape shape{.m = k == 0 ? out[0].numel() / std::max<int64_t>(1, n) : in[0].numel() / k,
                           .n = n, .k = k, .a = {k, 1}, .b = {n, 1}, .c = {n, 1}};
-  const bool bias = in.size() > 2 && in[2].present;
-  return {.name = std::string(matmul(shape, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, {}, precision)),
+  std::shared_ptr<const KeptWeights> kept;
+  if (in[1].constant != nullptr && weights == DType::f32)
+    kept = keep_matrix(shape, reinterpret_cast<const float*>(in[1].constant), precision);
+  return {.name = std::string(matmul(shape, {nullptr, from}, {nullptr, weights, kept.get()}, {nullptr, to}, {}, precision)),
           .run = [=](Pointers x, Pointers y, std::byte*) {
             std::vector<float> wide;
             Epilogue epilogue = epilogue_of(finish);
             if (residual) epilogue.residual = reinterpret_cast<const float*>(x[3]);
-            if (bias && dtype == DType::bf16) {
-              const auto* narrow = reinterpret_cast<const bfloat16*>(x[2]);
-              for (int64_t i = 0; i < n; ++i) wide.push_back(float(narrow[i]));
+            if (bias && bias_type == DType::bf16) {
+              wide = widened_bias(x[2], n);
               epilogue.bias = wide.data();
             } else if (bias) {
               epilogue.bias = reinterpret_cast<const float*>(x[2]);
             }
-            matmul(shape, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, epilogue, precision);
-          }};
+            matmul(shape, {x[0], from}, {x[1], weights, kept.get()}, {y[0], to}, epilogue, precision);
+          },
+          .narrows = takes_bf16(shape, kept.get(), precision)};
 }
 
 }  // namespace

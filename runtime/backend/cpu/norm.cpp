@@ -4,63 +4,12 @@
 #include <cmath>
 #include <optional>
 
-#include "runtime/backend/cpu/driver.h"
+#include "runtime/backend/cpu/column_norm.h"
 
 namespace voxlab::cpu {
 namespace {
 
 float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
-
-struct Moments {
-  double count = 0, mean = 0, m2 = 0;
-  // Chan, Golub & LeVeque 1983, eq. 2.1.
-  void join(const Moments& other) {
-    if (other.count == 0) return;
-    const double total = count + other.count, delta = other.mean - mean;
-    mean += delta * other.count / total;
-    m2 += other.m2 + delta * delta * count * other.count / total;
-    count = total;
-  }
-};
-
-// Joins the moments of `rows` contiguous rows into one entry per column.
-void add_moments(const float* x, int64_t rows, int64_t columns, Moments* total) {
-  const auto loop = active_loops().moments;
-  const WideRows wide(rows, columns);
-  std::vector<double> mean(static_cast<size_t>(wide.width)), m2(static_cast<size_t>(wide.width));
-  const auto join = [&](int64_t width, int64_t count) {
-    for (int64_t i = 0; i < width; ++i)
-      total[i % columns].join(
-          {static_cast<double>(count), mean[static_cast<size_t>(i)], m2[static_cast<size_t>(i)]});
-  };
-  loop(x, wide.rows, wide.width, 0, mean.data(), m2.data());
-  join(wide.width, wide.rows);
-  for (int64_t i = 0; i < wide.rest; ++i)
-    total[i % columns].join({1, x[wide.rows * wide.width + i], 0});
-}
-
-// Moments of the (position, width) matrix of one sample, by column.
-std::vector<Moments> column_moments(const float* x, int64_t rows, int64_t columns) {
-  const auto width = static_cast<size_t>(columns);
-  std::vector<Moments> part(static_cast<size_t>(thread_count()) * width);
-  parallel_pieces(rows, grain_rows(columns), [&](int piece, int64_t begin, int64_t end) {
-    add_moments(x + begin * columns, end - begin, columns,
-                &part[static_cast<size_t>(piece) * width]);
-  });
-  for (size_t i = width; i < part.size(); ++i) part[i % width].join(part[i]);
-  part.resize(width);
-  return part;
-}
-
-// Values per column, repeated for as many rows as a wide row holds.
-struct ColumnValues {
-  ColumnValues(const WideRows& wide) : v(static_cast<size_t>(wide.width)) {}
-  void set(int64_t column, int64_t columns, double value) {
-    for (auto i = static_cast<size_t>(column); i < v.size(); i += static_cast<size_t>(columns))
-      v[i] = static_cast<float>(value);
-  }
-  std::vector<float> v;
-};
 
 // Runs a columns loop over rows * columns values, in parallel: f(args of the loop moved to a row).
 void for_wide_rows(const WideRows& wide, ColumnsArgs args, ColumnsFn loop) {
@@ -69,7 +18,6 @@ void for_wide_rows(const WideRows& wide, ColumnsArgs args, ColumnsFn loop) {
     part.x += row * wide.width;
     part.y += row * wide.width;
     if (part.dy != nullptr) part.dy += row * wide.width;
-    if (part.residual != nullptr) part.residual += row * wide.width;
     part.rows = rows;
     part.columns = width;
     loop(part);
@@ -79,47 +27,11 @@ void for_wide_rows(const WideRows& wide, ColumnsArgs args, ColumnsFn loop) {
   if (wide.rest > 0) run(wide.rows, 1, wide.rest);
 }
 
-struct Affine {
-  const float* weight;  // per column; null: 1
-  const float* bias;    // null: 0
-  double weight_at(int64_t c) const { return weight == nullptr ? 1 : weight[c]; }
-  double bias_at(int64_t c) const { return bias == nullptr ? 0 : bias[c]; }
-};
-
-// What normalises one sample, by column: y = (x - centre) * scale + shift.
-struct Normaliser {
-  explicit Normaliser(const WideRows& wide) : centre(wide), scale(wide), shift(wide) {}
-  ColumnValues centre, scale, shift;
-};
-
-// From the moments of one sample. mean and spread (rstd, or the variance) are stored where they are given.
-Normaliser normaliser_of(const NormGeometry& g, double eps, bool store_variance, const float* x, Affine affine,
-                         float* mean, float* spread) {
-  const std::vector<Moments> columns = column_moments(x, g.positions, g.width());
-  Normaliser n(WideRows(g.positions, g.width()));
-  for (int64_t group = 0; group < g.groups; ++group) {
-    Moments all;
-    for (int64_t c = 0; c < g.channels; ++c)
-      all.join(columns[static_cast<size_t>(group * g.channels + c)]);
-    const double variance = std::max(0.0, all.m2 / all.count), rstd = 1 / std::sqrt(variance + eps);
-    const auto middle = static_cast<float>(all.mean);
-    if (mean != nullptr) mean[group] = middle;
-    if (spread != nullptr) spread[group] = static_cast<float>(store_variance ? variance : rstd);
-    const double rounding = all.mean - static_cast<double>(middle);  // made up for by the shift
-    for (int64_t c = group * g.channels; c < (group + 1) * g.channels; ++c) {
-      const double factor = rstd * affine.weight_at(c);
-      n.centre.set(c, g.width(), middle);
-      n.scale.set(c, g.width(), factor);
-      n.shift.set(c, g.width(), affine.bias_at(c) - rounding * factor);
-    }
-  }
-  return n;
-}
-
 // y = (x - mean) * rstd * weight + bias, one sample. `spread` is stored as rstd or as the variance.
 void normalise(const NormGeometry& g, double eps, bool store_variance, const float* x,
                Affine affine, float* y, float* mean, float* spread) {
-  const Normaliser n = normaliser_of(g, eps, store_variance, x, affine, mean, spread);
+  const Values values{reinterpret_cast<const std::byte*>(x)};
+  const Normaliser n = normaliser_of(g, eps, column_moments(values, g.positions, g.width()), affine, mean, spread, store_variance);
   for_wide_rows(WideRows(g.positions, g.width()),
                 {.x = x, .y = y, .mean = n.centre.v.data(), .scale = n.scale.v.data(), .a = n.shift.v.data()},
                 active_loops().affine_columns);
@@ -252,35 +164,51 @@ Kernel prepare(const GroupNormGrad::Attrs& a, Descs in, Descs) {
   return norm_grad_kernel(g.channels == 1 ? "instance_norm_grad" : GroupNormGrad::name, g, a.eps,
                           false, in);
 }
-Kernel prepare(const FusedGroupNorm::Attrs& a, Descs in, Descs) {
-  if (!all_f32(in)) return {};
+Kernel prepare(const FusedGroupNorm::Attrs& a, Descs in, Descs out) {
+  const TensorDesc none{.present = false};
+  const TensorDesc residual_desc = in.size() > 3 ? in[3] : none;
+  // All but x, residual and y is f32; each of these may be bf16.
+  std::vector<TensorDesc> vectors(in.begin() + 1, in.end());
+  if (vectors.size() > 2) vectors.erase(vectors.begin() + 2);
+  const int x_storage = storage_of(in[0].dtype()), y_storage = storage_of(out[0].dtype());
+  const int residual_storage = residual_desc.present ? storage_of(residual_desc.dtype()) : 0;
+  if (!all_f32(vectors) || x_storage < 0 || y_storage < 0 || residual_storage < 0) return {};
   const NormGeometry g = GroupNorm::geometry(a, in[0].shape());
   return {.name = loop_name(g.channels == 1 ? "fused_instance_norm" : FusedGroupNorm::name),
-          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out, std::byte*) {
+          .run = [=, x_dtype = in[0].dtype(), y_dtype = out[0].dtype(), descs = std::vector<TensorDesc>(in.begin(), in.end())](
+                     Pointers data, Pointers to, std::byte*) {
             const Affine affine{optional(descs, data, 1), optional(descs, data, 2)};
             const Affine other{optional(descs, data, 4), optional(descs, data, 5)};
-            const float* residual = optional(descs, data, 3);
             for (int64_t sample = 0; sample < g.batch; ++sample) {
               const int64_t at = sample * g.positions * g.width();
-              const Normaliser n = normaliser_of(g, a.eps, false, floats(data[0]) + at, affine, nullptr, nullptr);
-              ColumnsArgs args{.x = floats(data[0]) + at,
-                               .y = floats(out[0]) + at,
-                               .mean = n.centre.v.data(),
-                               .scale = n.scale.v.data(),
-                               .a = n.shift.v.data(),
-                               .residual = residual == nullptr ? nullptr : residual + at,
-                               .activation = static_cast<int>(a.activation),
-                               .slope = static_cast<float>(a.slope)};
+              const Values x = Values{data[0], x_dtype}.from(at);
+              const auto moments = [&](const Values& values, size_t known) {
+                const float* given = optional(descs, data, known);
+                return given == nullptr ? column_moments(values, g.positions, g.width())
+                                        : known_moments(given + 2 * sample * g.width(), g.positions, g.width());
+              };
+              const Normaliser n = normaliser_of(g, a.eps, moments(x, 6), affine);
+              FinishColumnsArgs args{.x = x.data,
+                                     .y = to[0] + at * size_of(y_dtype),
+                                     .x_storage = x_storage,
+                                     .residual_storage = residual_storage,
+                                     .y_storage = y_storage,
+                                     .value = n.columns(),
+                                     .activation = static_cast<int>(a.activation),
+                                     .slope = static_cast<float>(a.slope)};
               std::optional<Normaliser> second;
-              if (a.norm_residual) {
-                second = normaliser_of(g, a.eps, false, args.residual, other, nullptr, nullptr);
-                args.residual_mean = second->centre.v.data();
-                args.residual_scale = second->scale.v.data();
-                args.residual_a = second->shift.v.data();
+              if (residual_desc.present) {
+                const Values residual = Values{data[3], residual_desc.dtype()}.from(at);
+                args.residual = residual.data;
+                if (a.norm_residual) {
+                  second = normaliser_of(g, a.eps, moments(residual, 7), other);
+                  args.other = second->columns();
+                }
               }
-              for_wide_rows(WideRows(g.positions, g.width()), args, active_loops().affine_finish_columns);
+              finish_wide_rows(WideRows(g.positions, g.width()), args);
             }
-          }};
+          },
+          .narrows = true};
 }
 
 Kernel prepare(const BatchNorm::Attrs& a, Descs in, Descs) {

@@ -18,31 +18,45 @@ void affine_columns_loop(const ColumnsArgs& args) {
   }
 }
 
-template <int kind>
-void affine_finish_rows(const ColumnsArgs& args) {
+template <int kind, class X, class R, class Y>
+void finish_rows(const FinishColumnsArgs& args) {
   const Vec slope = splat(args.slope);
+  const auto normal = [](const FinishColumnsArgs::Column& column, Vec v, int64_t i, auto count) {
+    return mul_add(v - get(column.mean + i, count), get(column.scale + i, count), get(column.shift + i, count));
+  };
   for (int64_t r = 0; r < args.rows; ++r) {
-    const float* x = args.x + r * args.columns;
-    const float* residual = args.residual == nullptr ? nullptr : args.residual + r * args.columns;
-    float* y = args.y + r * args.columns;
+    const X* x = static_cast<const X*>(args.x) + r * args.columns;
+    const R* residual = args.residual == nullptr ? nullptr : static_cast<const R*>(args.residual) + r * args.columns;
+    Y* y = static_cast<Y*>(args.y) + r * args.columns;
     for_vectors(args.columns, [&](int64_t i, auto count) {
-      const Vec centred = get(x + i, count) - get(args.mean + i, count);
-      Vec v = mul_add(centred, get(args.scale + i, count), get(args.a + i, count));
-      if (args.residual_scale != nullptr) {
-        const Vec other = get(residual + i, count) - get(args.residual_mean + i, count);
-        v += mul_add(other, get(args.residual_scale + i, count), get(args.residual_a + i, count));
-      } else if (residual != nullptr) {
-        v += get(residual + i, count);
+      Vec v = normal(args.value, get(x + i, count), i, count);
+      if (residual != nullptr) {
+        const Vec other = get(residual + i, count);
+        v += args.other.scale != nullptr ? normal(args.other, other, i, count) : other;
       }
       put(y + i, activate(v, kind, slope), count);
     });
   }
 }
 
-void affine_finish_columns_loop(const ColumnsArgs& args) {
-  constexpr ColumnsFn by_kind[] = {affine_finish_rows<0>, affine_finish_rows<1>, affine_finish_rows<2>,
-                                   affine_finish_rows<3>, affine_finish_rows<4>};
+template <class X, class R, class Y>
+void finish_by_kind(const FinishColumnsArgs& args) {
+  constexpr void (*by_kind[])(const FinishColumnsArgs&) = {finish_rows<0, X, R, Y>, finish_rows<1, X, R, Y>, finish_rows<2, X, R, Y>,
+                                                           finish_rows<3, X, R, Y>, finish_rows<4, X, R, Y>};
   by_kind[args.activation](args);
+}
+
+template <class X>
+void finish_by_types(const FinishColumnsArgs& args) {
+  if (args.y_storage == 0) {
+    (args.residual_storage == 0 ? finish_by_kind<X, float, float> : finish_by_kind<X, uint16_t, float>)(args);
+  } else {
+    (args.residual_storage == 0 ? finish_by_kind<X, float, uint16_t> : finish_by_kind<X, uint16_t, uint16_t>)(args);
+  }
+}
+
+void finish_columns_loop(const FinishColumnsArgs& args) {
+  (args.x_storage == 0 ? finish_by_types<float> : finish_by_types<uint16_t>)(args);
 }
 
 void grad_columns_loop(const ColumnsArgs& args) {
@@ -187,7 +201,7 @@ void layer_norm_grad_loop(const LayerNormArgs& args) {
 
 constexpr void set_norms(Loops& table) {
   table.affine_columns = affine_columns_loop;
-  table.affine_finish_columns = affine_finish_columns_loop;
+  table.finish_columns = finish_columns_loop;
   table.grad_columns = grad_columns_loop;
   table.grad_apply_columns = grad_apply_columns_loop;
   table.layer_norm = layer_norm_loop;

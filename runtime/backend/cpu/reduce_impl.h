@@ -130,9 +130,10 @@ void reduce_columns_loop(const void* data, int64_t rows, int64_t columns, int64_
 
 // Mean and squared deviations of a block in two passes (the second from cache, corrected by the
 // first's rounding), then joined to the running ones in f64 (Chan, Golub & LeVeque 1983, eq. 2.1).
+template <class T>
 void moments_loop(const void* data, int64_t rows, int64_t columns, int64_t count, double* mean,
                   double* m2) {
-  const float* x = static_cast<const float*>(data);
+  const T* x = static_cast<const T*>(data);
   const int64_t stretch = rows_in_cache(columns);
   for (int64_t r0 = 0; r0 < rows; r0 += stretch) {
     const int64_t n = r0 + stretch < rows ? stretch : rows - r0;
@@ -140,7 +141,7 @@ void moments_loop(const void* data, int64_t rows, int64_t columns, int64_t count
     const double share = in_block / (before + in_block);
     for_strips(columns, [&](int64_t c, int64_t width) {
       const auto pass = [&](auto each) {  // two chains, so that additions overlap
-        const float* at = x + r0 * columns + c;
+        const T* at = x + r0 * columns + c;
         int64_t r = 0;
         if (width == strip) {
           for (; r + 2 <= n; r += 2, at += 2 * columns)
@@ -194,7 +195,8 @@ constexpr void set_reductions(Loops& table) {
 
 constexpr void set_reduce(Loops& table) {
   set_reductions(table);
-  table.moments = moments_loop;
+  table.moments[0] = moments_loop<float>;
+  table.moments[1] = moments_loop<uint16_t>;
 }
 
 }  // namespace

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "runtime/backend/ref/ref.h"
 
 namespace voxlab::ref {
@@ -15,6 +17,42 @@ void finish(const Finish& f, const Array* residual, Array& y) {
 Array zeros(const Shape& s) { return {s, std::vector<double>(static_cast<size_t>(s.numel()))}; }
 
 const Array* at(RefInputs in, size_t i) { return i < in.size() ? &in[i] : nullptr; }
+const Array* given(RefInputs in, size_t i) { return i < in.size() && in[i].present ? &in[i] : nullptr; }
+
+// Mean and variance of every channel of a sample; those of a group follow from them.
+Array known_norm(const KnownNorm& a, const Array& x, const Array& moments, const Array* weight, const Array* bias) {
+  const int64_t channels = x.shape[-1], batch = x.shape[0], positions = x.numel() / (batch * channels), width = channels / a.norm.groups;
+  Array y = zeros(x.shape);
+  for (int64_t n = 0; n < batch; ++n)
+    for (int64_t c = 0; c < channels; ++c) {
+      double mean = 0, square = 0;
+      for (int64_t k = c / width * width; k < (c / width + 1) * width; ++k) {
+        const double m = moments[(n * channels + k) * 2], variance = moments[(n * channels + k) * 2 + 1];
+        mean += m / static_cast<double>(width);
+        square += (variance + m * m) / static_cast<double>(width);
+      }
+      const double rstd = 1 / std::sqrt(square - mean * mean + a.norm.eps);
+      for (int64_t p = 0; p < positions; ++p) {
+        const int64_t i = (n * positions + p) * channels + c;
+        y[i] = (x[i] - mean) * rstd * (weight == nullptr ? 1 : (*weight)[c]) + (bias == nullptr ? 0 : (*bias)[c]);
+      }
+    }
+  finish(a.finish, nullptr, y);
+  return y;
+}
+
+void moments_of(const Array& y, Array& moments) {
+  const int64_t channels = y.shape[-1], batch = y.shape[0], positions = y.numel() / (batch * channels);
+  for (int64_t n = 0; n < batch; ++n)
+    for (int64_t c = 0; c < channels; ++c) {
+      double mean = 0, variance = 0;
+      const auto value = [&](int64_t p) { return y[(n * positions + p) * channels + c]; };
+      for (int64_t p = 0; p < positions; ++p) mean += value(p) / static_cast<double>(positions);
+      for (int64_t p = 0; p < positions; ++p) variance += (value(p) - mean) * (value(p) - mean) / static_cast<double>(positions);
+      moments[(n * channels + c) * 2] = mean;
+      moments[(n * channels + c) * 2 + 1] = variance;
+    }
+}
 
 }  // namespace
 
@@ -27,8 +65,10 @@ void reference(const FusedConv::Attrs& a, RefInputs in, RefOutputs out) {
     parts[0] = zeros(shape);
     reference(Concat::Attrs{}, halves, {&parts[0], 1});
   }
-  reference(Conv::Attrs{a}, parts, out);
+  if (a.norm_input) parts[0] = known_norm(a.input, in[0], in[5], given(in, 6), given(in, 7));
+  reference(Conv::Attrs{a}, parts, out.first(1));
   finish(a, at(in, 3), out[0]);
+  if (a.moments) moments_of(out[0], out[1]);
 }
 
 void reference(const FusedLinear::Attrs& a, RefInputs in, RefOutputs out) {
@@ -37,15 +77,16 @@ void reference(const FusedLinear::Attrs& a, RefInputs in, RefOutputs out) {
 }
 
 void reference(const FusedGroupNorm::Attrs& a, RefInputs in, RefOutputs out) {
-  const auto normal = [&](RefInputs from) {
-    const Shape statistics{from[0].shape[0], a.groups};
-    std::vector<Array> outputs{zeros(from[0].shape), zeros(statistics), zeros(statistics)};
-    reference(GroupNorm::Attrs{a}, from, outputs);
+  const auto normal = [&](size_t x, const Array* moments) {
+    if (moments != nullptr) return known_norm({a, {}}, in[x], *moments, given(in, x + 1), given(in, x + 2));
+    const Shape statistics{in[x].shape[0], a.groups};
+    std::vector<Array> outputs{zeros(in[x].shape), zeros(statistics), zeros(statistics)};
+    reference(GroupNorm::Attrs{a}, in.subspan(x, std::min<size_t>(3, in.size() - x)), outputs);
     return outputs[0];
   };
-  out[0] = normal(in.subspan(0, std::min<size_t>(3, in.size())));
+  out[0] = normal(0, given(in, 6));
   if (!a.norm_residual) return finish(a, at(in, 3), out[0]);
-  const Array residual = normal(in.subspan(3));
+  const Array residual = normal(3, given(in, 7));
   finish(a, &residual, out[0]);
 }
 

@@ -6,6 +6,7 @@
 #include "runtime/backend/cpu/dense/gather_conv.h"
 #include "runtime/backend/cpu/dense/passes.h"
 #include "runtime/backend/cpu/dense/scratch.h"
+#include "runtime/backend/cpu/dense/weights_amx.h"
 #include "runtime/backend/cpu/dense/winograd.h"
 
 namespace voxlab::cpu {
@@ -151,19 +152,12 @@ GatherMode wgrad_mode(const KernelTable& kernels, const ConvGeometry& g, const P
   return suits_winograd_wgrad(kernels, conv) ? GatherMode::winograd : GatherMode::f32;
 }
 
-bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const float* w,
-                   Buffer y, const Epilogue& epilogue, GatherMode mode, const SecondInput& second) {
-  for (int64_t group = 0; group < g.groups; ++group) {
-    GatherConv conv = forward_gather(g, x, w, y, epilogue, group);
-    conv.second = second;
-    conv.in_pitch -= second.channels;
-    if (!run_gather(kernels, std::move(conv), mode)) return false;
-  }
-  return true;
-}
+namespace {
 
-bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer dy, const float* w,
-                 Buffer dx, const Epilogue& epilogue, GatherMode mode) {
+// Calls run(gather, index), which returns false to stop, for all that make up a data gradient.
+template <class Run>
+bool for_dgrad_gathers(const ConvGeometry& g, ConstBuffer dy, const float* w, Buffer dx, const Epilogue& epilogue,
+                       const Run& run) {
   const Triple out = g.out();
   DgradCall call = {g, out, dy, w, dx, epilogue, first_patch_axis(g, out)};
   std::vector<float> repeated_bias;
@@ -179,18 +173,59 @@ bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer 
     }
     call.epilogue.bias = repeated_bias.data();
   }
+  size_t index = 0;
   for (int64_t group = 0; group < g.groups; ++group) {
     for (int64_t d = 0; d < residues[0]; ++d) {
       for (int64_t h = 0; h < residues[1]; ++h) {
         for (int64_t v = 0; v < residues[2]; ++v) {
           GatherConv c = dgrad_gather(call, {d, h, v}, group);
           if (c.axis[0].out * c.axis[1].out * c.axis[2].out == 0) continue;
-          if (!run_gather(kernels, std::move(c), mode)) return false;
+          if (!run(std::move(c), index++)) return false;
         }
       }
     }
   }
   return true;
+}
+
+bool run_with(const KernelTable& kernels, GatherConv conv, const KeptWeights* kept, size_t index, GatherMode mode) {
+  if (kept != nullptr) conv.weights.tiles = &kept->tiles[index];
+  return run_gather(kernels, std::move(conv), mode);
+}
+
+}  // namespace
+
+bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const DenseWeights& w,
+                   Buffer y, const Epilogue& epilogue, GatherMode mode, const ConvExtras& extras) {
+  for (int64_t group = 0; group < g.groups; ++group) {
+    GatherConv conv = forward_gather(g, x, w.data, y, epilogue, group);
+    conv.second = extras.second;
+    conv.in_pitch -= extras.second.channels;
+    conv.norm = extras.norm;
+    conv.moments = extras.moments;
+    if (!run_with(kernels, std::move(conv), w.kept, static_cast<size_t>(group), mode)) return false;
+  }
+  return true;
+}
+
+bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer dy, const DenseWeights& w,
+                 Buffer dx, const Epilogue& epilogue, GatherMode mode) {
+  return for_dgrad_gathers(g, dy, w.data, dx, epilogue, [&](GatherConv conv, size_t index) {
+    return run_with(kernels, std::move(conv), w.kept, index, mode);
+  });
+}
+
+bool keep_forward(const KernelTable& kernels, const ConvGeometry& g, const float* w, GatherMode mode, KeptWeights& to) {
+  bool finite = true;
+  for (int64_t group = 0; group < g.groups; ++group)
+    finite &= keep_tiles(kernels, forward_gather(g, {}, w, {}, {}, group), mode == GatherMode::bf16x3, to);
+  return finite;
+}
+
+bool keep_dgrad(const KernelTable& kernels, const ConvGeometry& g, const float* w, GatherMode mode, KeptWeights& to) {
+  return for_dgrad_gathers(g, {}, w, {}, {}, [&](GatherConv conv, size_t) {
+    return keep_tiles(kernels, std::move(conv), mode == GatherMode::bf16x3, to);
+  });
 }
 
 }  // namespace voxlab::cpu

@@ -10,6 +10,7 @@
 
 #include "runtime/backend/cpu/dense/passes.h"
 #include "runtime/backend/cpu/dense/scratch.h"
+#include "runtime/backend/cpu/dense/weights_amx.h"
 #include "runtime/core/error.h"
 #include "runtime/core/parallel.h"
 
@@ -101,11 +102,6 @@ class LateFinish {
   Epilogue all_, first_;
 };
 
-void require_f32_residual(std::string_view where, const Epilogue& epilogue, Buffer out) {
-  if (epilogue.residual != nullptr && out.dtype != DType::f32)
-    fail(where, "a residual needs an f32 output, got " + std::string(name(out.dtype)));
-}
-
 KernelKind conv_kind(const KernelTable& kernels, const ConvGeometry& g) {
   if (is_channel_scale(g)) return KernelKind::channel_scale;
   return is_depthwise(g, kernels.width) ? KernelKind::depthwise : KernelKind::conv;
@@ -122,14 +118,16 @@ ConvSizes sizes_of(const ConvGeometry& g) {
           product(g.kernel) * (g.in_channels / g.groups) * g.out_channels};
 }
 
-// Products of bf16 directly where they are asked for and a run of K, `run` values long, fills at least a quarter of a
-// tile: below that the f32 kernels are faster.
-GatherMode direct_mode(DType input, Precision precision, int64_t run) {
-  constexpr int64_t shortest_run = 8;
+// Below this many values in a run of K, which fill a quarter of a tile, f32 kernels are faster than three products, or than
+// products of bf16 without tiles.
+constexpr int64_t shortest_run = 8;
+
+// Products of bf16 directly where they are asked for and pay; `run`: of K.
+GatherMode direct_mode(DType input, Precision precision, int64_t run, int64_t shortest = shortest_run) {
   const Isa isa = active_isa();
-  if (run < shortest_run) return GatherMode::f32;
-  if (input == DType::bf16 || precision == Precision::bf16) return multiplies_bf16(isa) ? GatherMode::bf16 : GatherMode::f32;
-  return precision == Precision::bf16x3 && has_amx(isa) ? GatherMode::bf16x3 : GatherMode::f32;
+  if (input == DType::bf16 || precision == Precision::bf16)
+    return multiplies_bf16(isa) && (has_amx(isa) || run >= shortest) ? GatherMode::bf16 : GatherMode::f32;
+  return precision == Precision::bf16x3 && has_amx(isa) && run >= shortest ? GatherMode::bf16x3 : GatherMode::f32;
 }
 
 // Kernels on pairs, where products of bf16 are asked for and there are no tiles.
@@ -145,8 +143,8 @@ struct Modes {
 
 using ModeOf = GatherMode (*)(const KernelTable&, const ConvGeometry&, const PairTable*);
 Modes modes_of(const KernelTable& kernels, const ConvGeometry& g, ModeOf mode_of, DType input, Precision precision,
-               int64_t run) {
-  const GatherMode direct = direct_mode(input, precision, run);
+               int64_t run, int64_t shortest = shortest_run) {
+  const GatherMode direct = direct_mode(input, precision, run, shortest);
   if (direct == GatherMode::f32) {
     const GatherMode f32 = mode_of(kernels, g, nullptr);
     return {f32, f32};
@@ -248,13 +246,56 @@ std::array<int64_t, 3> ConvGeometry::out() const {
 
 namespace {
 
-Modes forward_modes(const ConvGeometry& g, DType x, Precision precision) {
+// `extras`: tiles pay for shorter runs, since they save the passes that norms would make.
+Modes forward_modes(const ConvGeometry& g, DType x, Precision precision, bool extras = false) {
   const KernelTable& kernels = active_kernels();
   if (conv_kind(kernels, g) != KernelKind::conv) return {};
-  return modes_of(kernels, g, forward_mode, x, precision, g.kernel[2] * g.in_channels / g.groups);
+  const int64_t run = g.kernel[2] * g.in_channels / g.groups;
+  return modes_of(kernels, g, forward_mode, x, precision, run, extras ? 1 : shortest_run);
+}
+
+Modes dgrad_modes(const ConvGeometry& g, DType dy, Precision precision) {
+  const KernelTable& kernels = active_kernels();
+  if (conv_kind(kernels, g) != KernelKind::conv) return {};
+  return modes_of(kernels, g, dgrad_mode, dy, precision, g.out_channels / g.groups);
+}
+
+bool on_tiles(GatherMode mode) { return is_direct_bf16(mode) && has_amx(active_isa()); }
+
+}  // namespace
+
+std::shared_ptr<const KeptWeights> keep_conv_weights(const ConvGeometry& g, const float* w, bool transposed, Precision precision) {
+  check("keep_conv_weights", g);
+  const GatherMode mode = transposed ? dgrad_modes(g, DType::f32, precision).chosen : forward_modes(g, DType::f32, precision, true).chosen;
+  if (!on_tiles(mode)) return nullptr;
+  auto kept = std::make_shared<KeptWeights>();
+  const bool finite = (transposed ? keep_dgrad : keep_forward)(active_kernels(), g, w, mode, *kept);
+  return finite ? kept : nullptr;
+}
+
+namespace {
+
+bool on_tiles(const MatmulShape& s, GatherMode mode, bool kept) {
+  return on_tiles(mode) && suits_bf16(s, DType::f32, mode == GatherMode::bf16x3, kept);
 }
 
 }  // namespace
+
+std::shared_ptr<const KeptWeights> keep_matrix(const MatmulShape& shape, const float* b, Precision precision) {
+  MatmulShape s = shape;
+  merge_batch_into_rows(s);
+  const GatherMode mode = direct_mode(DType::f32, precision, s.k);
+  const bool one = std::all_of(s.batch.begin(), s.batch.end(), [](const BatchAxis& axis) { return axis.size == 1; });
+  if (!one || !on_tiles(s, mode, true)) return nullptr;
+  auto kept = std::make_shared<KeptWeights>();
+  return keep_b(active_kernels(), s, b, mode, *kept) ? kept : nullptr;
+}
+
+bool takes_bf16(const MatmulShape& shape, const KeptWeights* kept, Precision precision) {
+  MatmulShape s = shape;
+  merge_batch_into_rows(s);
+  return precision == Precision::bf16 && on_tiles(s, direct_mode(DType::f32, precision, s.k), kept != nullptr);
+}
 
 std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer w, Buffer y,
                               const Epilogue& epilogue, Precision precision) {
@@ -268,9 +309,8 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   const bool by_f32 = rounded || x.dtype == DType::bf16;
   const std::string_view name = implementation(kind, mode.chosen, by_f32);
   if (x.data == nullptr) return name;
-  require_f32_residual("conv", epilogue, y);
   const float* wf = widened(kernels, w, n.w, Purpose::input_b, rounded);
-  if (is_direct_bf16(mode.chosen) && dense_forward(kernels, g, x, wf, y, epilogue, mode.chosen)) return name;
+  if (is_direct_bf16(mode.chosen) && dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode.chosen)) return name;
   const float* xf = widened(kernels, x, n.x, Purpose::input_a, rounded);
   float* yf = f32_output(y, n.y);
   const LateFinish finish(epilogue);
@@ -281,34 +321,27 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
     depthwise_forward(kernels, g, xf, wf, yf, finish.first());
     finish.apply(kernels, {yf, DType::f32}, n.y);
   } else {
-    dense_forward(kernels, g, {xf, DType::f32}, wf, {yf, DType::f32}, epilogue, mode.on_f32);
+    dense_forward(kernels, g, {xf, DType::f32}, {wf}, {yf, DType::f32}, epilogue, mode.on_f32);
   }
   narrow_output(kernels, yf, n.y, y);
   return implementation(kind, mode.on_f32, by_f32);
 }
 
-bool reads_two_inputs(const ConvGeometry& g, Precision precision) {
-  return g.groups == 1 && active_pairs() == nullptr && is_direct_bf16(forward_modes(g, DType::f32, precision).chosen);
+bool takes_bf16(const ConvGeometry& g, bool transposed, Precision precision) {
+  const Modes modes = transposed ? dgrad_modes(g, DType::f32, precision) : forward_modes(g, DType::f32, precision);
+  return precision == Precision::bf16 && on_tiles(modes.chosen);
 }
 
-std::string_view conv_forward_of_two(const ConvGeometry& g, const float* first, const SecondInput& second, ConstBuffer w,
-                                     Buffer y, const Epilogue& epilogue, Precision precision, float* joined) {
-  if (reads_two_inputs(g, precision)) {
-    const KernelTable& kernels = active_kernels();
-    const GatherMode mode = forward_modes(g, DType::f32, precision).chosen;
-    const float* wf = widened(kernels, w, sizes_of(g).w, Purpose::input_b);
-    if (dense_forward(kernels, g, {first, DType::f32}, wf, y, epilogue, mode, second))
-      return implementation(KernelKind::conv, mode, false);
-  }
-  const int64_t rest = second.channels, channels = g.in_channels, positions = g.batch * product(g.in);
-  if (joined == nullptr) joined = scratch(Purpose::input_a, positions * channels);
-  parallel_for(positions, 1 << 10, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      std::memcpy(joined + i * channels, first + i * (channels - rest), static_cast<size_t>(channels - rest) * sizeof(float));
-      std::memcpy(joined + (i + 1) * channels - rest, second.data + i * rest, static_cast<size_t>(rest) * sizeof(float));
-    }
-  });
-  return conv_forward(g, {joined, DType::f32}, w, y, epilogue, precision);
+std::string_view runs_on_tiles(const ConvGeometry& g, Precision precision) {
+  const GatherMode mode = forward_modes(g, DType::f32, precision, true).chosen;
+  return g.groups == 1 && on_tiles(mode) ? implementation(KernelKind::conv, mode, false) : std::string_view();
+}
+
+bool conv_forward_on_tiles(const ConvGeometry& g, ConstBuffer x, const ConvExtras& extras, ConstBuffer w, Buffer y,
+                           const Epilogue& epilogue, Precision precision) {
+  const KernelTable& kernels = active_kernels();
+  const float* wf = widened(kernels, w, sizes_of(g).w, Purpose::input_b);
+  return dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, forward_modes(g, x.dtype, precision, true).chosen, extras);
 }
 
 std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w, Buffer dx,
@@ -318,15 +351,13 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
-  Modes mode;
-  if (kind == KernelKind::conv)
-    mode = modes_of(kernels, g, dgrad_mode, dy.dtype, precision, g.out_channels / g.groups);
+  const Modes mode = dgrad_modes(g, dy.dtype, precision);
   const bool rounded = kind == KernelKind::conv && rounds_first(precision);
   const bool by_f32 = rounded || dy.dtype == DType::bf16;
   const std::string_view name = implementation(kind, mode.chosen, by_f32);
   if (dy.data == nullptr) return name;
   const float* wf = widened(kernels, w, n.w, Purpose::input_b, rounded);
-  if (is_direct_bf16(mode.chosen) && dense_dgrad(kernels, g, dy, wf, dx, epilogue, mode.chosen)) return name;
+  if (is_direct_bf16(mode.chosen) && dense_dgrad(kernels, g, dy, {wf, w.kept}, dx, epilogue, mode.chosen)) return name;
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_a, rounded);
   float* dxf = f32_output(dx, n.x);
   if (kind == KernelKind::channel_scale) {
@@ -334,7 +365,7 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   } else if (kind == KernelKind::depthwise) {
     depthwise_dgrad(kernels, g, dyf, wf, dxf, epilogue);
   } else {
-    dense_dgrad(kernels, g, {dyf, DType::f32}, wf, {dxf, DType::f32}, epilogue, mode.on_f32);
+    dense_dgrad(kernels, g, {dyf, DType::f32}, {wf}, {dxf, DType::f32}, epilogue, mode.on_f32);
   }
   narrow_output(kernels, dxf, n.x, dx);
   return implementation(kind, mode.on_f32, by_f32);
@@ -388,18 +419,18 @@ std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, 
   const bool all_f32 = a.dtype == DType::f32 && b.dtype == DType::f32 && c.dtype == DType::f32;
   const GatherMode direct = direct_mode(a.dtype, precision, s.k);
   const std::optional<ConvGeometry> gradient = plain && all_f32 ? as_weight_gradient(s, direct) : std::nullopt;
-  const GatherMode mode = gradient || suits_bf16(s, a.dtype, direct == GatherMode::bf16x3) ? direct : GatherMode::f32;
+  const bool suits = suits_bf16(s, a.dtype, direct == GatherMode::bf16x3, b.kept != nullptr);
+  const GatherMode mode = gradient || suits ? direct : GatherMode::f32;
   const bool rounded = rounds_first(precision), by_f32 = rounded || a.dtype == DType::bf16;
   const std::string_view name = implementation(KernelKind::matmul, mode, by_f32);
   if (a.data == nullptr) return name;
-  require_f32_residual("matmul", epilogue, c);
   const Extents n = extents_of(s);
   const float* bf = widened(kernels, b, n.b, Purpose::input_b, rounded);
   const PairTable* pairs = mode == GatherMode::bf16 ? active_pairs() : nullptr;
   if (is_direct_bf16(mode) && gradient) {
     if (wgrad_amx(*gradient, static_cast<const float*>(a.data), bf, static_cast<float*>(c.data), mode == GatherMode::bf16x3))
       return name;
-  } else if (is_direct_bf16(mode) && pairs == nullptr && matmul_amx(kernels, s, a, bf, c, epilogue, mode)) {
+  } else if (is_direct_bf16(mode) && pairs == nullptr && matmul_amx(kernels, s, a, {bf, b.kept}, c, epilogue, mode)) {
     return name;
   }
   const float* af = widened(kernels, a, n.a, Purpose::input_a, rounded);

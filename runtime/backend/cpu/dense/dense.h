@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 
 #include "runtime/core/dtype.h"
@@ -16,7 +17,8 @@ namespace voxlab::cpu {
 
 // How products of f32 tensors are formed: `strict` multiplies in f32; `bf16x3` splits each factor into two
 // bf16 parts and sums three products on AMX (relative error about 5e-6), strict where AMX is
-// absent; `bf16` rounds each factor to bf16, but for depthwise kernels and sums over a few channels, which stay f32. Of
+// absent; `bf16` rounds each factor to bf16, but for depthwise kernels and, without tiles, sums over a few channels, which
+// stay f32. Of
 // bf16 tensors they are always products of bf16. Minimal filtering on bf16 rounds its points in the factors' place.
 enum class Precision : uint8_t { strict, bf16x3, bf16 };
 
@@ -25,14 +27,18 @@ enum class Activation : uint8_t { none, relu, leaky_relu, gelu, hardswish };
 // Applied to every output element after the sum: activation(value + bias[column] + residual).
 struct Epilogue {
   const float* bias = nullptr;      // one value an output channel
-  const float* residual = nullptr;  // laid out like an f32 output; not with a strided matrix C
+  const float* residual = nullptr;  // laid out like the output; not with a strided matrix C
   Activation activation = Activation::none;
   float slope = 0.01F;  // of leaky_relu below zero
 };
 
+// Constant weights in the form that a kernel reads, made once for many calls: see keep_weights.
+struct KeptWeights;
+
 struct ConstBuffer {
   const void* data = nullptr;
   DType dtype = DType::f32;
+  const KeptWeights* kept = nullptr;  // of the same values, or null; read from weights alone
 };
 
 struct Buffer {
@@ -40,10 +46,25 @@ struct Buffer {
   DType dtype = DType::f32;
 };
 
-// The last channels of a convolution's input, where they lie in a second f32 tensor, compact.
+// The last channels of a convolution's input, where they lie in a second tensor, compact.
 struct SecondInput {
-  const float* data = nullptr;
+  ConstBuffer buffer;
   int64_t channels = 0;
+};
+
+// The input is read as activation((x - mean) * scale + shift), values by sample and channel. Its border stays zero.
+struct InputNorm {
+  const float* mean;
+  const float* scale;
+  const float* shift;
+  Activation activation = Activation::none;
+  float slope = 0.01F;
+};
+
+struct ConvExtras {
+  SecondInput second;
+  const InputNorm* norm = nullptr;  // or null; not with a second input
+  float* moments = nullptr;         // or null: mean and variance of y by sample and channel, before y is rounded
 };
 
 // Forward convolution geometry; the gradients take the geometry of the forward they belong to.
@@ -69,12 +90,15 @@ std::string_view conv_forward(const ConvGeometry& geometry, ConstBuffer x, Const
                               const Epilogue& epilogue = {},
                               Precision precision = Precision::strict);
 
-// The same of an f32 input in two parts. Where reads_two_inputs says no, they are joined in `joined`, of the whole
-// input's size (also where a value is not finite, then in memory of its own).
-bool reads_two_inputs(const ConvGeometry& geometry, Precision precision);
-std::string_view conv_forward_of_two(const ConvGeometry& geometry, const float* first, const SecondInput& second,
-                                     ConstBuffer w, Buffer y, const Epilogue& epilogue, Precision precision,
-                                     float* joined);
+// Whether conv_forward (or with `transposed` conv_dgrad) of f32 tensors would read and write bf16 in their places without
+// a pass of its own. Products are then of bf16.
+bool takes_bf16(const ConvGeometry& geometry, bool transposed, Precision precision);
+
+// The implementation's name where a convolution of f32 tensors can run on tiles and in one group, else empty;
+// conv_forward_on_tiles then does more on the way. It returns false, y in an unspecified state, when a value is not finite.
+std::string_view runs_on_tiles(const ConvGeometry& geometry, Precision precision);
+bool conv_forward_on_tiles(const ConvGeometry& geometry, ConstBuffer x, const ConvExtras& extras, ConstBuffer w, Buffer y,
+                           const Epilogue& epilogue, Precision precision);
 
 // dx of conv_forward: also the transposed convolution, whose input is dy and output dx.
 std::string_view conv_dgrad(const ConvGeometry& geometry, ConstBuffer dy, ConstBuffer w, Buffer dx,
@@ -83,6 +107,11 @@ std::string_view conv_dgrad(const ConvGeometry& geometry, ConstBuffer dy, ConstB
 // dw of conv_forward
 std::string_view conv_wgrad(const ConvGeometry& geometry, ConstBuffer x, ConstBuffer dy, Buffer dw,
                             Precision precision = Precision::strict);
+
+// What may stand beside the f32 weights w in calls of conv_forward (or with `transposed` conv_dgrad) of this geometry and
+// precision. Null where their kernel has no such form, and where a weight is not finite.
+std::shared_ptr<const KeptWeights> keep_conv_weights(const ConvGeometry& geometry, const float* w, bool transposed,
+                                                     Precision precision);
 
 // Distances in elements between neighbours along each axis of a matrix.
 struct MatrixStrides {
@@ -112,5 +141,9 @@ struct MatmulShape {
 
 std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, Buffer c,
                         const Epilogue& epilogue = {}, Precision precision = Precision::strict);
+
+// The same of B, as for keep_conv_weights. With it tiles pay for smaller products, so matmul may choose another kernel.
+std::shared_ptr<const KeptWeights> keep_matrix(const MatmulShape& shape, const float* b, Precision precision);
+bool takes_bf16(const MatmulShape& shape, const KeptWeights* kept, Precision precision);  // A and C, as for convolutions
 
 }  // namespace voxlab::cpu

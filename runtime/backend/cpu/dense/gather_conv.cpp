@@ -380,7 +380,8 @@ void sum_runs(const TileArgs& whole, TileFn tile) {
 void flatten(GatherConv& c) {
   if (!merge_into_width(c, 1) || !merge_into_width(c, 0)) return;
   GatherAxis& w = c.axis[2];
-  if (identity(w) && c.out_batch == w.out * c.out_step[2]) {
+  const bool by_sample = c.norm != nullptr || c.moments != nullptr;
+  if (!by_sample && identity(w) && c.out_batch == w.out * c.out_step[2]) {
     w.in = w.out = w.out * c.batch;
     c.batch = 1;
   }

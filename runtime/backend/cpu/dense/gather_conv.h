@@ -19,6 +19,8 @@ struct GatherAxis {
   std::vector<int64_t> taps = {0};  // ascending
 };
 
+struct AmxWeights;
+
 // Where the weights of a gather lie: rows (kernel position, channel) of `columns`, or, transposed,
 // rows (kernel position, column) of channels. The taps use the kernel positions `kernel[axis]`
 // lists.
@@ -29,6 +31,7 @@ struct GatherWeights {
   bool transposed = false;
   std::array<int64_t, 3> kernel_size = {1, 1, 1};
   std::array<std::vector<int64_t>, 3> kernel = {{{0}, {0}, {0}}};
+  const AmxWeights* tiles = nullptr;  // the same as tiles of B, where somebody kept them
 };
 
 struct GatherConv {
@@ -38,7 +41,7 @@ struct GatherConv {
   int64_t in_offset = 0;  // elements to the first channel used
   int64_t in_pitch = 0;   // elements from one input position to the next
   int64_t channels = 0;   // input channels used
-  SecondInput second;     // the last of them may lie in f32 of their own: AMX alone reads that
+  SecondInput second;     // the last of them may lie elsewhere: AMX alone reads that
   GatherWeights weights;
   int64_t columns = 0;
   // Columns may fall into equal groups that go to places of their own, in elements from out_offset; else they follow
@@ -49,6 +52,9 @@ struct GatherConv {
   int64_t out_batch = 0;                 // elements between output samples
   std::array<int64_t, 3> out_step = {};  // and between output positions along D, H, W
   Epilogue epilogue;
+  // Of AMX alone.
+  const InputNorm* norm = nullptr;
+  float* moments = nullptr;
 };
 
 // On f32 input and output.
@@ -83,6 +89,8 @@ void pack_panel(const KernelTable& kernels, const GatherConv& conv, const Panel&
 // input and output, f32 weights. False, and nothing useful written, when an input or weight is not
 // finite.
 bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split);
+// Adds the conv's weights in the form of weights.tiles; false when one is not finite.
+bool keep_tiles(const KernelTable& kernels, GatherConv conv, bool split, KeptWeights& to);
 
 // Taps along one axis and the kernel index each stands for.
 struct KernelTaps {

@@ -24,6 +24,33 @@ struct AmxParts {
   const uint16_t* low;  // null for plain bf16
 };
 
+// Rows of n values to their parts; pitches in elements.
+struct AmxSplitArgs {
+  const float* in;          // one of these; bf16 is copied
+  const uint16_t* in_bf16;
+  int64_t rows, n;
+  int64_t in_pitch, out_pitch;
+  uint16_t* high;
+  uint16_t* low;  // or null
+  // Or null: values are activated (x - mean) * scale + shift first, by their place in the row. Readable to a whole chunk.
+  const float* mean;
+  const float* scale;
+  const float* shift;
+  int activation;
+  float slope;
+};
+
+// A list of such jobs and how far they are done.
+constexpr int64_t amx_fill_values = 32;  // of a row, done at a time: one chunk
+struct AmxFill {
+  const AmxSplitArgs* job;
+  const AmxSplitArgs* end;
+  int64_t row = 0, column = 0;  // of the first job
+  // False when a value is not: such sums are left to the f32 kernels, because tiles also multiply values beyond a run
+  // (by zero weights), and an infinity has no two-part form.
+  bool finite;
+};
+
 // One block. Row m of A lies m * a_step bytes on; Run::b_row counts B depth
 // blocks. B holds, for each depth block, one tile for each 16 columns, pairs of K interleaved.
 struct AmxBlockArgs {
@@ -37,11 +64,15 @@ struct AmxBlockArgs {
   int64_t rows;  // wanted; tiles compute all of theirs
   int column_tiles;
   float* c;  // whole tiles of rows, amx_block_columns floats apart
+  bool accumulate;  // to what C holds
   // Where the sums go afterwards, or null: memory that tiles leave idle brings these lines meanwhile.
   const char* out;
   int64_t out_step;  // bytes between rows
+  int out_lines;     // of 64 bytes, in a row
   const char* next;  // input of a later block, brought to the second-level cache
   int64_t next_bytes;
+  AmxFill* fill;  // work for the units that tiles leave idle, or null
+  int64_t fill_chunks;
 };
 
 struct AmxStoreArgs {
@@ -55,6 +86,10 @@ struct AmxStoreArgs {
   int64_t out_step;  // elements between rows
   float* out;        // one of these
   uint16_t* out_bf16;
+  // Or null. By column: what is stored, less the pivot, and its square are added up.
+  const float* pivot;
+  double* sum;
+  double* square;
 };
 
 // Adds to tiles of C the products of tiles of A, 16 rows by K each, and of B, K by 16, summed along K. K falls into
@@ -72,15 +107,6 @@ struct AmxSumArgs {
   int64_t c_step;  // floats between rows of tiles
 };
 
-// Rows of n floats to their parts; pitches in elements.
-struct AmxSplitArgs {
-  const float* in;
-  int64_t rows, n;
-  int64_t in_pitch, out_pitch;
-  uint16_t* high;
-  uint16_t* low;  // or null
-};
-
 struct AmxTable {
   double speed;     // in f32 multiply-adds
   void (*begin)();  // configures this thread's tiles
@@ -88,12 +114,8 @@ struct AmxTable {
   void (*block)(const AmxBlockArgs&);
   void (*add_products)(const AmxSumArgs&);
   void (*store)(const AmxStoreArgs&);
-  // Both return false when a value is not finite: such sums are left to the f32 kernels, because
-  // tiles also multiply values beyond a run (by zero weights), and an infinity has no two-part
-  // form.
-  bool (*split)(const AmxSplitArgs&);
-  bool (*copy)(const uint16_t* in, int64_t n, uint16_t* high);
-  // `rows` x 16 floats `pitch` apart to one B tile; missing rows are zero.
+  void (*fill)(AmxFill&);  // all of it
+  // `rows` x 16 floats `pitch` apart to one B tile; missing rows are zero. False when a value is not finite.
   bool (*pack)(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low);
   void (*turn)(uint16_t* tile);  // a B tile to the A tile of its transpose
 };

@@ -13,23 +13,41 @@ namespace {
 constexpr int64_t b_row_bytes = 64;
 constexpr int64_t c_row_bytes = amx_block_columns * static_cast<int64_t>(sizeof(float));
 
-// Brings the lines of a block's output and of a later one's input, a share with each step along K.
-class Prefetch {
+// What goes on while tiles multiply, a share with each step along K: lines of the block's output and of a later one's
+// input are brought, input is converted.
+class Meanwhile {
  public:
-  explicit Prefetch(const AmxBlockArgs& t)
-      : at_(t.out), step_(t.out_step), lines_(t.column_tiles), next_(t.next), next_end_(t.next + t.next_bytes) {
+  explicit Meanwhile(const AmxBlockArgs& t)
+      : at_(t.out), step_(t.out_step), lines_(t.out_lines), next_(t.next), next_end_(t.next + t.next_bytes), fill_(t.fill) {
     const int64_t steps = t.run_count * t.depth_blocks > 0 ? t.run_count * t.depth_blocks : 1;
     next_share_ = (t.next_bytes / 64 + steps) / steps * 64;
-    if (at_ == nullptr) return;
-    end_ = at_ + t.rows * step_;
-    share_ = (t.rows + steps - 1) / steps;
+    if (at_ != nullptr) {
+      end_ = at_ + t.rows * step_;
+      share_ = (t.rows + steps - 1) / steps;
+    }
+    if (fill_ == nullptr) return;
+    state_ = *fill_;
+    chunks_ = t.fill_chunks;
+    fill_share_ = (chunks_ + steps - 1) / steps;
   }
-  void some() {
+  ~Meanwhile() {
+    if (fill_ == nullptr) return;
+    fill_chunks(state_, chunks_);
+    *fill_ = state_;
+  }
+  Meanwhile(const Meanwhile&) = delete;
+  Meanwhile& operator=(const Meanwhile&) = delete;
+
+  __attribute__((always_inline)) void some() {
     const char* const to = next_ + next_share_ < next_end_ ? next_ + next_share_ : next_end_;
     for (; next_ < to; next_ += 64) __builtin_prefetch(next_, 0, 2);
     for (int64_t i = 0; i < share_ && at_ < end_; ++i, at_ += step_) {
       for (int line = 0; line < lines_; ++line) __builtin_prefetch(at_ + 64 * line, 1, 2);
     }
+    if (chunks_ == 0) return;
+    const int64_t now = fill_share_ < chunks_ ? fill_share_ : chunks_;
+    fill_chunks(state_, now);
+    chunks_ -= now;
   }
 
  private:
@@ -40,19 +58,22 @@ class Prefetch {
   const char* next_;
   const char* next_end_;
   int64_t next_share_;
+  AmxFill* fill_;
+  AmxFill state_ = {};
+  int64_t chunks_ = 0, fill_share_ = 0;
 };
 
 // Up to 2 x 2 tiles.
 void wide_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
   const bool two_rows = row_tiles == 2;
   const int64_t step = t.a_step;
-  Prefetch lines(t);
+  Meanwhile meanwhile(t);
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a0 = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const char* a1 = a0 + amx_rows * step;
     const uint16_t* b = t.b.high + t.runs[r].b_row * 2 * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
-      lines.some();
+      meanwhile.some();
       VOXLAB_TILE_LOAD(6, b, b_row_bytes);
       VOXLAB_TILE_LOAD(4, a0, step);
       VOXLAB_TILE_MULTIPLY(0, 4, 6);
@@ -74,7 +95,7 @@ void wide_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
 void wide_split(const AmxBlockArgs& t, int64_t row_tiles) {
   const bool two_rows = row_tiles == 2;
   const int64_t step = t.a_step;
-  Prefetch lines(t);
+  Meanwhile meanwhile(t);
   const int64_t low_a = reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
   const int64_t low_b = t.b.low - t.b.high;
   for (int64_t r = 0; r < t.run_count; ++r) {
@@ -82,7 +103,7 @@ void wide_split(const AmxBlockArgs& t, int64_t row_tiles) {
     const char* a1 = a0 + amx_rows * step;
     const uint16_t* b0 = t.b.high + t.runs[r].b_row * 2 * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
-      lines.some();
+      meanwhile.some();
       const uint16_t* b1 = b0 + amx_tile;
       VOXLAB_TILE_LOAD(4, a0, step);
       VOXLAB_TILE_LOAD(5, a0 + low_a, step);
@@ -119,12 +140,12 @@ void wide_split(const AmxBlockArgs& t, int64_t row_tiles) {
 // Up to 4 x 1 tiles.
 void narrow_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
   const int64_t step = t.a_step;
-  Prefetch lines(t);
+  Meanwhile meanwhile(t);
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const uint16_t* b = t.b.high + t.runs[r].b_row * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
-      lines.some();
+      meanwhile.some();
       VOXLAB_TILE_LOAD(6, b, b_row_bytes);
       VOXLAB_TILE_LOAD(4, a, step);
       VOXLAB_TILE_MULTIPLY(0, 4, 6);
@@ -148,14 +169,14 @@ void narrow_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
 
 void narrow_split(const AmxBlockArgs& t, int64_t row_tiles) {
   const int64_t step = t.a_step;
-  Prefetch lines(t);
+  Meanwhile meanwhile(t);
   const int64_t low_a = reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
   const int64_t low_b = t.b.low - t.b.high;
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const uint16_t* b = t.b.high + t.runs[r].b_row * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
-      lines.some();
+      meanwhile.some();
       VOXLAB_TILE_LOAD(6, b, b_row_bytes);
       VOXLAB_TILE_LOAD(7, b + low_b, b_row_bytes);
 #define VOXLAB_NARROW_ROW(row)                                      \
@@ -181,12 +202,12 @@ void narrow_split(const AmxBlockArgs& t, int64_t row_tiles) {
 void triple_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
   const bool two_rows = row_tiles == 2;
   const int64_t step = t.a_step;
-  Prefetch lines(t);
+  Meanwhile meanwhile(t);
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const uint16_t* b = t.b.high + t.runs[r].b_row * 3 * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
-      lines.some();
+      meanwhile.some();
       VOXLAB_TILE_LOAD(6, a, step);
       VOXLAB_TILE_LOAD(7, b, b_row_bytes);
       VOXLAB_TILE_MULTIPLY(0, 6, 7);
@@ -211,14 +232,14 @@ void triple_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
 void triple_split(const AmxBlockArgs& t, int64_t row_tiles) {
   const bool two_rows = row_tiles == 2;
   const int64_t step = t.a_step;
-  Prefetch lines(t);
+  Meanwhile meanwhile(t);
   const int64_t low_a = reinterpret_cast<const char*>(t.a.low) - reinterpret_cast<const char*>(t.a.high);
   const int64_t low_b = t.b.low - t.b.high;
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const uint16_t* b = t.b.high + t.runs[r].b_row * 3 * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
-      lines.some();
+      meanwhile.some();
       // Three sums of one row of tiles: high by high and low, then low by high, columns in reverse.
 #define VOXLAB_TRIPLE_ROW(at, s0, s1, s2)                     \
   VOXLAB_TILE_LOAD(6, at, step);                              \
@@ -255,12 +276,21 @@ void triple_block(const AmxBlockArgs& t) {
   const bool two_rows = t.rows > amx_rows;
   float* const second = t.c + amx_rows * amx_block_columns;
   __asm__ volatile("" ::: "memory");
-  VOXLAB_TILE_ZERO(0);
-  VOXLAB_TILE_ZERO(1);
-  VOXLAB_TILE_ZERO(2);
-  VOXLAB_TILE_ZERO(3);
-  VOXLAB_TILE_ZERO(4);
-  VOXLAB_TILE_ZERO(5);
+  if (t.accumulate) {
+    VOXLAB_TILE_LOAD(0, t.c, c_row_bytes);
+    VOXLAB_TILE_LOAD(1, t.c + amx_columns, c_row_bytes);
+    VOXLAB_TILE_LOAD(2, t.c + 2 * amx_columns, c_row_bytes);
+    VOXLAB_TILE_LOAD(3, second, c_row_bytes);
+    VOXLAB_TILE_LOAD(4, second + amx_columns, c_row_bytes);
+    VOXLAB_TILE_LOAD(5, second + 2 * amx_columns, c_row_bytes);
+  } else {
+    VOXLAB_TILE_ZERO(0);
+    VOXLAB_TILE_ZERO(1);
+    VOXLAB_TILE_ZERO(2);
+    VOXLAB_TILE_ZERO(3);
+    VOXLAB_TILE_ZERO(4);
+    VOXLAB_TILE_ZERO(5);
+  }
   (t.a.low == nullptr ? triple_bf16 : triple_split)(t, two_rows ? 2 : 1);
   VOXLAB_TILE_STORE(0, t.c, c_row_bytes);
   VOXLAB_TILE_STORE(1, t.c + amx_columns, c_row_bytes);
@@ -284,10 +314,17 @@ void block(const AmxBlockArgs& t) {
   float* const c3 = wide ? t.c + tile_floats + amx_columns : t.c + 3 * tile_floats;
   const int64_t tiles = wide ? 2 * row_tiles : row_tiles;
   __asm__ volatile("" ::: "memory");
-  VOXLAB_TILE_ZERO(0);
-  VOXLAB_TILE_ZERO(1);
-  VOXLAB_TILE_ZERO(2);
-  VOXLAB_TILE_ZERO(3);
+  if (t.accumulate) {
+    VOXLAB_TILE_LOAD(0, t.c, c_row_bytes);
+    if (tiles > 1) VOXLAB_TILE_LOAD(1, c1, c_row_bytes);
+    if (tiles > 2) VOXLAB_TILE_LOAD(2, c2, c_row_bytes);
+    if (tiles > 3) VOXLAB_TILE_LOAD(3, c3, c_row_bytes);
+  } else {
+    VOXLAB_TILE_ZERO(0);
+    VOXLAB_TILE_ZERO(1);
+    VOXLAB_TILE_ZERO(2);
+    VOXLAB_TILE_ZERO(3);
+  }
   if (t.a.low == nullptr) {
     (wide ? wide_bf16 : narrow_bf16)(t, row_tiles);
   } else {
@@ -399,7 +436,7 @@ void add_products(const AmxSumArgs& t) {
 
 constexpr AmxTable make_amx_table() {
   // A tile product does 16 x 16 x 32 multiply-adds in the time of about 36 vector ones.
-  return {14.0, tile_begin, tile_end, block, add_products, store_sums, split, copy, pack, turn};
+  return {14.0, tile_begin, tile_end, block, add_products, store_sums, fill, pack, turn};
 }
 
 }  // namespace

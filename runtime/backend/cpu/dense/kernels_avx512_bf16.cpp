@@ -15,7 +15,8 @@ void block_rows(const AmxBlockArgs& t, const char* a, float* c) {
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
-    for (int v = 0; v < Vectors; ++v) sum[i][v] = _mm512_setzero_ps();
+    for (int v = 0; v < Vectors; ++v)
+      sum[i][v] = t.accumulate ? _mm512_loadu_ps(c + i * amx_block_columns + v * vec_width) : _mm512_setzero_ps();
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* at = a + t.runs[r].a_bytes;
     const uint16_t* b = t.b.high + t.runs[r].b_row * Vectors * amx_tile;
@@ -51,6 +52,7 @@ constexpr Rows by_rows[most_rows] = {block_rows<1, V>, block_rows<2, V>,  block_
 
 // In even shares of the rows.
 void block(const AmxBlockArgs& t) {
+  if (t.fill != nullptr) fill_chunks(*t.fill, t.fill_chunks);
   const int64_t shares = (t.rows + most_rows - 1) / most_rows;
   for (int64_t i = 0; i < shares; ++i) {
     const int64_t from = t.rows * i / shares, count = t.rows * (i + 1) / shares - from;
@@ -91,6 +93,6 @@ void nothing() {}
 
 }  // namespace
 
-constexpr AmxTable kernels_avx512_bf16 = {2.0, nothing, nothing, block, add_products, store_sums, split, copy, pack, turn};
+constexpr AmxTable kernels_avx512_bf16 = {2.0, nothing, nothing, block, add_products, store_sums, fill, pack, turn};
 
 }  // namespace voxlab::cpu

@@ -37,12 +37,20 @@ GatherMode forward_mode(const KernelTable& kernels, const ConvGeometry& geometry
 GatherMode dgrad_mode(const KernelTable& kernels, const ConvGeometry& geometry, const PairTable* pairs);
 GatherMode wgrad_mode(const KernelTable& kernels, const ConvGeometry& geometry, const PairTable* pairs);
 
+struct DenseWeights {
+  const float* data;
+  const KeptWeights* kept = nullptr;  // of the mode that runs
+};
+
 // All but bf16 and bf16x3 need f32 buffers. False, with the output in an unspecified state, when one of these two met
 // a value that is not finite.
 bool dense_forward(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer x,
-                   const float* w, Buffer y, const Epilogue& epilogue, GatherMode mode, const SecondInput& second = {});
+                   const DenseWeights& w, Buffer y, const Epilogue& epilogue, GatherMode mode, const ConvExtras& extras = {});
 bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer dy,
-                 const float* w, Buffer dx, const Epilogue& epilogue, GatherMode mode);
+                 const DenseWeights& w, Buffer dx, const Epilogue& epilogue, GatherMode mode);
+// What their DenseWeights may keep under bf16 or bf16x3 on tiles; false when a weight is not finite.
+bool keep_forward(const KernelTable& kernels, const ConvGeometry& geometry, const float* w, GatherMode mode, KeptWeights& to);
+bool keep_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* w, GatherMode mode, KeptWeights& to);
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
                  const float* dy, float* dw, GatherMode mode);
 
@@ -54,12 +62,14 @@ bool wgrad_amx(const ConvGeometry& geometry, const float* x, const float* dy, fl
 // A batch axis with one B whose A and C matrices follow each other is just more rows.
 void merge_batch_into_rows(MatmulShape& shape);
 
-// Whether size and strides suit products of bf16, or with `split` three of them.
-bool suits_bf16(const MatmulShape& shape, DType a, bool split);
+// Whether size and strides suit products of bf16, or with `split` three of them; `kept`: whether B is ready.
+bool suits_bf16(const MatmulShape& shape, DType a, bool split, bool kept);
 
 // False when a value is not finite; C is then in an unspecified state.
-bool matmul_amx(const KernelTable& kernels, const MatmulShape& shape, ConstBuffer a, const float* b,
+bool matmul_amx(const KernelTable& kernels, const MatmulShape& shape, ConstBuffer a, const DenseWeights& b,
                 Buffer c, const Epilogue& epilogue, GatherMode mode);
+// What a B of one matrix may keep.
+bool keep_b(const KernelTable& kernels, const MatmulShape& shape, const float* b, GatherMode mode, KeptWeights& to);
 
 // Products of f32, or of bf16 with `pairs`.
 void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const float* a,

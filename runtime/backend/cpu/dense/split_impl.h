@@ -43,70 +43,116 @@ VOXLAB_INLINE __m512i round_two(Vec first, Vec second) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
 }
 
+VOXLAB_INLINE void store_rounded(uint16_t* p, Vec v, int n) {
+  _mm256_mask_storeu_epi16(p, first_lanes(n), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
+}
+
 VOXLAB_INLINE Vec widen_half(__m256i halves) {
   return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves), 16));
 }
 
-VOXLAB_INLINE bool split_row(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
-  constexpr int64_t step = 2 * vec_width;
+// Two vectors, of which `lanes` count, to their parts. False when one of those is not finite.
+VOXLAB_INLINE bool split_vectors(Vec first, Vec second, __mmask32 lanes, uint16_t* high, uint16_t* low) {
   const __m512i exponent = _mm512_set1_epi16(0x7f80);
-  __mmask32 bad = 0;
-  for (int64_t i = 0; i < n; i += step) {
-    const int64_t left = n - i;
-    const __mmask32 lanes = left >= step ? ~__mmask32{0} : static_cast<__mmask32>((uint32_t{1} << left) - 1U);
-    const Vec first = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), in + i);
-    const Vec second = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes >> vec_width), in + i + vec_width);
-    const __m512i top = round_two(first, second);
-    bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(top, exponent), exponent);
-    _mm512_mask_storeu_epi16(high + i, lanes, top);
-    if (low == nullptr) continue;
+  const __m512i top = round_two(first, second);
+  _mm512_mask_storeu_epi16(high, lanes, top);
+  if (low != nullptr) {
     const Vec rest_first = first - widen_half(_mm512_maskz_extracti64x4_epi64(0xff, top, 0));
     const Vec rest_second = second - widen_half(_mm512_maskz_extracti64x4_epi64(0xff, top, 1));
-    _mm512_mask_storeu_epi16(low + i, lanes, round_two(rest_first, rest_second));
+    _mm512_mask_storeu_epi16(low, lanes, round_two(rest_first, rest_second));
   }
-  return bad == 0;
+  return _mm512_mask_cmpeq_epi16_mask(lanes, _mm512_and_si512(top, exponent), exponent) == 0;
 }
 
 #else
 
 VOXLAB_INLINE Words round_half(Vec v) { return round_bf16(v); }
+VOXLAB_INLINE void store_rounded(uint16_t* p, Vec v, int n) { store_halves(p, round_bf16(v), n); }
 
-VOXLAB_INLINE bool split_row(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
+VOXLAB_INLINE bool split_vectors(Vec first, Vec second, __mmask32 lanes, uint16_t* high, uint16_t* low) {
   bool finite = true;
-  for (int64_t i = 0; i < n; i += vec_width) {
-    const int count = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
-    const Vec v = load_first(in + i, count);
+  for (int half = 0; half < 2; ++half) {
+    const int count = __builtin_popcount(half == 0 ? lanes & 0xffffU : lanes >> vec_width);
+    const Vec v = keep_first(half == 0 ? first : second, count);
     const Words top = round_bf16(v);
     finite &= finite_halves(top);
-    store_halves(high + i, top, count);
-    if (low != nullptr) store_halves(low + i, round_bf16(v - widen(top)), count);
+    store_halves(high + half * vec_width, top, count);
+    if (low != nullptr) store_halves(low + half * vec_width, round_bf16(v - widen(top)), count);
   }
   return finite;
 }
 
 #endif
 
-bool split(const AmxSplitArgs& t) {
-  bool finite = true;
-  for (int64_t r = 0; r < t.rows; ++r)
-    finite &= split_row(t.in + r * t.in_pitch, t.n, t.high + r * t.out_pitch, t.low == nullptr ? nullptr : t.low + r * t.out_pitch);
-  return finite;
+VOXLAB_INLINE __mmask32 chunk_lanes(int64_t n) {
+  return n >= amx_fill_values ? ~__mmask32{0} : static_cast<__mmask32>((uint32_t{1} << n) - 1U);
 }
 
-bool copy(const uint16_t* in, int64_t n, uint16_t* high) {
-  constexpr int64_t step = 32;
-  __mmask32 bad = 0;
-  const __m512i exponent = _mm512_set1_epi16(0x7f80);
-  for (int64_t i = 0; i < n; i += step) {
-    const int64_t left = n - i;
-    const __mmask32 lanes =
-        left >= step ? ~__mmask32{0} : static_cast<__mmask32>((uint32_t{1} << left) - 1U);
-    const __m512i v = _mm512_maskz_loadu_epi16(lanes, in + i);
-    bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(v, exponent), exponent);
-    _mm512_mask_storeu_epi16(high + i, lanes, v);
-  }
-  return bad == 0;
+VOXLAB_INLINE bool split_chunk(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
+  const __mmask32 lanes = chunk_lanes(n);
+  const Vec first = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), in);
+  const Vec second = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes >> vec_width), in + vec_width);
+  return split_vectors(first, second, lanes, high, low);
 }
+
+VOXLAB_INLINE bool copy_chunk(const uint16_t* in, int64_t n, uint16_t* to) {
+  const __m512i exponent = _mm512_set1_epi16(0x7f80);
+  const __mmask32 lanes = chunk_lanes(n);
+  const __m512i v = _mm512_maskz_loadu_epi16(lanes, in);
+  _mm512_mask_storeu_epi16(to, lanes, v);
+  return _mm512_cmpeq_epi16_mask(_mm512_and_si512(v, exponent), exponent) == 0;
+}
+
+// A chunk of a normalised row, from column i on.
+VOXLAB_INLINE bool normalise_chunk(const AmxSplitArgs& t, int64_t in, int64_t i, uint16_t* high, uint16_t* low) {
+  const __mmask32 lanes = chunk_lanes(t.n - i);
+  Vec v[2];
+  for (int half = 0; half < 2; ++half) {
+    const auto mask = static_cast<__mmask16>(lanes >> (half * vec_width));
+    const int64_t at = i + half * vec_width;
+    if (t.in != nullptr) {
+      v[half] = _mm512_maskz_loadu_ps(mask, t.in + in + at);
+    } else {
+      const __m256i halves = _mm256_maskz_loadu_epi16(mask, t.in_bf16 + in + at);
+      v[half] = widen(reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, halves)));
+    }
+    v[half] = mul_add(v[half] - load(t.mean + at), load(t.scale + at), load(t.shift + at));
+    v[half] = activate(v[half], t.activation, splat(t.slope));
+  }
+  return split_vectors(v[0], v[1], lanes, high, low);
+}
+
+// The next chunks of the jobs, as far as there are any.
+VOXLAB_INLINE void fill_chunks(AmxFill& f, int64_t chunks) {
+  while (chunks > 0 && f.job != f.end) {
+    const AmxSplitArgs& t = *f.job;
+    const int64_t in = f.row * t.in_pitch, left = (t.n - f.column + amx_fill_values - 1) / amx_fill_values;
+    const int64_t now = chunks < left ? chunks : left, end = f.column + now * amx_fill_values;
+    uint16_t* const high = t.high + f.row * t.out_pitch;
+    uint16_t* const low = t.low == nullptr ? nullptr : t.low + f.row * t.out_pitch;
+    bool finite = true;
+    for (int64_t i = f.column; i < end; i += amx_fill_values) {
+      uint16_t* const low_at = low == nullptr ? nullptr : low + i;
+      if (t.mean != nullptr) {
+        finite &= normalise_chunk(t, in, i, high + i, low_at);
+      } else if (t.in != nullptr) {
+        finite &= split_chunk(t.in + in + i, t.n - i, high + i, low_at);
+      } else {
+        finite &= copy_chunk(t.in_bf16 + in + i, t.n - i, high + i);
+      }
+    }
+    f.finite &= finite;
+    chunks -= now;
+    f.column = end;
+    if (end < t.n) return;
+    f.column = 0;
+    if (++f.row < t.rows) continue;
+    f.row = 0;
+    ++f.job;
+  }
+}
+
+void fill(AmxFill& f) { fill_chunks(f, INT64_MAX); }
 
 // Word j of row r holds K = 2r in its lower and K = 2r + 1 in its upper half.
 bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low) {
@@ -168,15 +214,31 @@ void store_vector(const AmxStoreArgs& t, int column, int count) {
   float* out = t.out == nullptr ? nullptr : t.out + column;
   uint16_t* out_bf16 = t.out_bf16 + column;
   const int64_t rows = t.rows, step = t.out_step;
+  const bool moments = t.pivot != nullptr;
+  const Vec pivot = moments ? load_first(t.pivot + column, count) : zero();
+  Vec sum = zero(), square = zero();
   for (int64_t r = 0; r < rows; ++r) {
     Vec v = load(sums + r * amx_block_columns) + bias;
     if (residual != nullptr) v += load_first(residual + r * step, count);
     if constexpr (Activation != 0) v = activate(v, Activation, slope);
+    if (moments) {
+      const Vec d = v - pivot;
+      sum += d;
+      square = mul_add(d, d, square);
+    }
     if (out != nullptr) {
       store_first(out + r * step, v, count);
     } else {
-      store_halves(out_bf16 + r * step, round_bf16(v), count);
+      store_rounded(out_bf16 + r * step, v, count);
     }
+  }
+  if (!moments) return;
+  float lanes[2][vec_width];
+  store(lanes[0], sum);
+  store(lanes[1], square);
+  for (int i = 0; i < count; ++i) {
+    t.sum[column + i] += lanes[0][i];
+    t.square[column + i] += lanes[1][i];
   }
 }
 

@@ -74,15 +74,26 @@ bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherCon
 
 }  // namespace
 
-bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherConv& conv, const std::vector<Panel>& panels,
-                  bool split, AmxWeights& to) {
-  const auto count = static_cast<int64_t>(panels.size());
+namespace {
+
+int64_t panel_depth_blocks(const GatherConv& conv) {
   const RunShape shape = run_shape(conv);
-  to.depth_blocks = shape.length == 0 ? 0 : weight_rows(conv) / shape.length * shape.depth_blocks();
-  const int64_t halves = vectors_of(panels) * to.depth_blocks * amx_tile;
-  to.data = half_scratch(Purpose::weights, halves * (split ? 2 : 1));
-  to.low = halves;
-  if (shape.length == 0) return true;
+  return shape.length == 0 ? 0 : weight_rows(conv) / shape.length * shape.depth_blocks();
+}
+
+}  // namespace
+
+int64_t packed_halves(const GatherConv& conv, const std::vector<Panel>& panels, bool split) {
+  return vectors_of(panels) * panel_depth_blocks(conv) * amx_tile * (split ? 2 : 1);
+}
+
+bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherConv& conv, const std::vector<Panel>& panels,
+                  bool split, uint16_t* memory, AmxWeights& to) {
+  const auto count = static_cast<int64_t>(panels.size());
+  to.data = memory;
+  to.depth_blocks = panel_depth_blocks(conv);
+  to.low = packed_halves(conv, panels, false);
+  if (to.depth_blocks == 0) return true;
   std::atomic<bool> finite = true;
   // Copying a weight costs about as much as a hundred multiply-adds.
   parallel_for(count, task_grain(count, weight_rows(conv) * conv.columns * 100), [&](int64_t begin, int64_t end) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include "runtime/backend/cpu/dense/gather_conv.h"
@@ -29,8 +30,17 @@ struct AmxWeights {
   }
 };
 
-// All panels, in scratch of the caller's thread. False when a weight is not finite.
+// bf16 values of all panels, with `split` of both parts.
+int64_t packed_halves(const GatherConv& conv, const std::vector<Panel>& panels, bool split);
+
+// All panels, in `memory`. False when a weight is not finite.
 bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherConv& conv, const std::vector<Panel>& panels,
-                  bool split, AmxWeights& to);
+                  bool split, uint16_t* memory, AmxWeights& to);
+
+// Of the gathers that make up one call, in the order in which it runs them.
+struct KeptWeights {
+  std::deque<LargeBuffer> memory;
+  std::deque<AmxWeights> tiles;
+};
 
 }  // namespace voxlab::cpu

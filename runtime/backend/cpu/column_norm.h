@@ -1,0 +1,70 @@
+// What group, instance and batch norms share with convolutions that normalise as they read: moments by column, what
+// follows from them, and the pass that applies it.
+#pragma once
+
+#include <vector>
+
+#include "runtime/backend/cpu/driver.h"
+#include "runtime/ops/norm.h"
+
+namespace voxlab::cpu {
+
+struct Moments {
+  double count = 0, mean = 0, m2 = 0;  // m2: sum of squared deviations
+  // Chan, Golub & LeVeque 1983, eq. 2.1.
+  void join(const Moments& other) {
+    if (other.count == 0) return;
+    const double total = count + other.count, delta = other.mean - mean;
+    mean += delta * other.count / total;
+    m2 += other.m2 + delta * delta * count * other.count / total;
+    count = total;
+  }
+};
+
+// Values of one of the types that loops read.
+struct Values {
+  const std::byte* data;
+  DType dtype = DType::f32;
+  Values from(int64_t element) const { return {data + element * size_of(dtype), dtype}; }
+  float at(int64_t i) const {
+    if (dtype == DType::bf16) return float(reinterpret_cast<const bfloat16*>(data)[i]);
+    return reinterpret_cast<const float*>(data)[i];
+  }
+};
+
+// Of the (position, width) matrix of one sample, by column; and from means and variances by column that are known.
+std::vector<Moments> column_moments(const Values& x, int64_t rows, int64_t columns);
+std::vector<Moments> known_moments(const float* mean_and_variance, int64_t rows, int64_t columns);
+
+struct Affine {
+  const float* weight;  // per column; null: 1
+  const float* bias;    // null: 0
+  double weight_at(int64_t c) const { return weight == nullptr ? 1 : weight[c]; }
+  double bias_at(int64_t c) const { return bias == nullptr ? 0 : bias[c]; }
+};
+
+// Values per column, repeated for as many rows as a wide row holds.
+struct ColumnValues {
+  ColumnValues(const WideRows& wide) : v(static_cast<size_t>(wide.width)) {}
+  void set(int64_t column, int64_t columns, double value) {
+    for (auto i = static_cast<size_t>(column); i < v.size(); i += static_cast<size_t>(columns))
+      v[i] = static_cast<float>(value);
+  }
+  std::vector<float> v;
+};
+
+// What normalises one sample, by column: y = (x - centre) * scale + shift.
+struct Normaliser {
+  explicit Normaliser(const WideRows& wide) : centre(wide), scale(wide), shift(wide) {}
+  ColumnValues centre, scale, shift;
+  FinishColumnsArgs::Column columns() const { return {centre.v.data(), scale.v.data(), shift.v.data()}; }
+};
+
+// Where they are given, `mean` and `spread` get the statistics of each group: spread is rstd, or the variance.
+Normaliser normaliser_of(const NormGeometry& g, double eps, const std::vector<Moments>& columns, Affine affine,
+                         float* mean = nullptr, float* spread = nullptr, bool store_variance = false);
+
+// In parallel; x, residual and y of args are those of the first row.
+void finish_wide_rows(const WideRows& wide, const FinishColumnsArgs& args);
+
+}  // namespace voxlab::cpu

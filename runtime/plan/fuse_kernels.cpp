@@ -1,0 +1,198 @@
+// Rewrites that ask the kernels: made where the kernel of the fused op reads and writes what it needs on the way, left where
+// it would take passes of its own.
+#include <algorithm>
+#include <optional>
+
+#include "runtime/core/arithmetic.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/fused.h"
+#include "runtime/ops/kernel.h"
+#include "runtime/ops/matmul.h"
+#include "runtime/plan/fuse.h"
+#include "runtime/plan/rewriter.h"
+
+namespace voxlab::plan {
+
+namespace {
+
+std::vector<TensorDesc> descs_of(const Rewriter& r, const std::vector<int>& values) {
+  std::vector<TensorDesc> descs;
+  for (const int value : values) {
+    if (value == absent) {
+      descs.push_back({.meta = {}, .present = false});
+    } else {
+      descs.push_back({.meta = r.meta(value), .strides = contiguous_strides(r.meta(value).shape)});
+    }
+  }
+  return descs;
+}
+
+// The kernel for the types that the step's values have now; without `run` where there is none on the CPU.
+Kernel kernel_of(const Rewriter& r, const TraceStep& node) {
+  return find_kernel(Device::cpu, *node.op)(node.attrs.get(), descs_of(r, node.inputs), descs_of(r, node.outputs));
+}
+
+bool fuses(const Rewriter& r, const TraceStep& node) {
+  const Kernel kernel = kernel_of(r, node);
+  return kernel.run != nullptr && !kernel.extra_passes;
+}
+
+// A convolution, fused with something or not yet.
+std::optional<FusedConv::Attrs> conv_attrs(const TraceStep& node) {
+  if (is<FusedConv>(node)) return attrs<FusedConv>(node);
+  if (is<Conv>(node)) return FusedConv::Attrs{attrs<Conv>(node), {}};
+  return {};
+}
+
+// ---- inputs in two parts ----
+
+// The convolution on the two parts of its input, if its kernel needs no copy of them.
+std::optional<TraceStep> on_two_inputs(const Rewriter& r, const TraceStep& node, const TraceStep& join) {
+  const auto a = conv_attrs(node);
+  if (!a) return {};
+  const std::vector<int> in{join.inputs[0], node.inputs[1], input(node, 2), input(node, 3), join.inputs[1]};
+  if (input(node, 4) != absent || std::count(node.inputs.begin(), node.inputs.end(), join.outputs[0]) > 1) return {};
+  TraceStep two = node;
+  become<FusedConv>(two, *a, in, node.outputs);
+  return fuses(r, two) ? std::optional(two) : std::nullopt;
+}
+
+}  // namespace
+
+void fuse_concats(Trace& graph) {
+  Rewriter r(graph);
+  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
+    if (r.node(n).op == nullptr || !is<Concat>(r.node(n)) || r.node(n).inputs.size() != 2) continue;
+    const TraceStep join = r.node(n);
+    const Meta whole = r.meta(join.outputs[0]);
+    const int axis = attrs<Concat>(join).axis;
+    if ((axis != -1 && axis != whole.shape.rank() - 1) || whole.dtype != DType::f32 || whole.device != Device::cpu) continue;
+    // A join reads views as they lie, a convolution does not.
+    const auto lies = [&](int value) { return graph.values[static_cast<size_t>(value)].contiguous; };
+    if (!lies(join.inputs[0]) || !lies(join.inputs[1])) continue;
+    std::vector<std::pair<int, TraceStep>> changed;
+    bool all = true;
+    for (const int user : r.users(join.outputs[0])) {
+      const auto two = user < static_cast<int>(graph.steps.size()) ? on_two_inputs(r, r.node(user), join) : std::nullopt;
+      if (!(all = two.has_value())) break;
+      changed.emplace_back(user, *two);
+    }
+    if (!all || changed.empty()) continue;
+    for (auto& [user, two] : changed) r.node(user) = std::move(two);
+    r.remove(n);
+    r.refresh();
+  }
+}
+
+// ---- norms ----
+
+namespace {
+
+// A step on f32 values on the CPU whose moments its maker, a convolution, can add up while it stores them: the value that
+// holds them then, or absent.
+int moments_of(Rewriter& r, int value) {
+  const int maker = r.maker(value);
+  const auto a = maker == absent ? std::nullopt : conv_attrs(r.node(maker));
+  if (!a || r.node(maker).outputs[0] != value) return absent;
+  if (a->moments) return r.node(maker).outputs[1];
+  FusedConv::Attrs with = *a;
+  with.moments = true;
+  const Meta& y = r.meta(value);
+  const int moments = static_cast<int>(r.graph.values.size());
+  r.graph.values.push_back({.meta = {Shape{y.shape[0], y.shape[-1], 2}, DType::f32, y.device}});
+  TraceStep changed = r.node(maker);
+  become<FusedConv>(changed, with, changed.inputs, {value, moments});
+  if (!fuses(r, changed)) {
+    r.graph.values.pop_back();
+    return absent;
+  }
+  r.node(maker) = std::move(changed);
+  r.refresh();
+  return moments;
+}
+
+// The convolution `node`, whose input is the norm's output, on the norm's input.
+std::optional<TraceStep> on_norm_input(const Rewriter& r, const TraceStep& node, const TraceStep& norm, int moments) {
+  const auto a = conv_attrs(node);
+  const int y = norm.outputs[0];
+  if (!a || a->norm_input || node.inputs[0] != y || input(node, 4) != absent || std::count(node.inputs.begin(), node.inputs.end(), y) > 1)
+    return {};
+  const auto& n = attrs<FusedGroupNorm>(norm);
+  FusedConv::Attrs with = *a;
+  with.norm_input = true;
+  with.input = {n, n};
+  TraceStep changed = node;
+  become<FusedConv>(changed, with,
+                    {norm.inputs[0], node.inputs[1], input(node, 2), input(node, 3), absent, moments, input(norm, 1), input(norm, 2)},
+                    node.outputs);
+  return fuses(r, changed) ? std::optional(changed) : std::nullopt;
+}
+
+// Whether one convolution alone reads the norm's output and can take the norm in.
+bool moves_into_reader(Rewriter& r, int n, int moments) {
+  const TraceStep norm = r.node(n);
+  const int user = r.only_user(norm.outputs[0]);
+  if (user == absent || input(norm, 3) != absent) return false;
+  auto changed = on_norm_input(r, r.node(user), norm, moments);
+  if (!changed) return false;
+  r.node(user) = std::move(*changed);
+  r.remove(n);
+  r.refresh();
+  return true;
+}
+
+}  // namespace
+
+void fuse_norms(Trace& graph) {
+  Rewriter r(graph);
+  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
+    if (r.node(n).op == nullptr || !is<FusedGroupNorm>(r.node(n))) continue;
+    if (r.meta(r.node(n).inputs[0]).dtype != DType::f32 || r.meta(r.node(n).inputs[0]).device != Device::cpu) continue;
+    const int moments = moments_of(r, r.node(n).inputs[0]);
+    if (moments != absent && moves_into_reader(r, n, moments)) continue;
+    const bool both = attrs<FusedGroupNorm>(r.node(n)).norm_residual;
+    const int residual_moments = both ? moments_of(r, input(r.node(n), 3)) : absent;
+    if (moments == absent && residual_moments == absent) continue;
+    TraceStep& norm = r.node(n);
+    norm.inputs.resize(8, absent);
+    norm.inputs[6] = moments;
+    norm.inputs[7] = residual_moments;
+    r.refresh();
+  }
+}
+
+// ---- bf16 values ----
+
+namespace {
+
+bool may_narrow(const TraceStep& node) {
+  return is<Conv>(node) || is<FusedConv>(node) || is<ConvTranspose>(node) || is<Linear>(node) || is<FusedLinear>(node) ||
+         is<FusedGroupNorm>(node);
+}
+
+bool kernel_narrows(const Rewriter& r, const TraceStep& node) {
+  const Kernel kernel = kernel_of(r, node);
+  return kernel.run != nullptr && kernel.narrows;
+}
+
+}  // namespace
+
+void narrow_values(Trace& graph) {
+  if (current_arithmetic() != Arithmetic::bf16) return;
+  Rewriter r(graph);
+  const int end = static_cast<int>(graph.steps.size());
+  for (int value = 0; value < static_cast<int>(graph.values.size()); ++value) {
+    Meta& meta = graph.values[static_cast<size_t>(value)].meta;
+    if (meta.dtype != DType::f32 || meta.device != Device::cpu || r.maker(value) == absent || !r.read(value)) continue;
+    if (r.node(r.maker(value)).outputs[0] != value) continue;  // moments
+    std::vector<int> steps = r.users(value);
+    steps.push_back(r.maker(value));
+    meta.dtype = DType::bf16;
+    const bool all = std::all_of(steps.begin(), steps.end(), [&](int n) {
+      return n < end && may_narrow(r.node(n)) && kernel_narrows(r, r.node(n));
+    });
+    if (!all) meta.dtype = DType::f32;
+  }
+}
+
+}  // namespace voxlab::plan

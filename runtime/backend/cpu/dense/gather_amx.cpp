@@ -2,7 +2,6 @@
 // an output position.
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <limits>
 #include <vector>
 
@@ -301,8 +300,8 @@ std::vector<Panel> panels_of(const GatherConv& conv) { return split_groups(conv,
 bool keep_tiles(const KernelTable& kernels, GatherConv conv, bool split, KeptWeights& to) {
   flatten(conv);
   const std::vector<Panel> panels = panels_of(conv);
-  to.memory.push_back(allocate_large(ceil_div(packed_halves(conv, panels, split), 2)));
-  auto* memory = reinterpret_cast<uint16_t*>(to.memory.back().get());
+  const Storage& block = to.memory.emplace_back(packed_halves(conv, panels, split) * half_bytes, Device::cpu);
+  auto* memory = reinterpret_cast<uint16_t*>(block.data());
   return pack_weights(kernels, active_amx(), conv, panels, split, memory, to.tiles.emplace_back());
 }
 

@@ -19,18 +19,18 @@ namespace {
 
 constexpr size_t huge_page = size_t{2} << 20;
 
+struct Free {
+  void operator()(float* p) const { std::free(p); }
+};
+
 struct ScratchBuffer {
-  LargeBuffer data;
+  std::unique_ptr<float, Free> data;
   int64_t floats = 0;
 };
 
-}  // namespace
-
-void FreeMemory::operator()(float* p) const { std::free(p); }
-
 // Large buffers are aligned to and advised as 2 MiB pages: page faults of a fresh buffer otherwise
 // cost more than the convolution that fills it.
-LargeBuffer allocate_large(int64_t floats) {
+float* allocate(int64_t floats) {
   const size_t wanted = static_cast<size_t>(floats) * sizeof(float);
   const size_t alignment = wanted >= huge_page ? huge_page : 64;
   const size_t bytes = (wanted + alignment - 1) / alignment * alignment;
@@ -39,8 +39,10 @@ LargeBuffer allocate_large(int64_t floats) {
 #if defined(__linux__)
   if (alignment == huge_page) madvise(p, bytes, MADV_HUGEPAGE);
 #endif
-  return LargeBuffer(static_cast<float*>(p));
+  return static_cast<float*>(p);
 }
+
+}  // namespace
 
 float* scratch(Purpose purpose, int64_t floats) {
   thread_local std::array<ScratchBuffer, static_cast<size_t>(Purpose::count)> buffers;
@@ -48,7 +50,7 @@ float* scratch(Purpose purpose, int64_t floats) {
   if (floats > buffer.floats || buffer.data == nullptr) {
     buffer.data.reset();
     buffer.floats = 0;
-    buffer.data = allocate_large(floats > 0 ? floats : 1);
+    buffer.data.reset(allocate(floats > 0 ? floats : 1));
     buffer.floats = floats;
   }
   return buffer.data.get();

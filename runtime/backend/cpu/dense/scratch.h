@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 
 #include "runtime/backend/cpu/dense/dense.h"
 #include "runtime/backend/cpu/dense/kernels.h"
@@ -26,13 +25,6 @@ enum class Purpose : uint8_t {
   deep,
   count
 };
-
-// Memory for `floats` floats, 64-byte aligned, contents unspecified; huge pages where it is large.
-struct FreeMemory {
-  void operator()(float* p) const;
-};
-using LargeBuffer = std::unique_ptr<float, FreeMemory>;
-LargeBuffer allocate_large(int64_t floats);
 
 // At least `floats` floats, 64-byte aligned, contents unspecified; stays valid until this thread
 // asks again for the same purpose.

@@ -8,6 +8,7 @@
 #include "runtime/backend/cpu/dense/gather_conv.h"
 #include "runtime/backend/cpu/dense/kernels_amx.h"
 #include "runtime/backend/cpu/dense/scratch.h"
+#include "runtime/core/allocator.h"
 
 namespace voxlab::cpu {
 
@@ -39,7 +40,7 @@ bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherC
 
 // Of the gathers that make up one call, in the order in which it runs them.
 struct KeptWeights {
-  std::deque<LargeBuffer> memory;
+  std::deque<Storage> memory;
   std::deque<AmxWeights> tiles;
 };
 

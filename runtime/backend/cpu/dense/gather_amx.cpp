@@ -176,7 +176,7 @@ class AmxRunner {
     int64_t tiles = 0;
     for (int64_t p = 0; p < panel_count; ++p) tiles += panels[p].vectors;
     const bool small_b = tiles * weights_.depth_blocks * amx_tile * half_bytes * (split_ ? 2 : 1) <= small;
-    if (small_b) {
+    if (small_b && parts_ == 1) {
       for (const Stretch& stretch : stretches_)
         for (int64_t p = 0; p < panel_count; ++p) run_stretch(panels[p], d, stretch, 0, sums_);
     } else {

@@ -5,21 +5,10 @@
 #include <vector>
 
 #include "runtime/backend/cpu/driver.h"
+#include "runtime/backend/cpu/moments.h"
 #include "runtime/ops/norm.h"
 
 namespace voxlab::cpu {
-
-struct Moments {
-  double count = 0, mean = 0, m2 = 0;  // m2: sum of squared deviations
-  // Chan, Golub & LeVeque 1983, eq. 2.1.
-  void join(const Moments& other) {
-    if (other.count == 0) return;
-    const double total = count + other.count, delta = other.mean - mean;
-    mean += delta * other.count / total;
-    m2 += other.m2 + delta * delta * count * other.count / total;
-    count = total;
-  }
-};
 
 // Values of one of the types that loops read.
 struct Values {

@@ -18,7 +18,6 @@ class Forward {
     if (has(second_input)) whole.set(-1, whole[-1] + in_[second_input].size(-1));
     g_ = dense_geometry(Conv::geometry({a_}, whole, in_[weight_input].shape(), out[0].shape()));
     tiles_ = runs_on_tiles(g_, precision_);
-    on_tiles_ = !tiles_.empty();
     kept_ = kept_weights(g_, in_[weight_input], false, precision_);
   }
 
@@ -26,7 +25,7 @@ class Forward {
     for (const Input i : {x_input, weight_input, bias_input, second_input})
       if (has(i) && !cpu::supported(type(i))) return false;
     const bool f32_alone = has(second_input) || a_.norm_input;
-    if (f32_alone && !on_tiles_ && (type(x_input) != DType::f32 || type(second_input) != DType::f32)) return false;
+    if (f32_alone && !on_tiles() && (type(x_input) != DType::f32 || type(second_input) != DType::f32)) return false;
     for (const Input i : {residual_input, moments_input, norm_weight_input, norm_bias_input})
       if (has(i) && type(i) != DType::f32) return false;
     return cpu::supported(to_);
@@ -34,17 +33,18 @@ class Forward {
 
   Kernel kernel() const {
     const ConstBuffer x{nullptr, type(x_input)}, w{nullptr, type(weight_input)};
-    const bool fused = fuses() && on_tiles_;
+    const bool fused = fuses() && on_tiles();
     return {.name = std::string(fused ? tiles_ : conv_forward(g_, x, w, {nullptr, to_}, {}, precision_)),
-            .workspace = on_tiles_ ? 0 : gathered_bytes(),
+            .workspace = on_tiles() ? 0 : gathered_bytes(),
             .run = [call = *this](Pointers in, Pointers out, std::byte* workspace) { call.run(in, out, workspace); },
             .narrows = takes_bf16(g_, false, precision_),
-            .extra_passes = fuses() && !on_tiles_};
+            .extra_passes = fuses() && !on_tiles()};
   }
 
  private:
   bool has(Input i) const { return in_[i].present; }
   DType type(Input i) const { return has(i) ? in_[i].dtype() : DType::f32; }
+  bool on_tiles() const { return !tiles_.empty(); }
   bool fuses() const { return has(second_input) || a_.norm_input || a_.moments; }
   int64_t positions() const { return g_.in[0] * g_.in[1] * g_.in[2]; }
   int64_t gathered_bytes() const {
@@ -56,20 +56,15 @@ class Forward {
     std::vector<float> wide;
     Epilogue epilogue = epilogue_of(a_);
     if (has(residual_input)) epilogue.residual = floats(in[residual_input]);
-    if (has(bias_input) && type(bias_input) == DType::bf16) {
-      wide = widened_bias(in[bias_input], g_.out_channels);
-      epilogue.bias = wide.data();
-    } else if (has(bias_input)) {
-      epilogue.bias = floats(in[bias_input]);
-    }
+    if (has(bias_input)) epilogue.bias = f32_bias(in[bias_input], type(bias_input), g_.out_channels, wide);
     ConstBuffer x{in[x_input], type(x_input)};
     const ConstBuffer w{in[weight_input], type(weight_input), kept_.get()};
     const Buffer y{out[0], to_};
-    if (on_tiles_ && fuses() && run_on_tiles(in, out, x, w, y, epilogue)) return;
+    if (on_tiles() && fuses() && run_on_tiles(in, out, x, w, y, epilogue)) return;
     // Step by step: where there are no tiles, or a value is not finite.
     std::unique_ptr<Storage> memory;
     if (gathered_bytes() > 0) {
-      if (on_tiles_) {
+      if (on_tiles()) {
         memory = std::make_unique<Storage>(gathered_bytes(), Device::cpu);
         workspace = memory->data();
       }
@@ -158,8 +153,7 @@ class Forward {
   DType to_;
   Precision precision_;
   ConvGeometry g_;
-  std::string_view tiles_;  // the kernel's name
-  bool on_tiles_ = false;
+  std::string_view tiles_;  // the kernel's name, empty where there are none
   std::shared_ptr<const KeptWeights> kept_;
 };
 

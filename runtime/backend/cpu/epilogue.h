@@ -26,11 +26,11 @@ inline Epilogue epilogue_of(const Finish& f) {
   return {.activation = static_cast<Activation>(f.activation), .slope = static_cast<float>(f.slope)};
 }
 
-// A bf16 bias: epilogues take f32.
-inline std::vector<float> widened_bias(const std::byte* bias, int64_t n) {
-  std::vector<float> wide;
+// A bias, null where there is none, as the f32 that epilogues take; bf16 is widened into `wide`.
+inline const float* f32_bias(const std::byte* bias, DType type, int64_t n, std::vector<float>& wide) {
+  if (bias == nullptr || type == DType::f32) return reinterpret_cast<const float*>(bias);
   for (int64_t i = 0; i < n; ++i) wide.push_back(float(reinterpret_cast<const bfloat16*>(bias)[i]));
-  return wide;
+  return wide.data();
 }
 
 }  // namespace voxlab::cpu

@@ -81,12 +81,7 @@ Kernel linear_kernel(const Finish& finish, Descs in, Descs out) {
             std::vector<float> wide;
             Epilogue epilogue = epilogue_of(finish);
             if (residual) epilogue.residual = reinterpret_cast<const float*>(x[3]);
-            if (bias && bias_type == DType::bf16) {
-              wide = widened_bias(x[2], n);
-              epilogue.bias = wide.data();
-            } else if (bias) {
-              epilogue.bias = reinterpret_cast<const float*>(x[2]);
-            }
+            if (bias) epilogue.bias = f32_bias(x[2], bias_type, n, wide);
             matmul(shape, {x[0], from}, {x[1], weights, kept.get()}, {y[0], to}, epilogue, precision);
           },
           .narrows = takes_bf16(shape, kept.get(), precision)};

@@ -205,7 +205,7 @@ class AmxRunner {
     args.b = weights_.panel(panel, split_);
     args.column_tiles = panel.vectors;
     // Close enough where a stretch runs on over the border.
-    const int64_t out_bytes = c_.out.dtype == DType::bf16 ? half_bytes : static_cast<int64_t>(sizeof(float));
+    const int64_t out_bytes = size_of(c_.out.dtype);
     const char* out = static_cast<const char*>(c_.out.data) + out_bytes * out_at(panel, d, stretch.h, stretch.w);
     args.out_step = out_bytes * c_.out_step[2];
     args.out_lines = static_cast<int>(ceil_div(panel.vectors * amx_columns * out_bytes, cache_line_halves * half_bytes));

@@ -17,8 +17,6 @@ constexpr int64_t cache_line_halves = 32;
 // What tiles read of K past a plane's last run, times zeros, must be finite.
 constexpr int64_t tail = 2 * amx_depth;
 
-int64_t element_bytes(DType dtype) { return dtype == DType::bf16 ? half_bytes : static_cast<int64_t>(sizeof(float)); }
-
 }  // namespace
 
 int64_t planes_under(const GatherConv& c) {
@@ -29,7 +27,7 @@ int64_t planes_under(const GatherConv& c) {
 int64_t planes_held(const GatherConv& c) { return planes_under(c) + c.axis[0].stride; }
 
 AmxPlanes::AmxPlanes(const AmxTable& amx, const GatherConv& conv, const std::array<int64_t, 3>& block, bool split)
-    : amx_(amx), c_(conv), block_(block), under_(planes_under(conv)), slots_(planes_held(conv)) {
+    : amx_(amx), c_(conv), block_(block), slots_(planes_held(conv)) {
   const std::array<int64_t, 3> extent = input_extent(c_, block_);
   slot_ = ceil_div(extent[1] * extent[2] * c_.channels + tail, cache_line_halves) * cache_line_halves;
   // Rows of A that nobody wants lie beyond the last position; they may hold anything.
@@ -107,7 +105,7 @@ void AmxPlanes::plan_prefetch() {
   const int64_t d = s.origin[0] + s.made, h = std::max<int64_t>(0, s.origin[1]);
   const int64_t end = std::min(s.origin[1] + s.extent[1], c_.axis[1].in);
   if (s.made >= s.extent[0] || d < 0 || d >= c_.axis[0].in || h >= end || s.size[2] != c_.axis[2].out) return;
-  const int64_t bytes = element_bytes(c_.in.dtype), row = c_.axis[2].in * c_.in_pitch * bytes;
+  const int64_t bytes = size_of(c_.in.dtype), row = c_.axis[2].in * c_.in_pitch * bytes;
   next_ = static_cast<const char*>(c_.in.data) + c_.in_offset * bytes + ((s.sample * c_.axis[0].in + d) * c_.axis[1].in + h) * row;
   next_share_ = (end - h) * row;
 }

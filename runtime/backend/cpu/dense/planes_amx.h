@@ -59,7 +59,7 @@ class AmxPlanes {
   const AmxTable& amx_;
   const GatherConv& c_;
   std::array<int64_t, 3> block_;
-  int64_t under_, slots_;
+  int64_t slots_;
   int64_t slot_ = 0;  // halves from one place to the next
   uint16_t* high_ = nullptr;
   uint16_t* low_ = nullptr;

@@ -8,7 +8,7 @@ namespace voxlab {
 
 void KinkWatch::on_call(const CallEvent& event) {
   if (event.op.name != Unary::name) return;
-  const UnaryKind kind = static_cast<const Unary::Attrs*>(event.attrs)->kind;
+  const UnaryKind kind = static_cast<const Unary::Attrs*>(event.attrs.get())->kind;
   const bool rectifier = kind == UnaryKind::relu || kind == UnaryKind::leaky_relu;
   if (!rectifier && kind != UnaryKind::hardswish) return;
   const double first = rectifier ? 0 : -3, last = rectifier ? 0 : 3;

@@ -73,7 +73,7 @@ void add_profile(CLI::App& app, int& code) {
   command->add_option("--rows", options->rows, "Most cards printed")->check(CLI::Range(1, 1000000))->capture_default_str();
   command->add_option("--trace", options->trace, "Also write a Chrome trace (JSON)");
   command->add_flag("--recompute", options->recompute, "Of a training step: as train.recompute")->needs("--training");
-  command->add_flag("--eager", options->eager, "Inference op by op, not by a plan");
+  command->add_flag("--eager", options->eager, "Op by op, not by a plan");
   add_common(*command, options->common);
   command->callback([options, &code] {
     options->common.apply();
@@ -91,10 +91,8 @@ int command_profile(const ProfileOptions& o) {
   for (int64_t i = 0; i < o.repeats; ++i) {
     seconds.push_back(time_runs(work, 0, 1).front());
     Ledger ledger(Ledger::Timing::on);
-    work.on_backward([&] { ledger.begin(Part::backward); });
     const Observe observe(ledger);
     work.run();
-    work.on_backward({});
     runs.push_back(ledger.take_rows());
   }
   const std::vector<LedgerRow>& rows = median_run(runs);

@@ -1,5 +1,6 @@
 #include "experiments/run/count.h"
 
+#include <algorithm>
 #include <unordered_map>
 
 #include "experiments/run/released_code.h"
@@ -33,11 +34,10 @@ void step(const Network& net, const Tensor& x, Ledger& ledger, NetworkCount& res
     ledger.begin(Part::loss);
     return logits;
   };
-  train::train_step(forward, net.parameters, optimizer, x, labels,
-                    {.loss = timing_loss(net.classes), .recompute = result.recompute, .before_backward = [&] {
-                       result.saved_bytes = memory_report(Device::meta).current - before;
-                       ledger.begin(Part::backward);
-                     }});
+  train::TrainingStep(forward, net.parameters, optimizer, {.loss = timing_loss(net.classes), .recompute = result.recompute})(x, labels, 0);
+  const auto& rows = ledger.rows();
+  const auto last = std::find_if(rows.rbegin(), rows.rend(), [](const LedgerRow& row) { return !row.backward(); });
+  result.saved_bytes = last->memory_after - before;
 }
 
 // Which parameters the forward pass reads, and which of them in several calls.
@@ -80,7 +80,7 @@ NetworkCount count_network(const NetConfig& config, CountMode mode, int64_t batc
       step(net, x, ledger, result, outputs);
     } else {
       result.fixed_bytes += memory_report(Device::meta).current;
-      outputs = ids(net.forward(x, {.training = training}));
+      outputs = ids(net.forward(x, {.training = training, .step = step_number(0, Device::meta)}));
     }
   }
   result.peak_bytes = memory_report(Device::meta).peak - outside;

@@ -19,8 +19,8 @@ struct NetworkWork::State {
   Tensor input, labels;
   std::optional<train::Optimizer> optimizer;
   std::optional<PlannedForward> planned;
-  std::function<void()> backward_hook;
-  uint32_t step = 0;
+  std::optional<train::TrainingStep> training;
+  int64_t step = 0;
 
   Tensor one_pass(const Tensor& x) {
     return planned ? (*planned)(x).front() : net.forward(x, {.all_outputs = options.all_outputs}).front();
@@ -34,13 +34,7 @@ struct NetworkWork::State {
   }
 
   void train_step() {
-    train::train_step(net.forward, net.parameters, *optimizer, input, labels,
-                      {.loss = timing_loss(net.classes),
-                       .lr = optimizer->config().lr,
-                       .precision = options.precision,
-                       .phase = {.training = true, .seed = 1, .step = step++},
-                       .recompute = options.recompute,
-                       .before_backward = backward_hook});
+    (*training)(input, labels, optimizer->config().lr, step++);
   }
 };
 
@@ -75,6 +69,12 @@ NetworkWork::NetworkWork(const NetConfig& config, const WorkOptions& options) : 
     state_->labels.data<int32_t>()[i] =
         static_cast<int32_t>(classes.below(static_cast<uint64_t>(i), state_->net.classes));
   state_->optimizer.emplace(train::make_optimizer({.lr = 1e-6}, state_->net.parameters));
+  state_->training.emplace(state_->net.forward, state_->net.parameters, *state_->optimizer,
+                           train::StepConfig{.loss = timing_loss(state_->net.classes),
+                                             .precision = options.precision,
+                                             .seed = 1,
+                                             .recompute = options.recompute,
+                                             .plan = options.plan});
 }
 
 NetworkWork::~NetworkWork() = default;
@@ -102,8 +102,6 @@ void NetworkWork::set_image(const Tensor& image) {
 }
 
 Tensor NetworkWork::logits() { return state_->infer(); }
-
-void NetworkWork::on_backward(std::function<void()> hook) { state_->backward_hook = std::move(hook); }
 
 Spread spread_of(std::vector<double> values) {
   if (values.empty()) return {};

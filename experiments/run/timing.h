@@ -17,7 +17,7 @@ struct WorkOptions {
   bool all_outputs = false; // deep-supervision heads in inference
   Arithmetic precision = Arithmetic::strict;
   int64_t batch = 1;
-  bool plan = true;         // inference by a plan; false: op by op
+  bool plan = true;         // by a plan; false: op by op
   bool recompute = false;   // a training step that makes blocks' activations again
   bool volume = false;      // inference of a volume by a sliding window, see below
 };
@@ -40,8 +40,6 @@ class NetworkWork {
   void set_image(const Tensor& image);
   // The finest logits of the image, (N, spatial..., classes): what an inference makes, in evaluation mode.
   Tensor logits();
-  // Called between the forward and the backward half of a training step.
-  void on_backward(std::function<void()> hook);
 
  private:
   struct State;

@@ -104,7 +104,12 @@ class Trainer {
         folder_(folder),
         id_(id),
         schedule_(config.train.schedule),
-        optimizer_(train::make_optimizer(config.train.optimizer, network.parameters)) {
+        optimizer_(train::make_optimizer(config.train.optimizer, network.parameters)),
+        training_(network.forward, network.parameters, optimizer_,
+                  {.loss = config.train.loss,
+                   .precision = config.train.precision,
+                   .seed = static_cast<uint64_t>(config.seed),
+                   .recompute = config.train.recompute}) {
     if (schedule_.total == 0) schedule_.total = config.train.steps;
   }
 
@@ -178,24 +183,15 @@ class Trainer {
 
   json one_step(const Batch& batch) {
     const Device device = network_.parameters.all().front()->value.device();
-    const train::StepOptions options{
-        .loss = config_.train.loss,
-        .lr = train::learning_rate(schedule_, config_.train.optimizer.lr, step_),
-        .precision = config_.train.precision,
-        .phase = {.training = true,
-                  .seed = static_cast<uint64_t>(config_.seed),
-                  .step = static_cast<uint32_t>(step_)},
-        .recompute = config_.train.recompute};
+    const double lr = train::learning_rate(schedule_, config_.train.optimizer.lr, step_);
     try {
-      const train::StepResult r =
-          train::train_step(network_.forward, network_.parameters, optimizer_,
-                            batch.image.to(device), batch.label.to(device), options);
+      const train::StepResult r = training_(batch.image.to(device), batch.label.to(device), lr, step_);
       json line = {{"step", step_},
                    {"loss", r.loss},
                    {"dice", r.dice},
                    {"cross_entropy", r.cross_entropy},
                    {"gradient_norm", r.gradient_norm},
-                   {"lr", options.lr}};
+                   {"lr", lr}};
       ++step_;
       return line;
     } catch (const Error& error) {
@@ -240,6 +236,7 @@ class Trainer {
   std::string id_;
   train::ScheduleConfig schedule_;
   train::Optimizer optimizer_;
+  train::TrainingStep training_;
   train::CheckpointWriter writer_;
   int64_t step_ = 0;  // steps done
   double elapsed_ = 0;

@@ -48,11 +48,11 @@ void Ledger::on_call(const CallEvent& e) {
   LedgerRow row;
   row.scope = e.scope;
   row.op = e.op.name;
-  row.attributes = e.op.describe(e.attrs);
+  row.attributes = e.op.describe(e.attrs.get());
   row.variant = variant_of(e, row.attributes);
   row.written = usual_writing(row.op);
   row.kernel = e.kernel;
-  if (e.op.view == nullptr) row.cost = e.op.cost(e.attrs, e.in, e.out);
+  if (e.op.view == nullptr) row.cost = e.op.cost(e.attrs.get(), e.in, e.out);
   if (!e.in.empty()) {
     row.dtype = e.in[0].dtype;
     row.in_elements = e.in[0].numel();
@@ -66,7 +66,7 @@ void Ledger::on_call(const CallEvent& e) {
   if (third && (row.op == "conv" || row.op == "conv_transpose" || row.op == "linear"))
     row.bias_elements = e.inputs[2].numel();
   row.affine = e.inputs.size() > 1 && static_cast<bool>(e.inputs[1]);
-  row.part = part_;
+  row.part = e.backward ? Part::backward : part_;
   row.seconds = e.seconds;
   row.memory_after = e.memory;
   append_ids(row.inputs, e.inputs);

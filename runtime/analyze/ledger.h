@@ -50,6 +50,7 @@ class Ledger final : public Observer {
   explicit Ledger(Timing timing = Timing::off) : timing_(timing) {}
   void on_call(const CallEvent& event) override;
   bool wants_time() const override { return timing_ == Timing::on; }
+  // Of the calls from now on, but for those that say themselves that they are backward.
   void begin(Part part) { part_ = part; }
 
   const std::vector<LedgerRow>& rows() const { return rows_; }

@@ -136,11 +136,8 @@ Dropout::Dropout(const Builder& b, double p, DropUnit unit)
 Tensor Dropout::operator()(const Tensor& x, const Phase& phase) const {
   if (!phase.training || p_ == 0) return x;
   const Scope scope(scope_);
-  return dropout(x, {.p = p_,
-                     .unit = unit_,
-                     .seed = phase.seed,
-                     .stream = stream_,
-                     .step = phase.step});
+  if (!phase.step) fail("dropout", "a training pass must name its step");
+  return dropout(x, phase.step, {.p = p_, .unit = unit_, .seed = phase.seed, .stream = stream_});
 }
 
 }  // namespace voxlab::nn

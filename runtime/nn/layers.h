@@ -14,7 +14,7 @@ struct Phase {
   bool training = false;       // batch statistics and dropout
   bool all_outputs = true;     // deep-supervision heads too
   uint64_t seed = 0;           // dropout numbers depend on (seed, layer's path, step)
-  uint32_t step = 0;
+  Tensor step = {};            // of training with dropout: step_number (ops/dropout.h)
 };
 
 class Linear {

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "runtime/core/scope.h"
 #include "runtime/ops/copy.h"
@@ -15,6 +16,7 @@ namespace {
 
 thread_local std::vector<Observer*> observers;
 thread_local Recorder* recorder = nullptr;
+thread_local bool backward_part = false;
 
 struct CastCache {
   std::unordered_map<uint64_t, std::pair<Tensor, Tensor>> low;  // id -> (source kept alive, its cast)
@@ -125,7 +127,7 @@ Tensors call(const OpRecord& op, std::shared_ptr<const void> attrs, Tensors in) 
     }
   }
   if (!observers.empty()) {
-    tell_observers({op, attrs.get(), in_metas, out_metas, current_scope(), kernel_name, seconds,
+    tell_observers({op, attrs, in_metas, out_metas, current_scope(), kernel_name, seconds,
                     memory_report(device).current, in, out});
   }
   if (recorder != nullptr && recorder->watches(in)) {
@@ -155,9 +157,13 @@ Kernel prepare_kernel(const OpRecord& op, const void* attrs, Device device, Desc
 }
 
 bool observed() { return !observers.empty(); }
-void tell_observers(const CallEvent& event) {
+void tell_observers(CallEvent event) {
+  event.backward = backward_part;
   for (Observer* observer : observers) observer->on_call(event);
 }
+
+BackwardPart::BackwardPart(bool on) : previous_(std::exchange(backward_part, on)) {}
+BackwardPart::~BackwardPart() { backward_part = previous_; }
 
 Observe::Observe(Observer& observer) { observers.push_back(&observer); }
 Observe::~Observe() { observers.pop_back(); }

@@ -24,7 +24,7 @@ Tensor call1(typename Op::Attrs attrs, Tensors in) {
 
 struct CallEvent {
   const OpRecord& op;
-  const void* attrs;
+  const std::shared_ptr<const void>& attrs;
   MetaSpan in;
   MetaSpan out;
   std::string_view scope;
@@ -33,6 +33,19 @@ struct CallEvent {
   int64_t memory = 0;       // bytes of live tensors after the call
   const Tensors& inputs;
   const Tensors& outputs;
+  bool backward = false;  // within a BackwardPart
+};
+
+// Calls on this thread belong to the backward half of a training step for the guard's lifetime: events say so.
+class BackwardPart {
+ public:
+  explicit BackwardPart(bool on = true);
+  ~BackwardPart();
+  BackwardPart(const BackwardPart&) = delete;
+  BackwardPart& operator=(const BackwardPart&) = delete;
+
+ private:
+  bool previous_;
 };
 
 // Observers only look (ledger, profiler, tracer); they never change a result.
@@ -54,7 +67,7 @@ class Observe {
 
 // Whether anyone observes on this thread, and a call made elsewhere (by a plan) told to them.
 bool observed();
-void tell_observers(const CallEvent& event);
+void tell_observers(CallEvent event);
 
 // The tape's view of a call. `in` are the tensors after autocast and made contiguous.
 class Recorder {

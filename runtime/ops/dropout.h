@@ -17,7 +17,8 @@ constexpr auto enum_names(DropUnit) {
                     std::pair{std::string_view("sample"), DropUnit::sample}};
 }
 
-// x (N, ..., C) -> x / (1 - p) where the unit's number is at least p, 0 elsewhere.
+// x (N, ..., C), step i32 (1) -> x / (1 - p) where the unit's number is at least p, 0 elsewhere. The step is an input, not
+// an attribute, so that one plan serves all steps.
 struct Dropout {
   static constexpr std::string_view name = "dropout";
   struct Attrs {
@@ -25,14 +26,14 @@ struct Dropout {
     DropUnit unit = DropUnit::element;
     uint64_t seed = 0;
     uint32_t stream = 0;
-    uint32_t step = 0;
     template <class Self, class V>
     static void visit(Self& s, V&& v) {
-      v("p", s.p); v("unit", s.unit); v("seed", s.seed); v("stream", s.stream); v("step", s.step);
+      v("p", s.p); v("unit", s.unit); v("seed", s.seed); v("stream", s.stream);
     }
   };
   static Metas infer(const Attrs&, MetaSpan in);
   static Cost cost(const Attrs&, MetaSpan in, MetaSpan out);
+  static Saves saves(const Attrs&) { return {.inputs = 2}; }
   static Tensors backward(const Attrs&, const Saved&, const Tensors& dout);
   static std::vector<Sample> samples();
   // Factor of unit `i`: element index, n * C + c, or n.
@@ -41,6 +42,8 @@ struct Dropout {
   }
 };
 
-Tensor dropout(const Tensor& x, const Dropout::Attrs& attrs);
+Tensor dropout(const Tensor& x, const Tensor& step, const Dropout::Attrs& attrs);
+// A step's number as that input.
+Tensor step_number(int64_t step, Device device);
 
 }  // namespace voxlab

@@ -29,13 +29,18 @@ class Plan::Planner {
     shadow_values();
     end_lifetimes();
     place_roots();
-    for (int n = 0; n < static_cast<int>(graph_.steps.size()); ++n) {
-      const TraceStep& node = graph_.steps[static_cast<size_t>(n)];
-      if (node.op->view != nullptr) continue;
-      plan_.steps_.push_back(step_of(node));
-      for (const auto& [storage, r] : roots_)
-        if (r.place.root == Place::Root::arena && r.life.first <= n && r.life.last > n)
-          plan_.steps_.back().live_bytes += r.life.bytes;
+    std::vector<int64_t> change(graph_.steps.size() + 1);  // of the bytes in use, from one step to the next
+    for (const auto& [storage, r] : roots_)
+      if (r.place.root == Place::Root::arena) {
+        change[static_cast<size_t>(r.life.first)] += r.life.bytes;
+        change[static_cast<size_t>(r.life.last)] -= r.life.bytes;
+      }
+    int64_t live = 0;
+    for (size_t n = 0; n < graph_.steps.size(); ++n) {
+      live += change[n];
+      if (graph_.steps[n].op->view != nullptr) continue;
+      plan_.steps_.push_back(step_of(graph_.steps[n]));
+      plan_.steps_.back().live_bytes = live;
     }
     for (int value : graph_.outputs) plan_.outputs_.push_back(meta(value));
     for (const TraceValue& value : graph_.values)
@@ -68,7 +73,7 @@ class Plan::Planner {
         shadow_[v] = t;
         roots_[t.storage().get()] = {{}, {.root = Place::Root::constant, .constant = t.raw() - t.offset() * size_of(t.dtype())}};
       }
-    for (int value : graph_.inputs) make_root(value, 0, {.root = Place::Root::input});
+    for (size_t i = 0; i < graph_.inputs.size(); ++i) make_root(graph_.inputs[i], 0, {.root = Place::Root::input, .index = i});
     const auto users = graph_.users();
     for (int n = 0; n < static_cast<int>(graph_.steps.size()); ++n) {
       const TraceStep& node = graph_.steps[static_cast<size_t>(n)];
@@ -165,9 +170,10 @@ class Plan::Planner {
   std::unordered_map<const Storage*, Root> roots_;
 };
 
-Plan::Plan(const Forward& forward, const Tensor& x, Tensors* traced) : input_(x.meta()) {
+Plan::Plan(const std::function<Tensors()>& body, const Tensors& inputs, Tensors* traced) {
+  for (const Tensor& t : inputs) inputs_.push_back(t.meta());
   Tensors outputs;
-  Trace graph = trace({x}, [&] { return outputs = forward(x); });
+  Trace graph = trace(inputs, [&] { return outputs = body(); });
   if (traced != nullptr) *traced = outputs;
   plan::own_outputs(graph);
   plan::fold_batch_norms(graph);
@@ -180,10 +186,10 @@ Plan::Plan(const Forward& forward, const Tensor& x, Tensors* traced) : input_(x.
   release_cached_blocks();  // what the traced run needed: the plan has its own block
 }
 
-std::byte* Plan::address(const Place& place, std::byte* arena, const Tensor& x, const Tensors& outputs) const {
+std::byte* Plan::address(const Place& place, std::byte* arena, const Tensors& inputs, const Tensors& outputs) const {
   switch (place.root) {
     case Place::Root::arena: return arena + place.offset;
-    case Place::Root::input: return x.raw() + place.offset;
+    case Place::Root::input: return inputs[place.index].raw() + place.offset;
     case Place::Root::output: return outputs[place.index].raw() + place.offset;
     case Place::Root::constant: return place.constant + place.offset;
     case Place::Root::none: return nullptr;
@@ -198,24 +204,30 @@ void Plan::run(const Step& step, Pointers in, Pointers out, std::byte* workspace
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const Tensors none;
   // The block is allocated whole: what a tensor of its own would hold after this step is what counts.
-  const int64_t memory = memory_report(input_.device).current - arena_bytes_ - workspace_bytes_ + step.live_bytes;
-  tell_observers({*step.call.op, step.call.attrs.get(), step.in_metas, step.out_metas, step.call.scope,
+  const int64_t memory = memory_report(Device::cpu).current - arena_bytes_ - workspace_bytes_ + step.live_bytes;
+  const BackwardPart part(step.call.backward);
+  tell_observers({*step.call.op, step.call.attrs, step.in_metas, step.out_metas, step.call.scope,
                   step.kernel.name, seconds, memory, none, none});
 }
 
-Tensors Plan::operator()(const Tensor& input) {
-  if (input.shape() != input_.shape || input.dtype() != input_.dtype || input.device() != input_.device)
-    fail("plan", "made for " + input_.to_string() + ", got " + input.meta().to_string());
-  const Tensor x = input.contiguous() ? input : input.clone();
-  Tensors outputs;
+Tensors Plan::operator()(const Tensors& inputs) {
+  if (inputs.size() != inputs_.size())
+    fail("plan", "made for " + std::to_string(inputs_.size()) + " inputs, got " + std::to_string(inputs.size()));
+  Tensors contiguous, outputs;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor& t = inputs[i];
+    if (t.shape() != inputs_[i].shape || t.dtype() != inputs_[i].dtype || t.device() != inputs_[i].device)
+      fail("plan", "made for " + inputs_[i].to_string() + ", got " + t.meta().to_string());
+    contiguous.push_back(t.contiguous() ? t : t.clone());
+  }
   for (const Meta& meta : outputs_) outputs.push_back(Tensor::empty(meta));
   const Storage arena(arena_bytes_, Device::cpu), workspace(workspace_bytes_, Device::cpu);
   std::vector<std::byte*> in, out;
   for (const Step& step : steps_) {
     in.clear();
     out.clear();
-    for (const Place& place : step.in) in.push_back(address(place, arena.data(), x, outputs));
-    for (const Place& place : step.out) out.push_back(address(place, arena.data(), x, outputs));
+    for (const Place& place : step.in) in.push_back(address(place, arena.data(), contiguous, outputs));
+    for (const Place& place : step.out) out.push_back(address(place, arena.data(), contiguous, outputs));
     run(step, in, out, workspace.data());
   }
   return outputs;
@@ -226,9 +238,9 @@ Tensors PlannedForward::operator()(const Tensor& x) {
   key.push_back(static_cast<int64_t>(x.dtype()));
   key.push_back(static_cast<int64_t>(current_arithmetic()));
   const auto found = plans_.find(key);
-  if (found != plans_.end()) return found->second(x);
+  if (found != plans_.end()) return found->second({x});
   Tensors outputs;
-  plans_.try_emplace(key, forward_, x, &outputs);
+  plans_.try_emplace(key, [&] { return forward_(x); }, Tensors{x}, &outputs);
   return outputs;
 }
 

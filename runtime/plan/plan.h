@@ -1,4 +1,4 @@
-// Plan: the fixed-shape fast path for inference. A forward pass is traced once, rewritten into fewer ops,
+// Plan: the fixed-shape fast path. A forward pass or a training step is traced once, rewritten into fewer ops,
 // given one block of memory, and bound to prepared kernels; running it is then a walk over a list.
 #pragma once
 
@@ -13,12 +13,13 @@ using Forward = std::function<Tensors(const Tensor& x)>;
 
 class Plan {
  public:
-  // Traces `forward` on x, which it runs once; `traced` gets the outputs of that run. Parameters are taken as
-  // they are now: train, then plan. The kernels keep the arithmetic that is current now.
-  Plan(const Forward& forward, const Tensor& x, Tensors* traced = nullptr);
+  // Traces `body` on the inputs that it reads; `traced` gets the outputs of that run. What is no input is taken as it is
+  // now: for inference parameters are constants, and a training step has them among its inputs. The kernels keep the
+  // arithmetic that is current now.
+  Plan(const std::function<Tensors()>& body, const Tensors& inputs, Tensors* traced = nullptr);
 
-  // The same as forward(x), for an x of the same shape and dtype; Error otherwise.
-  Tensors operator()(const Tensor& x);
+  // What body would return for these inputs, of the same shapes and dtypes; Error otherwise.
+  Tensors operator()(const Tensors& inputs);
 
   int64_t arena_bytes() const { return arena_bytes_; }  // of all intermediate values together
   size_t steps() const { return steps_.size(); }
@@ -28,7 +29,7 @@ class Plan {
   struct Place {
     enum class Root : uint8_t { arena, input, output, constant, none } root = Root::none;
     int64_t offset = 0;              // bytes
-    size_t index = 0;                // of the output
+    size_t index = 0;                // of the input or output
     std::byte* constant = nullptr;
   };
   struct Step {
@@ -40,11 +41,10 @@ class Plan {
   };
   class Planner;
 
-  std::byte* address(const Place& place, std::byte* arena, const Tensor& x, const Tensors& outputs) const;
+  std::byte* address(const Place& place, std::byte* arena, const Tensors& inputs, const Tensors& outputs) const;
   void run(const Step& step, Pointers in, Pointers out, std::byte* workspace) const;
 
-  Meta input_;
-  Metas outputs_;
+  Metas inputs_, outputs_;
   std::vector<Step> steps_;
   Tensors kept_;  // constants
   int64_t arena_bytes_ = 0, workspace_bytes_ = 0;

@@ -1,31 +1,26 @@
 #include "runtime/plan/trace.h"
 
+#include <algorithm>
 #include <unordered_map>
 
-#include "runtime/core/scope.h"
 #include "runtime/ops/call.h"
 
 namespace voxlab {
 namespace {
 
-// Sits where the tape sits in training, and so gets attributes that outlive the call.
-class TraceRecorder final : public Recorder {
+class TraceRecorder final : public Observer {
  public:
   explicit TraceRecorder(const Tensors& inputs) {
     for (const Tensor& input : inputs) trace_.inputs.push_back(add(input, {}));
   }
 
-  bool watches(const Tensors& in) const override {
-    for (const Tensor& t : in)
-      if (t && depends(t)) return true;
-    return false;
-  }
-
-  void record(const OpRecord& op, const std::shared_ptr<const void>& attrs, const Tensors& in,
-              const Tensors& out) override {
-    TraceStep step{.op = &op, .attrs = attrs, .scope = current_scope()};
-    for (const Tensor& t : in) step.inputs.push_back(t ? find_or_keep(t) : absent);
-    for (const Tensor& t : out) step.outputs.push_back(add(t, {}));
+  void on_call(const CallEvent& event) override {
+    const bool depending = std::any_of(event.inputs.begin(), event.inputs.end(), [&](const Tensor& t) { return t && depends(t); });
+    if (!depending) return;
+    if (event.op.overwrites != nullptr) fail("trace", std::string(event.op.name) + " overwrites its input");
+    TraceStep step{.op = &event.op, .attrs = event.attrs, .scope = std::string(event.scope), .backward = event.backward};
+    for (const Tensor& t : event.inputs) step.inputs.push_back(t ? find_or_keep(t) : absent);
+    for (const Tensor& t : event.outputs) step.outputs.push_back(add(t, {}));
     trace_.steps.push_back(std::move(step));
   }
 
@@ -95,10 +90,10 @@ std::vector<std::vector<int>> Trace::users() const {
   return users;
 }
 
-Trace trace(const Tensors& inputs, const std::function<Tensors()>& forward) {
+Trace trace(const Tensors& inputs, const std::function<Tensors()>& body) {
   TraceRecorder recorder(inputs);
-  const RecordTo here(&recorder);
-  return recorder.finish(forward());
+  const Observe calls(recorder);
+  return recorder.finish(body());
 }
 
 }  // namespace voxlab

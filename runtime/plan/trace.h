@@ -1,4 +1,4 @@
-// Trace: the calls of one forward pass as data, a list of steps over numbered values.
+// Trace: the calls of one forward pass or training step as data, a list of steps over numbered values.
 #pragma once
 
 #include <functional>
@@ -25,6 +25,7 @@ struct TraceStep {
   std::vector<int> inputs;  // indices into values, or absent
   std::vector<int> outputs;
   std::string scope;  // the layer's name
+  bool backward = false;
 };
 
 struct Trace {
@@ -38,9 +39,9 @@ struct Trace {
   std::vector<std::vector<int>> users() const;
 };
 
-// Runs `forward`, which reads `inputs`, and records every call that depends on them. What does not
-// is a constant: it was computed while tracing. Branches taken and shapes seen are those of these
+// Runs `body`, which reads `inputs`, and writes down every call that depends on them, also those of a tape's backward
+// pass. What does not is a constant: it was computed while tracing. Branches taken and shapes seen are those of these
 // inputs. Error when an output depends on none of them.
-Trace trace(const Tensors& inputs, const std::function<Tensors()>& forward);
+Trace trace(const Tensors& inputs, const std::function<Tensors()>& body);
 
 }  // namespace voxlab

@@ -5,6 +5,7 @@
 #include "runtime/ops/binary.h"
 #include "runtime/ops/call.h"
 #include "runtime/ops/copy.h"
+#include "runtime/ops/gather.h"
 #include "runtime/ops/loss.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/softmax.h"
@@ -137,22 +138,21 @@ Tensor downsample_labels(const Tensor& labels, std::span<const int64_t> spatial)
     shape.set(i + 1, out[at]);
   }
   if (shape == labels.shape()) return labels;
-  Tensor result = Tensor::empty(shape, DType::i32, labels.device());
-  if (!is_host(labels.device())) return result;
-  const Tensor source = labels.contiguous() ? labels : labels.clone();
-  const auto* from = source.data<int32_t>();
-  auto* to = result.data<int32_t>();
-  int64_t inner = 1;
-  for (int i = axes + 1; i < shape.rank(); ++i) inner *= shape[i];
+  if (!is_host(labels.device())) return Tensor::empty(shape, DType::i32, labels.device());
+  // As an op, so that it stands in a trace: voxels as rows of a table, picked by number.
+  std::vector<int64_t> rows{labels.numel() / std::max<int64_t>(1, shape.numel() / (shape[0] * out[0] * out[1] * out[2]))};
+  for (int i = axes + 1; i < shape.rank(); ++i) rows.push_back(shape[i]);
+  Tensor picked = Tensor::empty(Shape{shape[0] * out[0] * out[1] * out[2]}, DType::i32);
+  auto* to = picked.data<int32_t>();
   for (int64_t n = 0; n < shape[0]; ++n)
     for (int64_t d = 0; d < out[0]; ++d)
       for (int64_t h = 0; h < out[1]; ++h)
         for (int64_t w = 0; w < out[2]; ++w) {
           const int64_t row = (n * in[0] + nearest_source(d, in[0], out[0])) * in[1] + nearest_source(h, in[1], out[1]);
-          const int32_t* voxel = from + (row * in[2] + nearest_source(w, in[2], out[2])) * inner;
-          to = std::copy_n(voxel, inner, to);
+          *to++ = static_cast<int32_t>(row * in[2] + nearest_source(w, in[2], out[2]));
         }
-  return result;
+  const std::vector<int64_t> sizes(shape.begin(), shape.end());
+  return reshape(gather(reshape(contiguous(labels), rows), picked.to(labels.device())), sizes);
 }
 
 Loss deep_supervision_loss(const LossConfig& config, const Tensors& outputs, const Tensors& labels) {

@@ -6,9 +6,12 @@
 
 #include "runtime/autograd/tape.h"
 #include "runtime/core/error.h"
+#include "runtime/ops/dropout.h"
 
 namespace voxlab::train {
 namespace {
+
+constexpr size_t loss_parts = 3;  // total, cross entropy, Dice
 
 // NaN for an absent part of the loss, and on meta, where there are no values.
 double item_or_nan(const Tensor& t) {
@@ -23,33 +26,85 @@ Optimizer make_optimizer(const OptimizerConfig& config, const nn::ParameterStore
   return Optimizer(config, std::move(named));
 }
 
-StepResult train_step(const Forward& forward, const nn::ParameterStore& parameters,
-                      Optimizer& optimizer, const Tensor& x, const Tensor& labels,
-                      const StepOptions& options) {
-  const ArithmeticScope products(options.precision);
-  const Tensors values = parameters.values();
-  Tape tape(options.recompute);
-  tape.watch(values);
+TrainingStep::TrainingStep(Forward forward, const nn::ParameterStore& parameters, Optimizer& optimizer, StepConfig config)
+    : forward_(std::move(forward)), parameters_(parameters), optimizer_(optimizer), config_(std::move(config)),
+      trainable_(parameters.trainable()) {
+  for (const nn::ParameterPtr& p : parameters.all())
+    if (p->buffer) buffers_.push_back(p);
+}
+
+TrainingStep::Values TrainingStep::values_of(const Tensor& x, const Tensor& labels, const Tensor& step) const {
+  const Tensors parameters = parameters_.values();
+  std::vector<uint64_t> before;
+  for (const nn::ParameterPtr& p : buffers_) before.push_back(p->value.id());
+  Tape tape(config_.recompute);
+  tape.watch(parameters);
   Loss loss;
   {
     // Casts are recorded like any op, so that the backward pass needs no autocast of its own.
-    const Autocast autocast(cast_type(options.precision, x.device()));
+    const Autocast autocast(cast_type(config_.precision, x.device()));
     const auto recording = tape.recording();
-    loss = deep_supervision_loss(options.loss, forward(x, options.phase), labels);
+    loss = deep_supervision_loss(config_.loss, forward_(x, {.training = true, .seed = config_.seed, .step = step}), labels);
   }
+  const BackwardPart backward;
+  Values values{loss.total, loss.cross_entropy, loss.dice};
+  for (Tensor& gradient : tape.gradient(loss.total, parameters)) values.push_back(std::move(gradient));
+  for (size_t i = 0; i < buffers_.size(); ++i)
+    values.push_back(buffers_[i]->value.id() == before[i] ? Tensor() : buffers_[i]->value);
+  return values;
+}
+
+TrainingStep::Values TrainingStep::planned(const Tensor& x, const Tensor& labels, const Tensor& step) {
+  std::vector<int64_t> key(x.shape().begin(), x.shape().end());
+  key.push_back(static_cast<int64_t>(x.dtype()));
+  Tensors inputs{x, labels, step};
+  for (const nn::ParameterPtr& p : trainable_) inputs.push_back(p->value);
+  for (const nn::ParameterPtr& p : buffers_) inputs.push_back(p->value);
+  auto found = plans_.find(key);
+  Values values;
+  if (found == plans_.end()) {
+    std::vector<size_t> defined;
+    const auto body = [&] {
+      values = values_of(x, labels, step);
+      Tensors outputs;
+      for (size_t i = 0; i < values.size(); ++i) {
+        if (!values[i]) continue;
+        defined.push_back(i);
+        outputs.push_back(values[i]);
+      }
+      return outputs;
+    };
+    Plan plan(body, inputs);
+    found = plans_.emplace(std::move(key), Planned{std::move(plan), std::move(defined)}).first;
+  } else {
+    values.resize(loss_parts + trainable_.size() + buffers_.size());
+    Tensors outputs = found->second.plan(inputs);
+    for (size_t i = 0; i < outputs.size(); ++i) values[found->second.defined[i]] = std::move(outputs[i]);
+    for (size_t i = 0; i < buffers_.size(); ++i)
+      if (const Tensor& value = values[loss_parts + trainable_.size() + i]) buffers_[i]->value = value;
+  }
+  arena_bytes_ = found->second.plan.arena_bytes();
+  return values;
+}
+
+StepResult TrainingStep::operator()(const Tensor& x, const Tensor& labels, double lr, int64_t step) {
+  const ArithmeticScope products(config_.precision);
+  const Tensor number = step_number(step, x.device());
+  Values values = config_.plan && x.device() == Device::cpu ? planned(x, labels, number) : values_of(x, labels, number);
   const bool values_known = is_host(x.device());
-  StepResult result{.loss = item_or_nan(loss.total),
-                    .cross_entropy = item_or_nan(loss.cross_entropy),
-                    .dice = options.loss.dice_offset - item_or_nan(loss.dice)};
+  StepResult result{.loss = item_or_nan(values[0]),
+                    .cross_entropy = item_or_nan(values[1]),
+                    .dice = config_.loss.dice_offset - item_or_nan(values[2])};
   if (values_known && !std::isfinite(result.loss))
     fail("training step", "the loss is " + std::to_string(result.loss));
-  if (options.before_backward) options.before_backward();
-  const Tensors gradients = tape.gradient(loss.total, values);
+  const BackwardPart backward;
+  const Tensors gradients(values.begin() + loss_parts, values.begin() + static_cast<std::ptrdiff_t>(loss_parts + trainable_.size()));
+  values.clear();
   // Clipping needs the norm before the update; without clipping it is only reported.
   result.gradient_norm = global_norm(gradients);
   if (values_known && !std::isfinite(result.gradient_norm))
     fail("training step", "the gradient's norm is " + std::to_string(result.gradient_norm));
-  optimizer.step(gradients, options.lr, result.gradient_norm);
+  optimizer_.step(gradients, lr, result.gradient_norm);
   return result;
 }
 

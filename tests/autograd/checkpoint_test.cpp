@@ -24,7 +24,7 @@ struct Model {
 
   Tensors operator()(const Tensors& in) const {
     Tensor y = gelu(matmul(layer_norm(in[0], scale), w1));
-    y = dropout(y, {.p = 0.3, .seed = 5, .stream = 9, .step = 4});
+    y = dropout(y, step_number(4, y.device()), {.p = 0.3, .seed = 5, .stream = 9});
     return {matmul(y, w2)};
   }
 };

@@ -303,7 +303,7 @@ TEST(CpuShapes, LossesAndUpdates) {
   check<SquaredNorm>("squared norm", {}, {q}, DType::f32, 1e-12);
   check<SquaredNorm>("squared norm", {}, {{.shape = {70003}, .low = 1e25, .high = 3e25}},
                      DType::f32, 1e-12);
-  check<Dropout>("elements", {.p = 0.3, .seed = 5}, {q}, DType::bf16);
+  check<Dropout>("elements", {.p = 0.3, .seed = 5}, {q, {.shape = {1}, .low = 0, .high = 9, .integer = true}}, DType::bf16);
 }
 
 TEST(CpuShapes, LabelsOutsideTheClassesAreRefused) {
@@ -343,7 +343,7 @@ TEST(CpuShapes, ThreadCounts) {
       {&record_of<Softmax>(), sample<Softmax>("tokens", {{0}}, {{.shape = {20000, 7}}})},
       {&record_of<CrossEntropy>(), sample<CrossEntropy>("loss", {}, {x, labels})},
       {&record_of<ClassSums>(), sample<ClassSums>("class sums", {}, {x, labels})},
-      {&record_of<Dropout>(), sample<Dropout>("dropout", {.p = 0.3}, {x})}};
+      {&record_of<Dropout>(), sample<Dropout>("dropout", {.p = 0.3}, {x, {.shape = {1}, .low = 0, .high = 9, .integer = true}})}};
   for (const auto& [op, s] : cases) {
     SCOPED_TRACE(s.label);
     const Tensors one = on(1, *op, s);

@@ -36,7 +36,7 @@ const std::vector<Layer>& layers() {
       {"runtime/io", {"runtime/core"}},
       {"runtime/analyze", {"runtime/core", "runtime/ops"}},
       {"runtime/train",
-       {"runtime/core", "runtime/ops", "runtime/autograd", "runtime/nn", "runtime/io"}},
+       {"runtime/core", "runtime/ops", "runtime/autograd", "runtime/nn", "runtime/plan", "runtime/io"}},
       // The composition root, files directly in runtime/: the one place that knows every backend.
       {"runtime",
        {"runtime/core", "runtime/ops", "runtime/autograd", "runtime/backend", "runtime/backend/ref",

@@ -27,8 +27,8 @@ void drop_rows(const std::vector<float>& factors, const T* x, T* y, int64_t n) {
 }
 
 template <class T>
-void run_dropout(const Dropout::Attrs& a, const Shape& shape, const T* x, T* y) {
-  const Philox random(a.seed, a.stream, a.step);
+void run_dropout(const Dropout::Attrs& a, uint32_t step, const Shape& shape, const T* x, T* y) {
+  const Philox random(a.seed, a.stream, step);
   const uint64_t limit = drop_limit(a.p);
   const auto factor = static_cast<float>(a.p < 1 ? 1 / (1 - a.p) : 0);
   const int64_t n = shape.numel();
@@ -43,7 +43,7 @@ void run_dropout(const Dropout::Attrs& a, const Shape& shape, const T* x, T* y) 
             .n = n,
             .key = {static_cast<uint32_t>(a.seed), static_cast<uint32_t>(a.seed >> 32)},
             .stream = a.stream,
-            .step = a.step,
+            .step = step,
             .limit = limit,
             .factor = factor});
     });
@@ -82,11 +82,12 @@ Kernel prepare(const Dropout::Attrs& a, Descs in, Descs) {
   if (storage < 0) return {};
   return {.name = loop_name("dropout", to_string(a.unit)),
           .run = [a, storage, shape = in[0].shape()](Pointers x, Pointers y, std::byte*) {
+            const auto step = static_cast<uint32_t>(*reinterpret_cast<const int32_t*>(x[1]));
             if (storage == 0) {
-              run_dropout(a, shape, reinterpret_cast<const float*>(x[0]),
+              run_dropout(a, step, shape, reinterpret_cast<const float*>(x[0]),
                           reinterpret_cast<float*>(y[0]));
             } else {
-              run_dropout(a, shape, reinterpret_cast<const bfloat16*>(x[0]),
+              run_dropout(a, step, shape, reinterpret_cast<const bfloat16*>(x[0]),
                           reinterpret_cast<bfloat16*>(y[0]));
             }
           }};

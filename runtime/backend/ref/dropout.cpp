@@ -3,7 +3,7 @@
 namespace voxlab::ref {
 
 void reference(const Dropout::Attrs& a, RefInputs in, RefOutputs out) {
-  const Philox random(a.seed, a.stream, a.step);
+  const Philox random(a.seed, a.stream, static_cast<uint32_t>(in[1][0]));
   const Shape& shape = in[0].shape;
   for (int64_t i = 0; i < out[0].numel(); ++i) {
     int64_t unit = i;

@@ -8,8 +8,10 @@
 #include "runtime/ops/fused.h"
 #include "runtime/ops/gather.h"
 #include "runtime/ops/loss.h"
+#include "runtime/ops/loss_head.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm.h"
+#include "runtime/ops/norm_activation.h"
 #include "runtime/ops/pool.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/resize.h"
@@ -39,7 +41,7 @@ using AllOps = OpList<
     Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, L2Normalise, L2NormaliseGrad,
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
-    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm, FusedAttention>;
+    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm, FusedAttention, LossHead, LossHeadGrad, NormActivation, NormActivationGrad>;
 
 inline std::vector<const OpRecord*> all_ops() {
   std::vector<const OpRecord*> records;

@@ -7,6 +7,12 @@
 #include "runtime/ops/view.h"
 
 namespace voxlab {
+
+Tensor seen(const Tensor& x, const NormGeometry& g) {
+  return reshape(x, Shape{g.batch, g.positions, g.groups, g.channels});
+}
+Tensor statistic(const Tensor& s, const NormGeometry& g) { return reshape(s, Shape{g.batch, 1, g.groups, 1}); }
+
 namespace {
 
 bool given(MetaSpan in, size_t i) { return i < in.size() && in[i].shape != Shape{0}; }
@@ -52,11 +58,6 @@ Cost norm_cost(MetaSpan in) {
 }
 // Normalised input 2, its two sums 3, dx 4, dweight 2, dbias 1, and dy times weight 1.
 Cost grad_cost(MetaSpan in) { return {.flops = in[1].numel() * (given(in, 2) ? 13 : 12)}; }
-
-Tensor seen(const Tensor& x, const NormGeometry& g) {
-  return reshape(x, Shape{g.batch, g.positions, g.groups, g.channels});
-}
-Tensor statistic(const Tensor& s, const NormGeometry& g) { return reshape(s, Shape{g.batch, 1, g.groups, 1}); }
 
 // What the gradient of a mean and of the spread (variance or rstd) adds to dx. They are outputs that a
 // second derivative reaches through the saved statistics.

@@ -116,6 +116,10 @@ struct BatchNormInference {
   static std::vector<Sample> samples();
 };
 
+// x as (batch, positions, groups, channels), and statistics of it as (batch, 1, groups, 1).
+Tensor seen(const Tensor& x, const NormGeometry& g);
+Tensor statistic(const Tensor& s, const NormGeometry& g);
+
 // y alone; weight and bias may be undefined.
 Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight = {}, const Tensor& bias = {},
                   double eps = 1e-5);

@@ -16,11 +16,18 @@ void fold_batch_norms(Trace& graph);
 // activation: one op of runtime/ops/fused.h. f32 only.
 void fuse_epilogues(Trace& graph);
 
+// Norms whose statistics a backward pass reads: with the activation that follows, and the sum before that; and the gradients
+// of both as one. f32 only.
+void fuse_training_norms(Trace& graph);
+
+// Softmax, cross entropy and class sums of one pair of logits and labels, and their gradients: one op each way.
+void fuse_loss_heads(Trace& graph);
+
 // Two tensors joined along their channels for convolutions alone, whose kernels can read both where they lie: after
 // fuse_epilogues.
 void fuse_concats(Trace& graph);
 
-// A group norm of a convolution's output: the convolution adds up its moments while it stores, and where one convolution
+// A norm of a convolution's output: the convolution adds up its moments while it stores, and where in inference one convolution
 // alone reads the norm's output, that one normalises as it reads, so that the norm makes no pass over memory. After
 // fuse_concats.
 void fuse_norms(Trace& graph);

@@ -6,36 +6,14 @@
 #include "runtime/core/arithmetic.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/fused.h"
-#include "runtime/ops/kernel.h"
 #include "runtime/ops/matmul.h"
+#include "runtime/ops/norm_activation.h"
 #include "runtime/plan/fuse.h"
 #include "runtime/plan/rewriter.h"
 
 namespace voxlab::plan {
 
 namespace {
-
-std::vector<TensorDesc> descs_of(const Rewriter& r, const std::vector<int>& values) {
-  std::vector<TensorDesc> descs;
-  for (const int value : values) {
-    if (value == absent) {
-      descs.push_back({.meta = {}, .present = false});
-    } else {
-      descs.push_back({.meta = r.meta(value), .strides = contiguous_strides(r.meta(value).shape)});
-    }
-  }
-  return descs;
-}
-
-// The kernel for the types that the step's values have now; without `run` where there is none on the CPU.
-Kernel kernel_of(const Rewriter& r, const TraceStep& node) {
-  return find_kernel(Device::cpu, *node.op)(node.attrs.get(), descs_of(r, node.inputs), descs_of(r, node.outputs));
-}
-
-bool fuses(const Rewriter& r, const TraceStep& node) {
-  const Kernel kernel = kernel_of(r, node);
-  return kernel.run != nullptr && !kernel.extra_passes;
-}
 
 // A convolution, fused with something or not yet.
 std::optional<FusedConv::Attrs> conv_attrs(const TraceStep& node) {
@@ -146,9 +124,14 @@ bool moves_into_reader(Rewriter& r, int n, int moments) {
 void fuse_norms(Trace& graph) {
   Rewriter r(graph);
   for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
-    if (r.node(n).op == nullptr || !is<FusedGroupNorm>(r.node(n))) continue;
+    if (r.node(n).op == nullptr || !(is<FusedGroupNorm>(r.node(n)) || is<NormActivation>(r.node(n)))) continue;
     if (r.meta(r.node(n).inputs[0]).dtype != DType::f32 || r.meta(r.node(n).inputs[0]).device != Device::cpu) continue;
     const int moments = moments_of(r, r.node(n).inputs[0]);
+    if (is<NormActivation>(r.node(n))) {
+      r.node(n).inputs[4] = moments;
+      r.refresh();
+      continue;
+    }
     if (moments != absent && moves_into_reader(r, n, moments)) continue;
     const bool both = attrs<FusedGroupNorm>(r.node(n)).norm_residual;
     const int residual_moments = both ? moments_of(r, input(r.node(n), 3)) : absent;

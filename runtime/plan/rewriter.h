@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/ops/kernel.h"
 #include "runtime/plan/trace.h"
 
 namespace voxlab::plan {
@@ -62,5 +63,11 @@ class Rewriter {
   std::vector<std::vector<int>> users_;
   std::vector<int> maker_;
 };
+
+// The kernel for the types that the step's values have now; without `run` where there is none on the CPU.
+Kernel kernel_of(const Rewriter& r, const TraceStep& node);
+
+// Whether a kernel does all of the step's work on its way, without passes of its own.
+bool fuses(const Rewriter& r, const TraceStep& node);
 
 }  // namespace voxlab::plan

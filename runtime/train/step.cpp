@@ -61,12 +61,11 @@ TrainingStep::Values TrainingStep::planned(const Tensor& x, const Tensor& labels
   for (const nn::ParameterPtr& p : trainable_) inputs.push_back(p->value);
   for (const nn::ParameterPtr& p : buffers_) inputs.push_back(p->value);
   auto found = plans_.find(key);
-  Values values;
   if (found == plans_.end()) {
     std::vector<size_t> defined;
     const auto body = [&] {
-      values = values_of(x, labels, step);
       Tensors outputs;
+      const Values values = values_of(x, labels, step);
       for (size_t i = 0; i < values.size(); ++i) {
         if (!values[i]) continue;
         defined.push_back(i);
@@ -76,13 +75,14 @@ TrainingStep::Values TrainingStep::planned(const Tensor& x, const Tensor& labels
     };
     Plan plan(body, inputs);
     found = plans_.emplace(std::move(key), Planned{std::move(plan), std::move(defined)}).first;
-  } else {
-    values.resize(loss_parts + trainable_.size() + buffers_.size());
-    Tensors outputs = found->second.plan(inputs);
-    for (size_t i = 0; i < outputs.size(); ++i) values[found->second.defined[i]] = std::move(outputs[i]);
-    for (size_t i = 0; i < buffers_.size(); ++i)
-      if (const Tensor& value = values[loss_parts + trainable_.size() + i]) buffers_[i]->value = value;
+    // The traced run is thrown away: a run that goes on in another process has the bits of one that was never interrupted.
+    for (size_t i = 0; i < buffers_.size(); ++i) buffers_[i]->value = inputs[inputs.size() - buffers_.size() + i];
   }
+  Values values(loss_parts + trainable_.size() + buffers_.size());
+  Tensors outputs = found->second.plan(inputs);
+  for (size_t i = 0; i < outputs.size(); ++i) values[found->second.defined[i]] = std::move(outputs[i]);
+  for (size_t i = 0; i < buffers_.size(); ++i)
+    if (const Tensor& value = values[loss_parts + trainable_.size() + i]) buffers_[i]->value = value;
   arena_bytes_ = found->second.plan.arena_bytes();
   return values;
 }

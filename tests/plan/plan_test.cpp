@@ -8,6 +8,7 @@
 #include <map>
 
 #include "nets/zoo.h"
+#include "runtime/autograd/tape.h"
 #include "runtime/backend/cpu/isa.h"
 #include "runtime/core/arithmetic.h"
 #include "runtime/core/error.h"
@@ -43,16 +44,21 @@ std::map<std::string, int> ops_of(const Trace& graph) {
   return count;
 }
 
-Trace fused(const Forward& forward, const Tensor& x) {
-  Trace graph = trace({x}, [&] { return forward(x); });
+Trace fused(const std::function<Tensors()>& body, const Tensors& inputs) {
+  Trace graph = trace(inputs, body);
   plan::own_outputs(graph);
   plan::fold_batch_norms(graph);
   plan::fuse_attention(graph);
+  plan::fuse_training_norms(graph);
+  plan::fuse_loss_heads(graph);
   plan::fuse_epilogues(graph);
   plan::fuse_concats(graph);
   plan::fuse_norms(graph);
   plan::narrow_values(graph);
   return graph;
+}
+Trace fused(const Forward& forward, const Tensor& x) {
+  return fused([&] { return forward(x); }, {x});
 }
 
 // Two plans of one function, on inputs that the trace did not see.
@@ -208,6 +214,58 @@ TEST(Plan, ConstantsAreComputedOnce) {
   const auto ops = ops_of(fused(forward, random({3, 4}, 1)));
   EXPECT_EQ(ops, (std::map<std::string, int>{{"binary", 1}}));
   expect_same(forward, {3, 4});
+}
+
+// A convolution, a norm with an activation, a loss of logits, and all gradients.
+struct SmallStep {
+  Tensors operator()(int64_t classes, bool batch) const {
+    Tape tape;
+    const Tensors parameters{weight, scale, shift, head};
+    tape.watch(parameters);
+    Tensor total;
+    {
+      const auto recording = tape.recording();
+      Tensor y = conv(x, weight, {}, {.padding = {1}});
+      y = batch ? call<BatchNorm>({}, {y, scale, shift})[0] : group_norm(y, 3, scale, shift);
+      const Tensor logits = conv(leaky_relu(y), slice(head, 4, 0, classes), {});
+      const Tensors sums = call<ClassSums>({}, {softmax(logits), labels});
+      total = add(cross_entropy(logits, labels), mean(div(sums[0], add(sums[1], sums[2]))));
+    }
+    Tensors out = tape.gradient(total, parameters);
+    out.push_back(total);
+    return out;
+  }
+  Tensors inputs() const { return {x, labels, weight, scale, shift, head}; }
+
+  Tensor x = random({2, 3, 4, 5, 4}, 1), weight = random({3, 3, 3, 4, 6}, 10), head = random({1, 1, 1, 6, 70}, 11);
+  Tensor scale = random({6}, 12, 0.5, 2), shift = random({6}, 13);
+  Tensor labels = draw({.shape = {2, 3, 4, 5}, .low = 0, .high = 5, .integer = true}, DType::i32, Device::cpu, 14);
+};
+
+TEST(Plan, TrainingNormsTakeInTheirActivation) {
+  for (const bool batch : {false, true}) {
+    SCOPED_TRACE(batch);
+    const SmallStep step;
+    const auto body = [&] { return step(5, batch); };
+    const auto ops = ops_of(fused(body, step.inputs()));
+    EXPECT_EQ(ops.count("unary_grad") + ops.count("group_norm_grad") + ops.count("batch_norm_grad"), 0U);
+    EXPECT_EQ(ops.at("norm_activation") + ops.at("norm_activation_grad"), 2);
+    EXPECT_EQ(ops.at("loss_head") + ops.at("loss_head_grad"), 2);
+    EXPECT_EQ(ops.count("softmax") + ops.count("softmax_grad") + ops.count("class_sums") + ops.count("cross_entropy_grad"), 0U);
+    Plan planned(body, step.inputs());
+    SmallStep other;
+    other.x = random({2, 3, 4, 5, 4}, 2);
+    other.weight = random({3, 3, 3, 4, 6}, 20);
+    const Tensors expected = other(5, batch), got = planned(other.inputs());
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_LT(difference(expected[i], got[i]), 2e-6) << "output " << i;
+  }
+}
+
+TEST(Plan, LossesOfMoreClassesThanAKernelHoldsStayApart) {
+  const SmallStep step;
+  const auto ops = ops_of(fused([&] { return step(70, true); }, step.inputs()));
+  EXPECT_EQ(ops.count("loss_head"), 0U);
+  EXPECT_EQ(ops.at("class_sums"), 1);
 }
 
 TEST(Plan, RefusesAnotherShape) {

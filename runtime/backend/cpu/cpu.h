@@ -56,6 +56,10 @@ Kernel prepare(const Linear::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedConv::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedLinear::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedGroupNorm::Attrs&, Descs in, Descs out);
+Kernel prepare(const LossHead::Attrs&, Descs in, Descs out);
+Kernel prepare(const LossHeadGrad::Attrs&, Descs in, Descs out);
+Kernel prepare(const NormActivation::Attrs&, Descs in, Descs out);
+Kernel prepare(const NormActivationGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out);
 
 // Installs every kernel above on Device::cpu.

@@ -48,6 +48,9 @@ struct ColumnsArgs {
   int64_t rows, columns;
   const float *mean, *scale, *a, *b;
   double *total_dy, *total_dot;
+  // Of gradients through an activation: dy counts `slope` times where (x - mean) * gate_scale + gate_shift is not positive.
+  const float *gate_scale, *gate_shift;  // null: dy is as it stands
+  float slope;
 };
 using ColumnsFn = void (*)(const ColumnsArgs&);
 
@@ -128,6 +131,20 @@ struct LossArgs {
 };
 using LossFn = double (*)(const LossArgs&);
 
+// Softmax with cross entropy and class sums; rows of one sample.
+constexpr int64_t most_head_classes = 64;
+struct LossHeadArgs {
+  const float* x;
+  const int32_t* labels;
+  int64_t rows, classes;
+  int32_t ignore;
+  bool squared;
+  double *loss, *sums;  // added to: the sum of the losses; per class the sums of p t, of p or p^2, of t
+  float* y;             // of gradients, as what follows
+  float share;          // of one row in the cross entropy's gradient
+  const float *d_true, *d_all;
+};
+
 struct SgdArgs {
   float* param;
   const float* grad;
@@ -188,6 +205,8 @@ struct Loops {
   AxisFn axis_columns_apply[axis_functions], axis_columns_grad_apply[axis_functions];
   void (*blend_rows[2])(const BlendRowsArgs&);
   void (*blend_taps[2])(const BlendTapsArgs&);
+  void (*loss_head)(const LossHeadArgs&);
+  void (*loss_head_grad)(const LossHeadArgs&);
   LossFn cross_entropy, cross_entropy_grad, binary_cross_entropy, binary_cross_entropy_grad;
   void (*sgd)(const SgdArgs&);
   void (*adam)(const AdamArgs&);

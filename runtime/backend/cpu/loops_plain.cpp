@@ -3,6 +3,7 @@
 #include "runtime/backend/cpu/axis_impl.h"
 #include "runtime/backend/cpu/dropout_impl.h"
 #include "runtime/backend/cpu/elementwise_impl.h"
+#include "runtime/backend/cpu/loss_head_impl.h"
 #include "runtime/backend/cpu/loss_impl.h"
 #include "runtime/backend/cpu/resize_impl.h"
 #include "runtime/backend/cpu/update_impl.h"
@@ -17,6 +18,7 @@ constexpr Loops loops_plain = [] {
   set_axes(table);
   set_resize(table);
   set_losses(table);
+  set_loss_heads(table);
   set_updates(table);
   set_dropout(table);
   set_attention(table);

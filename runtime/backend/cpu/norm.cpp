@@ -69,18 +69,25 @@ ColumnSums gradient_sums(const WideRows& wide, int64_t columns, ColumnsArgs args
   return sums;
 }
 
-// One sample; adds to dweight and dbias.
+// One sample; adds to dweight and dbias. With a slope other than 1, dy is that of an activation behind the norm.
 void normalise_grad(const NormGeometry& g, const float* dy, const float* x, Affine affine,
                     const float* mean, const std::vector<double>& rstd, float* dx, double* dweight,
-                    double* dbias) {
+                    double* dbias, double activation_slope) {
   const int64_t width = g.width();
   const WideRows wide(g.positions, width);
-  ColumnValues centre(wide), spread(wide), scale(wide), level(wide), slope(wide);
+  ColumnValues centre(wide), spread(wide), scale(wide), level(wide), slope(wide), gate_scale(wide), gate_shift(wide);
   for (int64_t c = 0; c < width; ++c) {
+    gate_scale.set(c, width, rstd[static_cast<size_t>(c / g.channels)] * affine.weight_at(c));
+    gate_shift.set(c, width, affine.bias_at(c));
     centre.set(c, width, mean[c / g.channels]);
     spread.set(c, width, rstd[static_cast<size_t>(c / g.channels)]);
   }
   ColumnsArgs args{.x = x, .dy = dy, .y = dx, .mean = centre.v.data(), .scale = spread.v.data()};
+  if (activation_slope != 1) {
+    args.gate_scale = gate_scale.v.data();
+    args.gate_shift = gate_shift.v.data();
+    args.slope = static_cast<float>(activation_slope);
+  }
   const ColumnSums sums = gradient_sums(wide, width, args);
   const auto count = static_cast<double>(g.count());
   for (int64_t group = 0; group < g.groups; ++group) {
@@ -129,24 +136,26 @@ Kernel norm_kernel(std::string_view op, const NormGeometry& g, double eps, bool 
           }};
 }
 
+// in: dy, x, weight, [bias, behind which stands an activation of this slope,] mean, spread.
 Kernel norm_grad_kernel(std::string_view op, const NormGeometry& g, double eps, bool from_variance,
-                        Descs in) {
+                        Descs in, double activation_slope = 1) {
   if (!all_f32(in)) return {};
   return {.name = loop_name(op),
           .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](
                      Pointers data, Pointers out, std::byte*) {
-            const Affine affine{optional(descs, data, 2), nullptr};
+            const size_t mean = descs.size() - 2;
+            const Affine affine{optional(descs, data, 2), mean == 4 ? optional(descs, data, 3) : nullptr};
             std::vector<double> dweight(static_cast<size_t>(g.width())), dbias(dweight.size());
             std::vector<double> rstd(static_cast<size_t>(g.groups));
             for (int64_t n = 0; n < g.batch; ++n) {
               const int64_t at = n * g.positions * g.width();
-              const float* spread = floats(data[4]) + n * g.groups;
+              const float* spread = floats(data[mean + 1]) + n * g.groups;
               for (size_t k = 0; k < rstd.size(); ++k)
                 rstd[k] =
                     from_variance ? 1 / std::sqrt(static_cast<double>(spread[k]) + eps) : spread[k];
               normalise_grad(g, floats(data[0]) + at, floats(data[1]) + at, affine,
-                             floats(data[3]) + n * g.groups, rstd, floats(out[0]) + at,
-                             dweight.data(), dbias.data());
+                             floats(data[mean]) + n * g.groups, rstd, floats(out[0]) + at,
+                             dweight.data(), dbias.data(), activation_slope);
             }
             store(dweight, out[1]);
             store(dbias, out[2]);
@@ -209,6 +218,41 @@ Kernel prepare(const FusedGroupNorm::Attrs& a, Descs in, Descs out) {
             }
           },
           .narrows = true};
+}
+
+Kernel prepare(const NormActivation::Attrs& a, Descs in, Descs) {
+  if (!all_f32(in)) return {};
+  const NormGeometry g = NormActivation::geometry(a, in[0].shape());
+  const int64_t samples = in[0].shape()[0] / g.batch;  // that share their statistics
+  return {.name = loop_name(NormActivation::name, a.over_batch ? "batch" : g.channels == 1 ? "instance" : "group"),
+          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out, std::byte*) {
+            const Affine affine{optional(descs, data, 1), optional(descs, data, 2)};
+            const float* known = optional(descs, data, 4);
+            for (int64_t b = 0; b < g.batch; ++b) {
+              const int64_t at = b * g.positions * g.width();
+              std::vector<Moments> moments;
+              if (known == nullptr) moments = column_moments(Values{data[0]}.from(at), g.positions, g.width());
+              for (int64_t s = 0; known != nullptr && s < samples; ++s) {
+                const auto one = known_moments(known + 2 * (b * samples + s) * g.width(), g.positions / samples, g.width());
+                if (s == 0) moments = one;
+                for (size_t c = 0; s > 0 && c < one.size(); ++c) moments[c].join(one[c]);
+              }
+              const Normaliser n = normaliser_of(g, a.eps, moments, affine, floats(out[1]) + b * g.groups,
+                                                 floats(out[2]) + b * g.groups, a.over_batch);
+              const float* residual = optional(descs, data, 3);
+              finish_wide_rows(WideRows(g.positions, g.width()), {.x = floats(data[0]) + at,
+                                                                  .residual = residual == nullptr ? nullptr : residual + at,
+                                                                  .y = floats(out[0]) + at,
+                                                                  .value = n.columns(),
+                                                                  .activation = static_cast<int>(a.activation),
+                                                                  .slope = static_cast<float>(a.slope)});
+            }
+          }};
+}
+Kernel prepare(const NormActivationGrad::Attrs& a, Descs in, Descs) {
+  const NormGeometry g = NormActivation::geometry(a, in[1].shape());
+  return norm_grad_kernel(std::string(NormActivationGrad::name) + (a.over_batch ? ".batch" : g.channels == 1 ? ".instance" : ".group"), g,
+                          a.eps, a.over_batch, in, NormActivationGrad::slope(a));
 }
 
 Kernel prepare(const BatchNorm::Attrs& a, Descs in, Descs) {

@@ -59,19 +59,31 @@ void finish_columns_loop(const FinishColumnsArgs& args) {
   (args.x_storage == 0 ? finish_by_types<float> : finish_by_types<uint16_t>)(args);
 }
 
-void grad_columns_loop(const ColumnsArgs& args) {
+// dy as the norm's own output gets it, behind an activation whose input is of this sign.
+VOXLAB_INLINE Vec gated(Vec dy, Vec input, Vec slope) { return input > zero() ? dy : dy * slope; }
+
+template <bool gate>
+void grad_columns_of(const ColumnsArgs& args) {
+  const Vec slope = splat(args.slope);
   constexpr int64_t stretch = 128;
   for (int64_t r0 = 0; r0 < args.rows; r0 += stretch) {
     const int64_t r1 = r0 + stretch < args.rows ? r0 + stretch : args.rows;
     for_strips(args.columns, [&](int64_t c, int64_t width) {
       const Strip mean = get_strip(args.mean + c, width), scale = get_strip(args.scale + c, width);
-      Strip sum = {}, dot = {};
+      Strip sum = {}, dot = {}, gate_scale = {}, gate_shift = {};
+      if constexpr (gate) {
+        gate_scale = get_strip(args.gate_scale + c, width);
+        gate_shift = get_strip(args.gate_shift + c, width);
+      }
       const auto add_row = [&](int64_t r, int64_t w) {
         const Strip x = get_strip(args.x + r * args.columns + c, w);
         const Strip dy = get_strip(args.dy + r * args.columns + c, w);
         for (int k = 0; k < strip_vectors; ++k) {
-          sum.v[k] += dy.v[k];
-          dot.v[k] = mul_add(dy.v[k], x.v[k] - mean.v[k], dot.v[k]);
+          const Vec centred = x.v[k] - mean.v[k];
+          Vec d = dy.v[k];
+          if constexpr (gate) d = gated(d, mul_add(centred, gate_scale.v[k], gate_shift.v[k]), slope);
+          sum.v[k] += d;
+          dot.v[k] = mul_add(d, centred, dot.v[k]);
         }
       };
       if (width == strip) {
@@ -91,7 +103,13 @@ void grad_columns_loop(const ColumnsArgs& args) {
   }
 }
 
-void grad_apply_columns_loop(const ColumnsArgs& args) {
+void grad_columns_loop(const ColumnsArgs& args) {
+  (args.gate_scale == nullptr ? grad_columns_of<false> : grad_columns_of<true>)(args);
+}
+
+template <bool gate>
+void grad_apply_columns_of(const ColumnsArgs& args) {
+  const Vec slope = splat(args.slope);
   for (int64_t r = 0; r < args.rows; ++r) {
     const float* x = args.x + r * args.columns;
     const float* dy = args.dy + r * args.columns;
@@ -99,9 +117,15 @@ void grad_apply_columns_loop(const ColumnsArgs& args) {
     for_vectors(args.columns, [&](int64_t i, auto count) {
       const Vec centred = get(x + i, count) - get(args.mean + i, count);
       const Vec mean_part = mul_add(centred, get(args.b + i, count), get(args.a + i, count));
-      put(y + i, get(dy + i, count) * get(args.scale + i, count) - mean_part, count);
+      Vec d = get(dy + i, count);
+      if constexpr (gate) d = gated(d, mul_add(centred, get(args.gate_scale + i, count), get(args.gate_shift + i, count)), slope);
+      put(y + i, d * get(args.scale + i, count) - mean_part, count);
     });
   }
+}
+
+void grad_apply_columns_loop(const ColumnsArgs& args) {
+  (args.gate_scale == nullptr ? grad_apply_columns_of<false> : grad_apply_columns_of<true>)(args);
 }
 
 // Sum of f(offset, count) over a row: f32 lanes over short stretches, f64 across them. Lanes past

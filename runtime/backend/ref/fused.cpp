@@ -90,6 +90,57 @@ void reference(const FusedGroupNorm::Attrs& a, RefInputs in, RefOutputs out) {
   finish(a, &residual, out[0]);
 }
 
+void reference(const NormActivation::Attrs& a, RefInputs in, RefOutputs out) {
+  const Array& x = in[0];
+  const NormGeometry g = NormActivation::geometry(a, x.shape);
+  const auto plain = in.first(std::min<size_t>(3, in.size()));
+  if (const Array* moments = given(in, 4)) {
+    const int64_t channels = x.shape[-1], samples = x.shape[0];
+    const auto count = static_cast<double>(samples / g.batch * g.channels);
+    const auto each = [&](auto f) {  // of a sample's channel: its group, its two moments
+      for (int64_t n = 0; n < samples; ++n)
+        for (int64_t c = 0; c < channels; ++c) {
+          const double* m = &moments->v[static_cast<size_t>((n * channels + c) * 2)];
+          f(n * g.batch / samples * g.groups + c / g.channels, m[0], m[1]);
+        }
+    };
+    each([&](int64_t group, double mean, double) { out[1][group] += mean / count; });
+    each([&](int64_t group, double mean, double variance) {
+      const double d = mean - out[1][group];
+      out[2][group] += (variance + d * d) / count;
+    });
+    for (int64_t i = 0; i < x.numel(); ++i) {
+      const int64_t c = i % channels, group = i / (g.positions * channels) * g.groups + c / g.channels;
+      out[0][i] = (x[i] - out[1][group]) / std::sqrt(out[2][group] + a.eps);
+      if (const Array* weight = given(in, 1)) out[0][i] *= (*weight)[c];
+      if (const Array* bias = given(in, 2)) out[0][i] += (*bias)[c];
+    }
+    if (!a.over_batch)
+      for (double& v : out[2].v) v = 1 / std::sqrt(v + a.eps);
+  } else if (a.over_batch) {
+    reference(BatchNorm::Attrs{{a.eps}}, plain, out);
+  } else {
+    reference(GroupNorm::Attrs{a}, plain, out);
+  }
+  finish(a, at(in, 3), out[0]);
+}
+
+void reference(const NormActivationGrad::Attrs& a, RefInputs in, RefOutputs out) {
+  const Array &x = in[1], &mean = in[4], &spread = in[5];
+  const NormGeometry g = NormActivation::geometry(a, x.shape);
+  std::vector<Array> plain{in[0], x, in[2], mean, spread};
+  const int64_t channels = x.shape[-1];
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    const int64_t c = i % channels, group = i / (g.positions * channels) * g.groups + c / g.channels;
+    double y = (x[i] - mean[group]) * (a.over_batch ? 1 / std::sqrt(spread[group] + a.eps) : spread[group]);
+    if (const Array* weight = given(in, 2)) y *= (*weight)[c];
+    if (const Array* bias = given(in, 3)) y += (*bias)[c];
+    if (y <= 0) plain[0][i] *= NormActivationGrad::slope(a);
+  }
+  if (a.over_batch) return reference(BatchNormGrad::Attrs{{a.eps}}, plain, out);
+  reference(GroupNormGrad::Attrs{a}, plain, out);
+}
+
 void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out) {
   Shape shape = out[0].shape;
   shape.set(-1, in[1].shape[-1]);

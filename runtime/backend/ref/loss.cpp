@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "runtime/backend/ref/ref.h"
@@ -104,6 +105,27 @@ void reference(const ClassSumsGrad::Attrs& a, RefInputs in, RefOutputs out) {
   for_each_probability(ClassSumsGrad::name, a.ignore_index, in[2], in[3], [&](int64_t at, int64_t i, double t) {
     out[0][i] = in[0][at] * t + in[1][at] * (a.squared ? 2 * in[2][i] : 1);
   });
+}
+
+void reference(const LossHead::Attrs& a, RefInputs in, RefOutputs out) {
+  Array p{in[0].shape, std::vector<double>(in[0].v.size())};
+  reference(Softmax::Attrs{}, in.first(1), {&p, 1});
+  const std::array<Array, 2> given{p, in[1]};
+  reference(CrossEntropy::Attrs{{a.ignore_index}}, in, out.first(1));
+  reference(ClassSums::Attrs{a}, given, out.subspan(1));
+}
+
+void reference(const LossHeadGrad::Attrs& a, RefInputs in, RefOutputs out) {
+  const Array &x = in[3], &labels = in[4];
+  Array p{x.shape, std::vector<double>(x.v.size())}, dp = p, dx = p;
+  reference(Softmax::Attrs{}, {&x, 1}, {&p, 1});
+  const std::array<Array, 4> sums{in[1], in[2], p, labels};
+  reference(ClassSumsGrad::Attrs{a}, sums, {&dp, 1});
+  const std::array<Array, 2> through{p, dp};
+  reference(SoftmaxGrad::Attrs{}, through, {&dx, 1});
+  const std::array<Array, 3> entropy{in[0], x, labels};
+  reference(CrossEntropyGrad::Attrs{{a.ignore_index}}, entropy, out);
+  for (int64_t i = 0; i < dx.numel(); ++i) out[0][i] += dx[i];
 }
 
 }  // namespace voxlab::ref

@@ -71,6 +71,10 @@ void reference(const SquaredNorm::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedConv::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedLinear::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedGroupNorm::Attrs&, RefInputs in, RefOutputs out);
+void reference(const LossHead::Attrs&, RefInputs in, RefOutputs out);
+void reference(const LossHeadGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const NormActivation::Attrs&, RefInputs in, RefOutputs out);
+void reference(const NormActivationGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out);
 
 // Installs a kernel for every op above on Device::ref; the cpu backend falls back on them by name.

@@ -1,0 +1,128 @@
+#include "runtime/ops/norm_activation.h"
+
+#include "runtime/ops/binary.h"
+#include "runtime/ops/call.h"
+#include "runtime/ops/copy.h"
+#include "runtime/ops/reduce.h"
+#include "runtime/ops/view.h"
+
+namespace voxlab {
+namespace {
+
+bool given(MetaSpan in, size_t i) { return i < in.size() && in[i].shape != Shape{0}; }
+Tensor input(const Tensors& in, size_t i) { return i < in.size() ? in[i] : Tensor(); }
+
+Tensor rstd_of(const Tensor& variance, double eps) { return unary(UnaryKind::rsqrt, affine(variance, 1, eps)); }
+
+// (x - mean) rstd weight + bias; mean and rstd (batch, 1, groups, 1).
+Tensor normalised(const NormGeometry& g, const Tensor& x, const Tensor& mean, const Tensor& rstd, const Tensor& weight,
+                  const Tensor& bias) {
+  Tensor y = reshape(mul(sub(seen(x, g), mean), rstd), x.shape());
+  if (weight) y = mul(y, weight);
+  return bias ? add(y, bias) : y;
+}
+
+// Mean and variance of each group, (batch, 1, groups, 1), from those of each sample's channels (N, C, 2).
+std::pair<Tensor, Tensor> joined(const NormGeometry& g, const Tensor& moments) {
+  const auto grouped = [&](int64_t which) {
+    return reshape(contiguous(slice(moments, 2, which, 1)), {g.batch, moments.size(0) / g.batch, g.groups, g.channels});
+  };
+  const Tensor means = grouped(0), middle = mean(means, {1, 3}, true);
+  return {middle, mean(add(grouped(1), square(sub(means, middle))), {1, 3}, true)};
+}
+
+Metas plain_infer(const NormActivationAttrs& a, MetaSpan in) {
+  return a.over_batch ? BatchNorm::infer({{a.eps}}, in) : GroupNorm::infer({a}, in);
+}
+
+}  // namespace
+
+NormGeometry NormActivation::geometry(const NormActivationAttrs& a, const Shape& x) {
+  return a.over_batch ? BatchNorm::geometry({a.eps}, x) : GroupNorm::geometry(a, x);
+}
+
+Metas NormActivation::infer(const Attrs& a, MetaSpan in) {
+  const Metas out = plain_infer(a, in.first(std::min<size_t>(3, in.size())));
+  if (given(in, 3) && (in[3].shape != in[0].shape || in[3].dtype != in[0].dtype))
+    fail(name, "the residual must be " + in[0].to_string() + ", got " + in[3].to_string());
+  const Shape& x = in[0].shape;
+  const Shape moments{x[0], x[-1], 2};
+  if (given(in, 4) && in[4].shape != moments) fail(name, "moments must be " + moments.to_string() + ", got " + in[4].to_string());
+  return out;
+}
+Cost NormActivation::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
+  Cost cost = GroupNorm::cost({a}, in.first(std::min<size_t>(3, in.size())), out);
+  if (given(in, 4)) cost.flops -= 4 * in[0].numel();  // mean 1, variance 3
+  if (given(in, 3)) cost.flops += out[0].numel();
+  if (a.activation != Activation::none) cost.flops += out[0].numel();
+  return cost;
+}
+Tensors NormActivation::decompose(const Attrs& a, const Tensors& in) {
+  const Tensor weight = input(in, 1), bias = input(in, 2), residual = input(in, 3);
+  if (!input(in, 4)) {
+    const Tensors inputs{in[0], weight, bias};
+    Tensors out = a.over_batch ? call<BatchNorm>({{a.eps}}, inputs) : call<GroupNorm>({a}, inputs);
+    out[0] = finished(a, out[0], residual);
+    return out;
+  }
+  const NormGeometry g = geometry(a, in[0].shape());
+  const auto [middle, variance] = joined(g, in[4]);
+  const Tensor rstd = rstd_of(variance, a.eps), y = normalised(g, in[0], middle, rstd, weight, bias);
+  const Shape statistics = a.over_batch ? Shape{g.groups} : Shape{g.batch, g.groups};
+  return {finished(a, y, residual), reshape(middle, statistics), reshape(a.over_batch ? variance : rstd, statistics)};
+}
+
+std::vector<Sample> NormActivation::samples() {
+  const SampleInput x{.shape = {2, 3, 5, 4, 6}}, c{.shape = {6}}, none{.shape = {0}, .absent = true};
+  const SampleInput moments{.shape = {2, 6, 2}, .low = 0.5, .high = 2};
+  const Finish leaky{Activation::leaky_relu, 0.1};
+  return {sample<NormActivation>("groups", {{{2}, leaky}}, {x, c, c}),
+          sample<NormActivation>("instance with a residual", {{{6}, leaky}}, {x, none, none, x}),
+          sample<NormActivation>("batch", {{{}, {Activation::relu}, true}}, {x, c, c}),
+          sample<NormActivation>("batch with a residual", {{{}, leaky, true}}, {x, c, c, x}),
+          sample<NormActivation>("known moments in groups", {{{2}, leaky}}, {x, c, c, none, moments}),
+          sample<NormActivation>("known moments by channel", {{{6}, {}}}, {x, none, none, x, moments}),
+          sample<NormActivation>("known moments of a batch", {{{}, leaky, true}}, {x, c, c, none, moments}),
+          refused<NormActivation>("moments must be", {{{2}, leaky}}, {x, c, c, none, c}),
+          refused<NormActivation>("the residual must be", {{{2}, leaky}}, {x, c, c, c})};
+}
+
+Metas NormActivationGrad::infer(const Attrs& a, MetaSpan in) {
+  if (in.size() != 6) fail(name, "expected dy, x, weight, bias and two statistics, got " + std::to_string(in.size()) + " inputs");
+  if (a.activation == Activation::gelu || a.activation == Activation::hardswish)
+    fail(name, "the slope of " + std::string(to_string(a.activation)) + " does not follow from a sign");
+  const Metas plain{in[0], in[1], in[2], in[4], in[5]};
+  if (given(in, 3) && in[3].shape != Shape{in[1].shape[-1]}) fail(name, "bias must have one value a channel, got " + in[3].to_string());
+  return a.over_batch ? BatchNormGrad::infer({{a.eps}}, plain) : GroupNormGrad::infer({a}, plain);
+}
+Cost NormActivationGrad::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
+  const Metas plain{in[0], in[1], in[2], in[4], in[5]};
+  Cost cost = GroupNormGrad::cost({a}, plain, out);
+  if (a.activation != Activation::none) cost.flops += 4 * in[1].numel();  // the activation's input again 3, its slope 1
+  return cost;
+}
+Tensors NormActivationGrad::decompose(const Attrs& a, const Tensors& in) {
+  const NormGeometry g = NormActivation::geometry(a, in[1].shape());
+  const Tensor spread = statistic(in[5], g), rstd = a.over_batch ? rstd_of(spread, a.eps) : spread;
+  Tensor dy = in[0];
+  if (a.activation != Activation::none) {
+    const Tensor positive = unary(UnaryKind::step, normalised(g, in[1], statistic(in[4], g), rstd, in[2], in[3]));
+    dy = mul(dy, affine(positive, 1 - slope(a), slope(a)));
+  }
+  const Tensors plain{dy, in[1], in[2], in[4], in[5]};
+  return a.over_batch ? call<BatchNormGrad>({{a.eps}}, plain) : call<GroupNormGrad>({a}, plain);
+}
+
+std::vector<Sample> NormActivationGrad::samples() {
+  const SampleInput x{.shape = {2, 3, 5, 4, 6}}, c{.shape = {6}}, none{.shape = {0}, .absent = true};
+  const auto spread = [](Shape shape) { return SampleInput{.shape = shape, .low = 0.5, .high = 2}; };
+  const Finish leaky{Activation::leaky_relu, 0.1};
+  return {sample<NormActivationGrad>("groups", {{{2}, leaky}}, {x, x, c, c, {.shape = {2, 2}}, spread({2, 2})}),
+          sample<NormActivationGrad>("instance", {{{6}, {Activation::relu}}}, {x, x, none, none, {.shape = {2, 6}}, spread({2, 6})}),
+          sample<NormActivationGrad>("batch", {{{}, leaky, true}}, {x, x, c, c, c, spread({6})}),
+          sample<NormActivationGrad>("no activation", {{{}, {}, true}}, {x, x, c, none, c, spread({6})}),
+          refused<NormActivationGrad>("does not follow from a sign", {{{2}, {Activation::gelu}}}, {x, x, c, c, c, c}),
+          refused<NormActivationGrad>("one value a channel", {{{}, leaky, true}}, {x, x, c, x, c, spread({6})})};
+}
+
+}  // namespace voxlab

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "runtime/backend/cpu/dense/dense.h"
+#include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/backend/cpu/isa.h"
 #include "runtime/core/parallel.h"
 #include "tests/backend/dense_reference.h"
@@ -103,6 +104,69 @@ TEST(DenseMatmul, CollidingRowStrides) {
   check_matmul(s, "4 KiB columns");
   s = row_major(130, 64, 1024);
   check_matmul(s, "packed B");
+}
+
+// Products whose sides are exchanged, so that neither operand is copied, or only the smaller one.
+TEST(DenseMatmul, ExchangedSides) {
+  struct Case {
+    int64_t m, n, k;
+    bool a_turned, b_turned;
+  };
+  for (const Case& t : {Case{64, 8, 4500, true, true}, Case{33, 130, 5000, true, true}, Case{301, 21, 130, true, true},
+                        Case{19, 301, 70, false, true}, Case{3, 70, 600, false, true}, Case{130, 400, 90, true, true},
+                        Case{7, 65, 40, true, false}, Case{1, 1, 700, true, true}}) {
+    for (const int64_t batches : {1, 3}) {
+      MatmulShape s = row_major(t.m, t.k, t.n);
+      if (t.a_turned) s.a = {1, t.m};
+      if (t.b_turned) s.b = {1, t.k};
+      s.batch[1] = {batches, t.m * t.k, t.k * t.n, t.m * t.n};
+      check_matmul(s, std::to_string(t.m) + "x" + std::to_string(t.n) + "x" + std::to_string(t.k));
+    }
+  }
+}
+
+// Rows of either operand a multiple of 4 KiB apart, read or copied by one task.
+TEST(DenseMatmul, CollidingRowsOfBothSides) {
+  for (const int64_t n : {24, 50, 90}) {
+    for (const int64_t m : {12, 40}) {
+      MatmulShape s = row_major(m, 100, n);
+      s.a = {1024, 1};
+      s.b = {1024, 1};
+      check_matmul(s, "plain");
+      s.a = {1, 1024};
+      check_matmul(s, "A turned");
+      s.b = {1, 1024};
+      check_matmul(s, "both turned");
+      s.a = {1024, 1};
+      check_matmul(s, "B turned");
+    }
+  }
+}
+
+// Written past the caches.
+TEST(DenseMatmul, LargeAlignedOutput) {
+  const int64_t n = 40, pitch = 48;
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    const int64_t m = 4 * thread_count() * l2_bytes() / static_cast<int64_t>(sizeof(float)) / n + 7;
+    const Values a = random_values(2 * m, 1), b = random_values(2 * n, 2), bias = random_values(n, 3);
+    Values memory(static_cast<size_t>(m * pitch + 16), untouched);
+    const size_t skip = (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / sizeof(float);
+    float* c = memory.data() + skip;
+    const MatmulShape s = {.m = m, .n = n, .k = 2, .a = {1, m}, .b = {n, 1}, .c = {pitch, 1}};
+    matmul(s, {a.data(), DType::f32}, {b.data(), DType::f32}, {c, DType::f32}, {.bias = bias.data()});
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < pitch; ++j) {
+        const auto row = static_cast<size_t>(i), column = static_cast<size_t>(j);
+        if (j >= n) {
+          ASSERT_EQ(c[i * pitch + j], untouched) << name(isa);
+        } else {
+          const double want = double{a[row]} * b[column] + double{a[row + static_cast<size_t>(m)]} * b[column + n] + bias[column];
+          ASSERT_NEAR(c[i * pitch + j], want, 1e-6) << name(isa) << " row " << i << " column " << j;
+        }
+      }
+    }
+  }
 }
 
 TEST(DenseMatmul, BatchesAndBroadcast) {

@@ -28,6 +28,7 @@ struct TileArgs {
   int64_t k;
   const float* b;     // first column of the panel
   int64_t ldb;        // elements
+  int64_t b_ahead;    // elements from each row of B to the one that is fetched meanwhile, or 0; unused by unit tiles
   float* const* c;    // one pointer a row, at the first column of the panel
   const float* bias;  // at the first column of the panel, or null
   const float* const* residual;  // one pointer a row like c (null: nothing to add), or null
@@ -35,6 +36,7 @@ struct TileArgs {
   float slope;
   int last_columns;  // valid columns of the last vector
   bool accumulate;   // add to C; bias must then be null
+  bool past_caches;  // C is too large to stay there: whole vectors are written past them. They are aligned and not finished
 };
 
 using TileFn = void (*)(const TileArgs&);

@@ -1,13 +1,16 @@
-// Batched matrix product on arbitrary strides. Batch axes that only move A and C become rows,
-// operands are copied only where their strides would defeat the tiles, and a long sum is shared by
+// Batched matrix product on arbitrary strides. Batch axes that only move A and C become rows, the sides change places where
+// that saves copies, operands are copied only where their strides would defeat the tiles, and a long sum is shared by
 // threads.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
+#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "runtime/backend/cpu/dense/gather_conv.h"
+#include "runtime/backend/cpu/dense/matmul_cut.h"
 #include "runtime/backend/cpu/dense/passes.h"
 #include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/core/parallel.h"
@@ -18,104 +21,18 @@ namespace {
 constexpr int64_t float_bytes = sizeof(float);
 constexpr int64_t k_block = 512;  // rows of a B panel kept in cache under all rows of A
 
-struct Operands {
-  const float* a;
-  const float* b;
-  float* c;
+// Where the tiles find B.
+enum class BForm : uint8_t {
+  direct,  // where it lies
+  packed,  // in panels copied before, all of them
+  own,     // in panels that each task copies for itself, for no other reads them
 };
 
-// C^T = B^T A^T, for a C whose rows, not columns, are contiguous.
-void swap_sides(MatmulShape& s, Operands& o) {
-  std::swap(s.m, s.n);
-  std::swap(o.a, o.b);
-  const MatrixStrides a = s.a;
-  s.a = {s.b.col, s.b.row};
-  s.b = {a.col, a.row};
-  s.c = {s.c.col, s.c.row};
-  for (BatchAxis& axis : s.batch) std::swap(axis.a, axis.b);
-}
-
-int64_t batch_count(const MatmulShape& s) {
-  return s.batch[0].size * s.batch[1].size * s.batch[2].size;
-}
-
-Operands at_batch(const MatmulShape& s, const Operands& o, int64_t index) {
-  Operands at = o;
-  for (int i = 2; i >= 0; --i) {
-    const BatchAxis& axis = s.batch[static_cast<size_t>(i)];
-    const int64_t j = index % axis.size;
-    index /= axis.size;
-    at.a += j * axis.a;
-    at.b += j * axis.b;
-    at.c += j * axis.c;
-  }
-  return at;
-}
-
-// How one product is cut: rows and sum into equal parts, columns into groups of panels.
-struct Cut {
-  int64_t row_blocks = 1;
-  int64_t panel_groups = 1;
-  int64_t k_parts = 1;
-};
-
-// One task of one matrix.
-struct Task {
-  int64_t row;
-  int64_t rows;
-  int64_t k_begin;
-  int64_t k_end;
-  int64_t panel_begin;
-  int64_t panel_end;
-};
-
-int64_t share(int64_t total, int64_t part, int64_t parts) { return total * part / parts; }
-
-Task task_at(const MatmulShape& s, const Cut& cut, int64_t panels, int64_t index) {
-  const int64_t part = index % cut.k_parts;
-  index /= cut.k_parts;
-  const int64_t group = index % cut.panel_groups;
-  const int64_t block = index / cut.panel_groups;
-  // Even starts keep pairs whole.
-  const int64_t pairs = ceil_div(s.m, 2);
-  Task task;
-  task.row = 2 * share(pairs, block, cut.row_blocks);
-  task.rows = std::min(2 * share(pairs, block + 1, cut.row_blocks), s.m) - task.row;
-  const int64_t k_pairs = ceil_div(s.k, 2);
-  task.k_begin = std::min(2 * share(k_pairs, part, cut.k_parts), s.k);
-  task.k_end = std::min(2 * share(k_pairs, part + 1, cut.k_parts), s.k);
-  task.panel_begin = share(panels, group, cut.panel_groups);
-  task.panel_end = share(panels, group + 1, cut.panel_groups);
-  return task;
-}
-
-Cut choose_cut(const MatmulShape& s, int64_t panels) {
-  constexpr int64_t long_sum = 4096;
-  constexpr int64_t row_block = 168;  // a multiple of every tile height
-  const int64_t threads = thread_count();
-  const int64_t batches = batch_count(s);
-  Cut cut;
-  if (s.k >= long_sum && s.k >= 8 * (s.m + s.n) && batches % threads != 0) {
-    cut.k_parts = threads;  // little output: share the sum
-    return cut;
-  }
-  cut.row_blocks = ceil_div(s.m, row_block);
-  const int64_t wanted = threads == 1 ? 1 : 4 * threads;
-  if (batches * cut.row_blocks < wanted) {
-    const int64_t most_rows = std::max<int64_t>(s.m / 28, 1);
-    cut.row_blocks =
-        std::clamp(ceil_div(wanted, batches), cut.row_blocks, std::max(cut.row_blocks, most_rows));
-  }
-  cut.panel_groups = std::clamp<int64_t>(ceil_div(wanted, batches * cut.row_blocks), 1, panels);
-  return cut;
-}
-
-// B as the tiles want it: rows of one panel `pitch` apart.
 struct PanelSource {
   const float* data;
-  bool packed;
+  BForm form;
   const float* at(const MatmulShape& s, const Panel& panel, int64_t k, int64_t pitch) const {
-    return packed ? data + panel.column * s.k + k * pitch : data + k * s.b.row + panel.column;
+    return form == BForm::packed ? data + panel.column * s.k + k * pitch : data + k * s.b.row + panel.column * s.b.col;
   }
   // The same of rows in pairs, always packed; k is even.
   const float* pairs_at(const MatmulShape& s, const Panel& panel, int64_t k, int64_t pitch) const {
@@ -123,37 +40,101 @@ struct PanelSource {
   }
 };
 
+// What tasks write: C, or a part of it with a place of its own.
+struct Target {
+  float* data;
+  int64_t pitch;  // between rows
+  int64_t first_row = 0, first_column = 0;
+  bool past_caches = false;  // written so
+  float* at(int64_t row, int64_t column) const { return data + (row - first_row) * pitch + column - first_column; }
+};
+
+// Rows whose distance is a multiple of 4 KiB all compete for the same few cache lines, of which `ways` stay.
+bool collide(int64_t pitch) { return pitch % 1024 == 0; }
+constexpr int64_t ways = 8;
+
+// out[c * out_pitch + r] = in[r * in_pitch + c]
+void turn(const KernelTable& kernels, const float* in, int64_t rows, int64_t cols, int64_t in_pitch, float* out, int64_t out_pitch) {
+  const int64_t most = collide(in_pitch) ? ways : rows;
+  for (int64_t r = 0; r < rows; r += most)
+    kernels.transpose(in + r * in_pitch, std::min(most, rows - r), cols, in_pitch, out + r, out_pitch);
+}
+
+// Copies `length` rows of one panel of B to rows of whole vectors; `from`: its first value.
+void pack_panel(const KernelTable& kernels, const MatmulShape& s, const float* from, int64_t length, const Panel& panel, float* to) {
+  constexpr int64_t ahead = 8;  // rows that are fetched while others are copied
+  const int64_t pitch = panel.vectors * kernels.width;
+  const int64_t columns = (panel.vectors - 1) * kernels.width + panel.last_columns;
+  if (s.b.row == 1) return turn(kernels, from, columns, length, s.b.col, to, pitch);
+  for (int64_t k = 0; k < length; ++k, from += s.b.row, to += pitch) {
+    if (s.b.col == 1) {
+      for (int64_t n = 0; n < columns; n += 16) __builtin_prefetch(from + ahead * s.b.row + n);
+      std::memcpy(to, from, static_cast<size_t>(columns) * sizeof(float));
+    } else {
+      for (int64_t n = 0; n < columns; ++n) to[n] = from[n * s.b.col];
+    }
+  }
+}
+
 class MatmulWorker {
  public:
   MatmulWorker(const KernelTable& kernels, const PairTable* pairs, const MatmulShape& shape, const Epilogue& epilogue,
                const std::vector<Panel>& panels, const float* output)
       : kernels_(kernels), pairs_(pairs), s_(shape), epilogue_(epilogue), panels_(panels), output_(output) {}
 
-  // `a` and `c` point at row 0 of the matrix; C rows are c_row apart.
-  void run(const float* a, const PanelSource& b, float* c, int64_t c_row, const Task& task) {
+  // `a` points at row 0 of the matrix.
+  void run(const float* a, const PanelSource& b, const Target& c, const Task& task) {
+    const int64_t most_k = b.form == BForm::own ? own_k_block : k_block;
     int64_t k = task.k_begin;
     do {
-      const int64_t length = std::min(k_block, task.k_end - k);
-      place_rows(a, task, k, length);
-      for (int64_t p = task.panel_begin; p < task.panel_end; ++p) {
-        run_panel(panels_[static_cast<size_t>(p)], b, c, c_row, task, k, length);
+      const int64_t length = std::min(most_k, task.k_end - k);
+      const int64_t strip = strip_rows(b.form, length);
+      for (int64_t row = 0; row < task.rows; row += strip) {
+        Task part = task;
+        part.row += row;
+        part.rows = std::min(strip, task.rows - row);
+        place_rows(a, part, k, length);
+        for (int64_t p = task.panel_begin; p < task.panel_end; ++p)
+          run_panel(panels_[static_cast<size_t>(p)], b, c, part, k, length);
       }
       k += length;
     } while (k < task.k_end);
   }
 
+  // The same to a C whose rows, not columns, are neighbours.
+  void run_turned(const float* a, const PanelSource& b, float* c, const Task& task) {
+    for (int64_t p = task.panel_begin; p < task.panel_end; ++p) {
+      const Panel& panel = panels_[static_cast<size_t>(p)];
+      const int64_t pitch = panel.vectors * kernels_.width, columns = pitch - kernels_.width + panel.last_columns;
+      Task part = task;
+      part.panel_begin = p;
+      part.panel_end = p + 1;
+      float* sums = scratch(Purpose::partial, task.rows * pitch);
+      run(a, b, {sums, pitch, task.row, panel.column}, part);
+      kernels_.transpose(sums, task.rows, columns, pitch, c + task.row + panel.column * s_.c.col, s_.c.col);
+    }
+  }
+
  private:
-  // Rows whose distance is a multiple of 4 KiB all compete for the same few cache lines.
-  bool rows_collide() const {
-    constexpr int64_t way = 1024;
-    const int64_t far = s_.a.col == 1 ? s_.a.row : s_.a.col;
-    return s_.n > 4 * kernels_.width && (far % way == 0 || (s_.a.col != 1 && s_.a.row != 1));
+  static constexpr int64_t own_k_block = 256;
+
+  // Rows of A that meet all panels before others do: few where B is small, so that C is written row by row.
+  int64_t strip_rows(BForm form, int64_t length) const {
+    constexpr int64_t few = 56, small = 16384;  // floats
+    return form != BForm::own && length * s_.n <= small ? few : most_task_rows;
+  }
+
+  // Whether a copy of A's rows pays: they compete, or their values lie apart.
+  bool copies_rows(int64_t length) const {
+    if (s_.a.col == 1) return collide(s_.a.row) && s_.n > kernels_.width;
+    if (s_.n > 4 * kernels_.width) return s_.a.row != 1 || collide(s_.a.col);
+    return s_.n > 2 * kernels_.width && length > 64 && collide(s_.a.col);
   }
 
   void place_rows(const float* a, const Task& task, int64_t k, int64_t length) {
     const float* from = a + task.row * s_.a.row + k * s_.a.col;
     if (pairs_ != nullptr) return place_pairs(from, task.rows, length);
-    if (!rows_collide()) {
+    if (!copies_rows(length)) {
       a_ = from;
       a_row_ = s_.a.row;
       a_col_ = s_.a.col;
@@ -162,15 +143,15 @@ class MatmulWorker {
     a_row_ = length + 16;
     a_col_ = 1;
     float* copy = scratch(Purpose::tile, task.rows * a_row_);
-    if (s_.a.row == 1) {
-      kernels_.transpose(from, length, task.rows, s_.a.col, copy, a_row_);
-    } else {
-      for (int64_t m = 0; m < task.rows; ++m) {
-        for (int64_t i = 0; i < length; ++i)
-          copy[m * a_row_ + i] = from[m * s_.a.row + i * s_.a.col];
+    a_ = copy;
+    if (s_.a.row == 1) return turn(kernels_, from, length, task.rows, s_.a.col, copy, a_row_);
+    for (int64_t m = 0; m < task.rows; ++m, from += s_.a.row, copy += a_row_) {
+      if (s_.a.col == 1) {
+        std::memcpy(copy, from, static_cast<size_t>(length) * sizeof(float));
+      } else {
+        for (int64_t i = 0; i < length; ++i) copy[i] = from[i * s_.a.col];
       }
     }
-    a_ = copy;
   }
 
   // Rows of bf16 in the places of half as many floats.
@@ -194,8 +175,7 @@ class MatmulWorker {
     a_ = copy;
   }
 
-  void run_panel(const Panel& panel, const PanelSource& b, float* c, int64_t c_row,
-                 const Task& task, int64_t k, int64_t length) {
+  void run_panel(const Panel& panel, const PanelSource& b, const Target& c, const Task& task, int64_t k, int64_t length) {
     const Run run = {0, 0};
     alignas(64) float dropped[max_panel_vectors * 16] = {};
     float* rows[max_tile_rows];
@@ -212,8 +192,14 @@ class MatmulWorker {
     args.runs = &run;
     args.run_count = length > 0 ? 1 : 0;
     args.k = pairs_ != nullptr ? ceil_div(length, 2) : length;
-    args.ldb = b.packed ? panel.vectors * kernels_.width : s_.b.row;
+    args.ldb = b.form == BForm::direct ? s_.b.row : panel.vectors * kernels_.width;
     args.b = pairs_ != nullptr ? b.pairs_at(s_, panel, k, args.ldb) : b.at(s_, panel, k, args.ldb);
+    if (b.form == BForm::direct) args.b_ahead = fetched_ahead(length);
+    if (b.form == BForm::own) {
+      float* packed = scratch(Purpose::panel, length * args.ldb);
+      pack_panel(kernels_, s_, args.b, length, panel, packed);
+      args.b = packed;
+    }
     args.c = rows;
     args.slope = epilogue_.slope;
     args.last_columns = panel.last_columns;
@@ -221,6 +207,7 @@ class MatmulWorker {
     args.bias = first && epilogue_.bias != nullptr ? epilogue_.bias + panel.column : nullptr;
     args.activation = last ? static_cast<int>(epilogue_.activation) : 0;
     args.residual = last && epilogue_.residual != nullptr ? residual : nullptr;
+    args.past_caches = c.past_caches && first && last;
     const int64_t pairs = ceil_div(task.rows, 2);
     const int64_t tiles = ceil_div(pairs, kernels_.pairs[panel.vectors - 1]);
     for (int64_t t = 0; t < tiles; ++t) {
@@ -230,17 +217,23 @@ class MatmulWorker {
         // An odd count ends with a pair that repeats the row before and drops it.
         const bool odd_end = 2 * p + 1 == task.rows;
         const int64_t start = odd_end && !single ? 2 * p - 1 : 2 * p;
-        float* row = c + (task.row + start) * c_row + panel.column;
+        float* row = c.at(task.row + start, panel.column);
         offsets[p - from] = start * a_row_ * float_bytes;
         rows[2 * (p - from)] = odd_end && !single ? dropped : row;
-        rows[2 * (p - from) + 1] = single ? dropped : row + c_row;
+        rows[2 * (p - from) + 1] = single ? dropped : row + c.pitch;
         if (args.residual == nullptr) continue;
         const float* add = epilogue_.residual + (row - output_);  // lies as the output does
         residual[2 * (p - from)] = odd_end && !single ? nullptr : add;
-        residual[2 * (p - from) + 1] = single ? nullptr : add + c_row;
+        residual[2 * (p - from) + 1] = single ? nullptr : add + c.pitch;
       }
       (pairs_ != nullptr ? pairs_->tile : kernels_.tile)[panel.vectors - 1][to - from - 1](args);
     }
+  }
+
+  // Floats to the row of B that is fetched with each row, where there are enough of them.
+  int64_t fetched_ahead(int64_t length) const {
+    constexpr int64_t rows = 16;
+    return length >= 2 * rows ? rows * s_.b.row : 0;
   }
 
   const KernelTable& kernels_;
@@ -254,22 +247,7 @@ class MatmulWorker {
   int64_t a_col_ = 0;
 };
 
-// Copies one panel of B to rows of whole vectors.
-void pack_panel(const KernelTable& kernels, const MatmulShape& s, const float* b,
-                const Panel& panel, float* to) {
-  const int64_t pitch = panel.vectors * kernels.width;
-  const int64_t columns = (panel.vectors - 1) * kernels.width + panel.last_columns;
-  const float* from = b + panel.column * s.b.col;
-  if (s.b.row == 1) {
-    kernels.transpose(from, columns, s.k, s.b.col, to, pitch);
-    return;
-  }
-  for (int64_t k = 0; k < s.k; ++k) {
-    for (int64_t n = 0; n < columns; ++n) to[k * pitch + n] = from[k * s.b.row + n * s.b.col];
-  }
-}
-
-// The same in pairs of rows.
+// Copies one panel of B to pairs of rows.
 void pack_pairs(const KernelTable& kernels, const PairTable& pairs, const MatmulShape& s, const float* b,
                 const Panel& panel, float* to) {
   const int64_t pitch = panel.vectors * kernels.width;
@@ -278,26 +256,10 @@ void pack_pairs(const KernelTable& kernels, const PairTable& pairs, const Matmul
   // Through a copy that stays in cache.
   float* rows = scratch(Purpose::rows, k_block * pitch);
   for (int64_t k = 0; k < s.k; k += k_block) {
-    MatmulShape part = s;
-    part.k = std::min(k_block, s.k - k);
-    pack_panel(kernels, part, b + k * s.b.row, panel, rows);
-    pairs.pack(rows, part.k, columns, pitch, to + k / 2 * pitch, pitch);
+    const int64_t length = std::min(k_block, s.k - k);
+    pack_panel(kernels, s, b + k * s.b.row + panel.column * s.b.col, length, panel, rows);
+    pairs.pack(rows, length, columns, pitch, to + k / 2 * pitch, pitch);
   }
-}
-
-// A broadcast B is packed once: axes on which it does not move count as one.
-int64_t distinct_b(const MatmulShape& s, int64_t batch) {
-  int64_t index = 0;
-  int64_t scale = 1;
-  for (int i = 2; i >= 0; --i) {
-    const BatchAxis& axis = s.batch[static_cast<size_t>(i)];
-    if (axis.b != 0) {
-      index += batch % axis.size * scale;
-      scale *= axis.size;
-    }
-    batch /= axis.size;
-  }
-  return index;
 }
 
 const float* pack_all(const KernelTable& kernels, const PairTable* pairs, const MatmulShape& s, const Operands& o,
@@ -321,11 +283,32 @@ const float* pack_all(const KernelTable& kernels, const PairTable* pairs, const 
                    if (pairs != nullptr) {
                      pack_pairs(kernels, *pairs, s, from, panel, to + panel.column * ceil_div(s.k, 2));
                    } else {
-                     pack_panel(kernels, s, from, panel, to + panel.column * s.k);
+                     pack_panel(kernels, s, from + panel.column * s.b.col, s.k, panel, to + panel.column * s.k);
                    }
                  }
                });
   return packed;
+}
+
+BForm form_of_b(const MatmulShape& s, const Cut& cut, bool pairs) {
+  if (pairs) return BForm::packed;
+  const int64_t batches = batch_count(s);
+  const bool read_once = cut.row_blocks == 1 && s.m <= most_task_rows && distinct_b(s, batches - 1) + 1 == batches;
+  // Rows of B far apart miss the TLB and collide in cache; enough rows of A pay for a packed copy.
+  const int64_t enough = read_once && collide(s.b.row) ? 28 : 96;
+  if (s.b.col == 1 && (s.b.row < 512 || s.m < enough)) return BForm::direct;
+  return read_once ? BForm::own : BForm::packed;
+}
+
+// Whether C is too large for the caches, so that writing past them saves reading its lines first; vectors must lie in one
+// line each.
+bool goes_past_caches(const MatmulShape& s, const float* c, const Epilogue& e) {
+  constexpr int64_t line = 16;  // floats
+  bool aligned = reinterpret_cast<uintptr_t>(c) % (line * sizeof(float)) == 0 && s.c.row % line == 0;
+  for (const BatchAxis& axis : s.batch) aligned = aligned && axis.c % line == 0;
+  // Whoever reads less than this next finds it faster in the third level.
+  const int64_t most = 4 * thread_count() * l2_bytes();
+  return aligned && e.residual == nullptr && e.activation == Activation::none && batch_count(s) * s.m * s.n * float_bytes > most;
 }
 
 float activated(float x, const Epilogue& e) {
@@ -366,33 +349,26 @@ void add_parts(const MatmulShape& s, const Operands& o, const float* partial, in
 
 }  // namespace
 
-void merge_batch_into_rows(MatmulShape& s) {
-  for (int i = 2; i >= 0; --i) {
-    BatchAxis& axis = s.batch[static_cast<size_t>(i)];
-    if (axis.size == 1) continue;
-    if (axis.b != 0 || axis.a != s.m * s.a.row || axis.c != s.m * s.c.row) return;
-    s.m *= axis.size;
-    axis = {};
-  }
-}
-
 void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const float* a,
                   const float* b, float* c, const Epilogue& epilogue, const PairTable* pairs) {
   MatmulShape s = shape;
   Operands o = {a, b, c};
-  if (s.c.col != 1 && s.c.row == 1 && epilogue.bias == nullptr) swap_sides(s, o);
+  const bool plain = epilogue.bias == nullptr && epilogue.residual == nullptr && epilogue.activation == Activation::none;
+  const bool rows_of_c = s.c.col != 1 && s.c.row == 1 && epilogue.bias == nullptr;
+  if (plain && pairs == nullptr ? swapping_pays(s, kernels.width) : rows_of_c) swap_sides(s, o);
   merge_batch_into_rows(s);
   const int64_t batches = batch_count(s);
   if (batches * s.m * s.n == 0) return;
   const std::vector<Panel> panels = split_columns(s.n, kernels.width);
   const auto panel_count = static_cast<int64_t>(panels.size());
   const Cut cut = choose_cut(s, panel_count);
-  // Rows of B far apart miss the TLB and collide in cache; enough rows of A pay for a packed copy.
-  const bool pack = pairs != nullptr || s.b.col != 1 || (s.b.row >= 512 && s.m >= 96);
+  const BForm form = form_of_b(s, cut, pairs != nullptr);
   const int64_t matrix_floats = ceil_div(s.n, kernels.width) * kernels.width * (pairs != nullptr ? ceil_div(s.k, 2) : s.k);
-  const float* packed = pack ? pack_all(kernels, pairs, s, o, panels, matrix_floats) : nullptr;
+  const float* packed = form == BForm::packed ? pack_all(kernels, pairs, s, o, panels, matrix_floats) : nullptr;
   // C is written through a compact copy when its columns are strided or parts must be added.
-  const bool indirect = s.c.col != 1 || cut.k_parts > 1;
+  const bool turned = plain && s.c.col != 1 && s.c.row == 1 && cut.k_parts == 1;
+  const bool indirect = !turned && (s.c.col != 1 || cut.k_parts > 1);
+  const bool past_caches = !turned && !indirect && goes_past_caches(s, o.c, epilogue);
   float* partial =
       indirect ? scratch(Purpose::partial, cut.k_parts * batches * s.m * s.n) : nullptr;
   const Epilogue direct_epilogue = indirect ? Epilogue{} : epilogue;
@@ -406,15 +382,18 @@ void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const fl
                    if (task.rows == 0) continue;
                    const Operands at = at_batch(s, o, batch);
                    const PanelSource source = {
-                       pack ? packed + distinct_b(s, batch) * matrix_floats : at.b, pack};
+                       form == BForm::packed ? packed + distinct_b(s, batch) * matrix_floats : at.b, form};
                    if (indirect) {
                      const int64_t part = i % cut.k_parts;
-                     worker.run(at.a, source, partial + (part * batches + batch) * s.m * s.n, s.n,
-                                task);
+                     worker.run(at.a, source, {partial + (part * batches + batch) * s.m * s.n, s.n}, task);
+                   } else if (turned) {
+                     worker.run_turned(at.a, source, at.c, task);
                    } else {
-                     worker.run(at.a, source, at.c, s.c.row, task);
+                     worker.run(at.a, source, {.data = at.c, .pitch = s.c.row, .past_caches = past_caches}, task);
                    }
                  }
+                 // Such stores wait for nothing else.
+                 if (past_caches) std::atomic_thread_fence(std::memory_order_seq_cst);
                });
   if (indirect) add_parts(s, o, partial, cut.k_parts, epilogue);
 }

@@ -35,6 +35,8 @@ VOXLAB_INLINE void store_row(const TileArgs& t, float* c, const Vec (&acc)[NR],
     }
     if (last) {
       store_first(p, v, t.last_columns);
+    } else if (t.past_caches) {
+      store_past_caches(p, v);
     } else {
       store(p, v);
     }
@@ -43,7 +45,7 @@ VOXLAB_INLINE void store_row(const TileArgs& t, float* c, const Vec (&acc)[NR],
 
 // Rows 2g and 2g + 1 of pair g lie at a + offset(g) and a + offset(g) + pair_step. With Unit, row m
 // lies at a + 4 m: no offsets to keep in registers, so tiles can be taller.
-template <Product Multiply, int NR, int G, bool Tail, bool Unit>
+template <Product Multiply, int NR, int G, bool Tail, bool Unit, bool Fetch>
 void tile_body(const TileArgs& t) {
   Vec even[G][NR];
   Vec odd[G][NR];
@@ -62,6 +64,10 @@ void tile_body(const TileArgs& t) {
     for (int64_t k = t.k; k > 0; --k) {
       Vec row[NR];
       load_row<NR, Tail>(row, b, t.last_columns);
+      if constexpr (Fetch) {
+#pragma GCC unroll 3
+        for (int n = 0; n < NR; ++n) __builtin_prefetch(b + t.b_ahead + n * vec_width);
+      }
 #pragma GCC unroll 12
       for (int g = 0; g < G; ++g) {
         const Vec first = splat(*reinterpret_cast<const float*>(a0 + offset[g]));
@@ -147,12 +153,21 @@ void row_tile(const TileArgs& t) {
   }
 }
 
+template <Product Multiply, int NR, int G, bool Unit, bool Fetch>
+void whole_or_tail(const TileArgs& t) {
+  if (t.last_columns == vec_width) {
+    tile_body<Multiply, NR, G, false, Unit, Fetch>(t);
+  } else {
+    tile_body<Multiply, NR, G, true, Unit, Fetch>(t);
+  }
+}
+
 template <Product Multiply, int NR, int G, bool Unit>
 void tile(const TileArgs& t) {
-  if (t.last_columns == vec_width) {
-    tile_body<Multiply, NR, G, false, Unit>(t);
+  if (!Unit && t.b_ahead != 0) {
+    whole_or_tail<Multiply, NR, G, Unit, !Unit>(t);
   } else {
-    tile_body<Multiply, NR, G, true, Unit>(t);
+    whole_or_tail<Multiply, NR, G, Unit, false>(t);
   }
 }
 

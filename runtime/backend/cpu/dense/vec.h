@@ -24,6 +24,7 @@ VOXLAB_INLINE Vec load_first(const float* p, int n) {
   return _mm512_maskz_loadu_ps(first_lanes(n), p);
 }
 VOXLAB_INLINE void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+VOXLAB_INLINE void store_past_caches(float* aligned, Vec v) { _mm512_stream_ps(aligned, v); }
 VOXLAB_INLINE void store_first(float* p, Vec v, int n) {
   _mm512_mask_storeu_ps(p, first_lanes(n), v);
 }
@@ -57,6 +58,7 @@ VOXLAB_INLINE Vec load_first(const float* p, int n) {
   return _mm256_maskload_ps(p, first_lanes(n));
 }
 VOXLAB_INLINE void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
+VOXLAB_INLINE void store_past_caches(float* aligned, Vec v) { _mm256_stream_ps(aligned, v); }
 VOXLAB_INLINE void store_first(float* p, Vec v, int n) {
   _mm256_maskstore_ps(p, first_lanes(n), v);
 }
@@ -90,6 +92,7 @@ VOXLAB_INLINE Vec load_first(const float* p, int n) {
   return v;
 }
 VOXLAB_INLINE void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
+VOXLAB_INLINE void store_past_caches(float* aligned, Vec v) { store(aligned, v); }
 VOXLAB_INLINE void store_first(float* p, Vec v, int n) {
   for (int i = 0; i < n; ++i) p[i] = v[i];
 }

@@ -107,6 +107,18 @@ struct AmxSumArgs {
   int64_t c_step;  // floats between rows of tiles
 };
 
+// Positions along K whose values lie anywhere, 16 columns of them, to tiles of B (or A: 16 rows by K): one that begins
+// with the first position and, where asked for, one that begins with the second.
+constexpr int64_t amx_strip = amx_depth + 1;
+struct AmxStripArgs {
+  const float* const* at;  // where each position's values lie; then amx_depth more that are soon asked for
+  int64_t offset;          // of these columns, in floats
+  int columns;             // at most 16; the rest become zero
+  uint16_t* even;
+  uint16_t* odd;  // or null
+  int64_t low;    // halves from a tile to its low part; 0: none
+};
+
 struct AmxTable {
   double speed;     // in f32 multiply-adds
   void (*begin)();  // configures this thread's tiles
@@ -117,7 +129,8 @@ struct AmxTable {
   void (*fill)(AmxFill&);  // all of it
   // `rows` x 16 floats `pitch` apart to one B tile; missing rows are zero. False when a value is not finite.
   bool (*pack)(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low);
-  void (*turn)(uint16_t* tile);  // a B tile to the A tile of its transpose
+  bool (*pack_strip)(const AmxStripArgs&);  // to tiles of B; false as above
+  bool (*turn_strip)(const AmxStripArgs&);  // to one of A
 };
 
 #if defined(__x86_64__)

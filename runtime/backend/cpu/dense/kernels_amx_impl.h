@@ -436,7 +436,7 @@ void add_products(const AmxSumArgs& t) {
 
 constexpr AmxTable make_amx_table() {
   // A tile product does 16 x 16 x 32 multiply-adds in the time of about 36 vector ones.
-  return {14.0, tile_begin, tile_end, block, add_products, store_sums, fill, pack, turn};
+  return {14.0, tile_begin, tile_end, block, add_products, store_sums, fill, pack, pack_strip, turn_strip};
 }
 
 }  // namespace

@@ -93,6 +93,6 @@ void nothing() {}
 
 }  // namespace
 
-constexpr AmxTable kernels_avx512_bf16 = {2.0, nothing, nothing, block, add_products, store_sums, fill, pack, turn};
+constexpr AmxTable kernels_avx512_bf16 = {2.0, nothing, nothing, block, add_products, store_sums, fill, pack, pack_strip, turn_strip};
 
 }  // namespace voxlab::cpu

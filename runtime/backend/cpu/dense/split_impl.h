@@ -175,6 +175,62 @@ bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t
   return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(bad), reinterpret_cast<__m512i>(bad)) == 0;
 }
 
+// Two rows of values to words: the first's halves in the lower, the second's in the upper.
+VOXLAB_INLINE Words round_pairs(Vec even, Vec odd) {
+#if defined(__AVX512BF16__)
+  alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return reinterpret_cast<Words>(_mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), round_two(even, odd)));
+#else
+  return round_bf16(even) | (round_bf16(odd) << 16);
+#endif
+}
+
+// Pairs that begin with the odd positions, from those that begin with the even ones and the pairs after them.
+VOXLAB_INLINE Words odd_pairs(Words now, Words next) { return (now >> 16) | (next << 16); }
+
+template <bool Split, bool Odd>
+bool pack_strip_as(const AmxStripArgs& t) {
+  const float* const* const at = t.at;
+  const int64_t offset = t.offset, low_at = t.low;
+  uint16_t *const even = t.even, *const odd = t.odd;
+  const __mmask16 lanes = first_lanes(t.columns);
+  const auto values = [&](int64_t position) { return _mm512_maskz_loadu_ps(lanes, at[position] + offset); };
+  const auto put = [](uint16_t* to, Words words) { _mm512_storeu_si512(to, reinterpret_cast<__m512i>(words)); };
+  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  __m512i largest = _mm512_setzero_si512();
+  Words before = {}, before_low = {};
+  // Odd pairs follow one row behind; the last of them takes one position more.
+  constexpr int64_t rows = amx_depth / 2;
+#pragma GCC unroll 17
+  for (int64_t r = 0; r < rows + (Odd ? 1 : 0); ++r) {
+    const Vec first = values(2 * r), second = r < rows ? values(2 * r + 1) : zero();
+    if (r < rows) {
+      __builtin_prefetch(at[2 * r + amx_strip] + offset);
+      __builtin_prefetch(at[2 * r + 1 + amx_strip] + offset);
+    }
+    const Words words = round_pairs(first, second);
+    const __m512i bits = _mm512_and_si512(reinterpret_cast<__m512i>(words), magnitude);
+    largest = _mm512_maskz_max_epu16(~__mmask32{0}, largest, bits);
+    if (r < rows) put(even + r * amx_depth, words);
+    if (Odd && r > 0) put(odd + (r - 1) * amx_depth, odd_pairs(before, words));
+    before = words;
+    if constexpr (Split) {
+      const Vec rest_first = first - reinterpret_cast<Vec>(words << 16), rest_second = second - reinterpret_cast<Vec>(words & 0xffff0000U);
+      const Words low = round_pairs(rest_first, rest_second);
+      if (r < rows) put(even + low_at + r * amx_depth, low);
+      if (Odd && r > 0) put(odd + low_at + (r - 1) * amx_depth, odd_pairs(before_low, low));
+      before_low = low;
+    }
+  }
+  return _mm512_cmpge_epu16_mask(largest, _mm512_set1_epi16(0x7f80)) == 0;
+}
+
+bool pack_strip(const AmxStripArgs& t) {
+  if (t.low == 0) return t.odd == nullptr ? pack_strip_as<false, false>(t) : pack_strip_as<false, true>(t);
+  return t.odd == nullptr ? pack_strip_as<true, false>(t) : pack_strip_as<true, true>(t);
+}
+
 // Exchanges the blocks off the diagonal, Size lanes wide, of a matrix of words whose rows are `row`.
 template <unsigned Size>
 VOXLAB_INLINE void exchange_blocks(Words (&row)[16]) {
@@ -201,6 +257,13 @@ void turn(uint16_t* tile) {
   exchange_blocks<8>(row);
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) _mm512_storeu_si512(tile + i * amx_depth, reinterpret_cast<__m512i>(row[i]));
+}
+
+bool turn_strip(const AmxStripArgs& t) {
+  const bool finite = pack_strip(t);
+  turn(t.even);
+  if (t.low != 0) turn(t.even + t.low);
+  return finite;
 }
 
 // One vector of columns of every row.

@@ -113,7 +113,7 @@ struct Layout {
 // A block's operands, and its sums added to u, [tile of oc][tap along D][column] of [oc][ic].
 class Worker {
  public:
-  Worker(const Call& call, std::atomic<bool>& finite) : c_(call), finite_(finite), lay_(call, {1, 1, 1}) { c_.amx.begin(); }
+  Worker(const Call& call, std::atomic<bool>& finite) : c_(call), finite_(finite), zeros_(static_cast<size_t>(std::max(call.in, call.out))), lay_(call, {1, 1, 1}) { c_.amx.begin(); }
   ~Worker() { c_.amx.end(); }
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -173,58 +173,59 @@ class Worker {
     int64_t rows, pitch;  // positions
     int64_t from, end;
     int64_t step;  // floats between positions
-    int64_t channels;
   };
 
-  // `count` positions of a plane from `first` on, across its rows, to [tile of channels][position][16]. `row_at` gives
-  // where position 0 of a row would be, or null for a row of zeros.
+  // Where positions of a plane from `first` on lie, across its rows. `row_at` gives where position 0 of a row would be, or
+  // null for a row of zeros.
   template <class RowAt>
-  static void gather(const Plane& plane, const RowAt& row_at, int64_t first, int64_t count, float* to) {
-    constexpr int64_t prefetch_positions = 16;
-    const int64_t tiles = ceil_div(plane.channels, amx_columns);
-    std::memset(to, 0, static_cast<size_t>(tiles * count * amx_columns) * sizeof(float));
+  void locate(const Plane& plane, const RowAt& row_at, int64_t first, int64_t count, const float** to) const {
+    std::fill_n(to, count, zeros_.data());
     for (int64_t row = first / plane.pitch; row < plane.rows && row * plane.pitch < first + count; ++row) {
       const float* line = row_at(row);
       if (line == nullptr) continue;
-      const int64_t start = row * plane.pitch;
-      const int64_t end = std::min(first + count, start + plane.end);
-      for (int64_t p = std::max(first, start + plane.from); p < end; ++p) {
-        const float* values = line + (p - start) * plane.step;
-        for (int64_t ahead = 0; ahead < plane.channels; ahead += amx_columns)
-          __builtin_prefetch(values + prefetch_positions * plane.step + ahead);
-        float* at = to + (p - first) * amx_columns;
-        int64_t left = plane.channels;
-        for (; left >= amx_columns; left -= amx_columns, values += amx_columns, at += count * amx_columns)
-          std::memcpy(at, values, amx_columns * sizeof(float));
-        if (left > 0) std::memcpy(at, values, static_cast<size_t>(left) * sizeof(float));
-      }
+      const int64_t start = row * plane.pitch, end = std::min(first + count, start + plane.end);
+      int64_t p = std::max(first, start + plane.from);
+      line += (p - start) * plane.step;
+      for (; p < end; ++p, line += plane.step) to[p - first] = line;
+    }
+  }
+
+  // Calls use(strip, args) for strips of a plane's positions, args.at set.
+  template <class RowAt, class Use>
+  void for_strips(const Plane& plane, const RowAt& row_at, int64_t strips, const Use& use) const {
+    const float* at[amx_strip + amx_depth];
+    locate(plane, row_at, 0, amx_strip, at);
+    AmxStripArgs args = {.at = at, .low = 0};
+    for (int64_t i = 0; i < strips; ++i) {
+      locate(plane, row_at, i * amx_depth + amx_strip, amx_depth, at + amx_strip);
+      use(i, args);
+      std::copy(at + amx_depth, at + amx_depth + amx_strip, at);
     }
   }
 
   bool pack_cell(int64_t d, size_t rd, size_t rh, size_t rw) {
-    constexpr int64_t strip = amx_depth + 1;  // the last pair of odd positions ends in the next strip
     const int64_t stride = c_.g.stride[2], origin = position(2, 0, rw);
     // Columns that are inside of x.
     const auto column = [&](int64_t w, int64_t least) { return std::clamp(ceil_div(std::max<int64_t>(0, w), stride), least, lay_.pitch); };
     const int64_t from = column(-origin, 0);
-    const Plane plane = {lay_.rows, lay_.pitch, from, column(c_.g.in[2] - origin, from), stride * c_.g.in_channels, c_.in};
+    const Plane plane = {lay_.rows, lay_.pitch, from, column(c_.g.in[2] - origin, from), stride * c_.g.in_channels};
     const auto row_at = [&](int64_t row) -> const float* {
       const int64_t h = position(1, row, rh);
       if (h < 0 || h >= c_.g.in[1]) return nullptr;
       const int64_t line = ((at_.sample * c_.g.in[0] + d) * c_.g.in[1] + h) * c_.g.in[2];
       return c_.x + (line + origin) * c_.g.in_channels + c_.group * c_.in;
     };
-    float* flat = scratch(Purpose::rows, c_.in_tiles() * strip * amx_columns);
     bool finite = true;
-    for (int64_t i = 0; i < lay_.tiles; ++i) {
-      gather(plane, row_at, i * amx_depth, strip, flat);
-      for (int64_t phase = 0; phase < lay_.phases; ++phase)
-        for (int64_t t = 0; t < c_.in_tiles(); ++t) {
-          uint16_t* to = tiles_of(packed_, rd, rh, rw, phase, t) + i * amx_tile;
-          finite &= c_.amx.pack(flat + (t * strip + phase) * amx_columns, amx_depth, amx_columns, to,
-                                c_.split ? to + b_low_ : nullptr);
-        }
-    }
+    for_strips(plane, row_at, lay_.tiles, [&](int64_t i, AmxStripArgs& args) {
+      args.low = c_.split ? b_low_ : 0;
+      for (int64_t t = 0; t < c_.in_tiles(); ++t) {
+        args.offset = t * amx_columns;
+        args.columns = static_cast<int>(std::min(amx_columns, c_.in - args.offset));
+        args.even = tiles_of(packed_, rd, rh, rw, 0, t) + i * amx_tile;
+        args.odd = lay_.phases > 1 ? tiles_of(packed_, rd, rh, rw, 1, t) + i * amx_tile : nullptr;
+        finite &= c_.amx.pack_strip(args);
+      }
+    });
     return finite;
   }
 
@@ -235,23 +236,23 @@ class Worker {
     a_ = half_scratch(Purpose::weights, halves * c_.parts());
     a_low_ = c_.split ? a_ + halves : nullptr;
     const int64_t first = from * amx_rows;
-    const Plane plane = {at_.size[1], lay_.pitch, 0, at_.size[2], c_.g.out_channels, std::min(to * amx_rows, c_.out) - first};
-    float* flat = scratch(Purpose::panel, (to - from) * amx_tile);
+    const int64_t channels = c_.out - first;
+    const Plane plane = {at_.size[1], lay_.pitch, 0, at_.size[2], c_.g.out_channels};
     bool finite = true;
     for (int64_t p = 0; p < planes; ++p) {
       const auto row_at = [&](int64_t h) {
         const int64_t line = ((at_.sample * out[0] + at_.begin[0] + d + p) * out[1] + at_.begin[1] + h) * out[2] + at_.begin[2];
         return c_.dy + line * c_.g.out_channels + c_.group * c_.out + first;
       };
-      for (int64_t k = 0; k < lay_.blocks; ++k) {
-        gather(plane, row_at, k * amx_depth, amx_depth, flat);
+      for_strips(plane, row_at, lay_.blocks, [&](int64_t k, AmxStripArgs& args) {
+        args.low = c_.split ? a_low_ - a_ : 0;
         for (int64_t t = 0; t < to - from; ++t) {
-          const int64_t at = ((t * planes + p) * lay_.blocks + k) * amx_tile;
-          finite &= c_.amx.pack(flat + t * amx_tile, amx_depth, amx_columns, a_ + at, c_.split ? a_low_ + at : nullptr);
-          c_.amx.turn(a_ + at);
-          if (c_.split) c_.amx.turn(a_low_ + at);
+          args.offset = t * amx_rows;
+          args.columns = static_cast<int>(std::min(amx_rows, channels - args.offset));
+          args.even = a_ + ((t * planes + p) * lay_.blocks + k) * amx_tile;
+          finite &= c_.amx.turn_strip(args);
         }
-      }
+      });
     }
     return finite;
   }
@@ -313,6 +314,7 @@ class Worker {
 
   const Call& c_;
   std::atomic<bool>& finite_;
+  std::vector<float> zeros_;  // of a position beyond the border
   BlockPlace at_ = {};
   Layout lay_;
   int64_t packed_ = 0;  // planes of x, so far

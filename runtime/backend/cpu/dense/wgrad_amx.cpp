@@ -70,12 +70,14 @@ struct Call {
   const float* x;
   const float* dy;
   int64_t group;
-  int64_t in, out;  // channels of the group
+  int64_t first_in, in, out;  // channels of the group: a slice of the input's, all of the output's
   bool split;
   std::array<Taps, 3> taps;
   std::vector<Column> plane_columns;  // of one tap along D
+  bool share_rows;  // of tiles, not blocks, among threads: large sums are not held once a thread
   Triple block;
 
+  int64_t group_in() const { return g.in_channels / g.groups; }
   int64_t in_tiles() const { return ceil_div(in, amx_columns); }
   int64_t out_tiles() const { return ceil_div(out, amx_rows); }
   int64_t parts() const { return split ? 2 : 1; }
@@ -213,7 +215,7 @@ class Worker {
       const int64_t h = position(1, row, rh);
       if (h < 0 || h >= c_.g.in[1]) return nullptr;
       const int64_t line = ((at_.sample * c_.g.in[0] + d) * c_.g.in[1] + h) * c_.g.in[2];
-      return c_.x + (line + origin) * c_.g.in_channels + c_.group * c_.in;
+      return c_.x + (line + origin) * c_.g.in_channels + c_.group * c_.group_in() + c_.first_in;
     };
     bool finite = true;
     for_strips(plane, row_at, lay_.tiles, [&](int64_t i, AmxStripArgs& args) {
@@ -279,24 +281,25 @@ class Worker {
     args.a_segment = lay_.blocks * amx_tile;
     args.b_low = b_low_;
     args.c_step = c_.columns() * tile_floats;
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-      const int64_t k = lay_.blocks * piece / pieces;
-      args.depth_blocks = lay_.blocks * (piece + 1) / pieces - k;
-      for (size_t kd = 0; kd < c_.taps[0].shift.size(); ++kd) {
-        const auto meets = [&](int64_t plane) {
-          const int64_t source = position(0, plane + c_.taps[0].shift[kd], static_cast<size_t>(c_.taps[0].residue[kd]));
-          return source >= 0 && source < c_.g.in[0];
-        };
-        int64_t first = d, end = d + planes;
-        while (first < end && !meets(first)) ++first;
-        while (first < end && !meets(end - 1)) --end;
-        if (first == end) continue;
-        list_columns(first, end, kd);
-        args.segments = end - first;
-        b_of_.resize(static_cast<size_t>(4 * args.segments));
-        args.b = b_of_.data();
-        for (int64_t t = from; t < to; t += args.rows) {
-          args.rows = static_cast<int>(std::min<int64_t>(2, to - t));
+    for (size_t kd = 0; kd < c_.taps[0].shift.size(); ++kd) {
+      const auto meets = [&](int64_t plane) {
+        const int64_t source = position(0, plane + c_.taps[0].shift[kd], static_cast<size_t>(c_.taps[0].residue[kd]));
+        return source >= 0 && source < c_.g.in[0];
+      };
+      int64_t first = d, end = d + planes;
+      while (first < end && !meets(first)) ++first;
+      while (first < end && !meets(end - 1)) --end;
+      if (first == end) continue;
+      list_columns(first, end, kd);
+      args.segments = end - first;
+      b_of_.resize(static_cast<size_t>(4 * args.segments));
+      args.b = b_of_.data();
+      // Pieces of K inside of rows of tiles: the sums of one row stay in the second-level cache.
+      for (int64_t t = from; t < to; t += args.rows) {
+        args.rows = static_cast<int>(std::min<int64_t>(2, to - t));
+        for (int64_t piece = 0; piece < pieces; ++piece) {
+          const int64_t k = lay_.blocks * piece / pieces;
+          args.depth_blocks = lay_.blocks * (piece + 1) / pieces - k;
           const int64_t at = (((t - from) * planes + first - d) * lay_.blocks + k) * amx_tile;
           args.a = {a_ + at, c_.split ? a_low_ + at : nullptr};
           for (int64_t j = 0; j < columns; j += args.columns) {
@@ -325,7 +328,7 @@ class Worker {
 
 // In cycles of a core, for one position of dy; constants as measured on Sapphire Rapids.
 double cost_of(const Call& c, const Triple& block) {
-  constexpr double tile_cycles = 24, turn_cycles = 1.5, pack_cycles = 1.2, sums_cycles = 80;
+  constexpr double tile_cycles = 20, turn_cycles = 1.0, pack_cycles = 0.5, sums_cycles = 80, far_sums_cycles = 300;
   const Layout lay(c, block);
   const auto tiles_of_c = static_cast<double>(c.columns() * c.out_tiles());
   const double products = tile_cycles * (c.split ? 3 : 1) * tiles_of_c * static_cast<double>(lay.blocks);
@@ -333,9 +336,12 @@ double cost_of(const Call& c, const Triple& block) {
   const double packing = pack_cycles * static_cast<double>(lay.plane_tiles(c) * amx_tile) *
                          static_cast<double>(c.taps[0].residues.size()) *
                          static_cast<double>(block[0] + c.taps[0].halo) / static_cast<double>(block[0]);
-  const double sums = sums_cycles * tiles_of_c * static_cast<double>(ceil_div(lay.blocks, Layout::most_blocks(c))) /
-                      static_cast<double>(lay.planes);
-  return (products + turning + packing + sums) / static_cast<double>(block[1] * block[2]);
+  // Large sums come from beyond the second-level cache, and what threads share is packed by each.
+  const double pieces = static_cast<double>(ceil_div(lay.blocks, Layout::most_blocks(c)));
+  const double visits = c.share_rows ? far_sums_cycles + sums_cycles * (pieces - 1) : sums_cycles * pieces;
+  const double sums = visits * tiles_of_c / static_cast<double>(lay.planes);
+  const double packers = c.share_rows ? static_cast<double>(thread_count()) : 1.0;
+  return (products + turning + packers * packing + sums) / static_cast<double>(block[1] * block[2]);
 }
 
 Triple choose_block(const Call& c) {
@@ -343,18 +349,47 @@ Triple choose_block(const Call& c) {
   const Triple out = c.g.out();
   return cheapest_block(out, {1, 1, std::min<int64_t>(out[2], amx_depth)}, [&](const Triple& block) {
     const Layout lay(c, block);
-    const int64_t held = (lay.held_tiles(c) + lay.planes * lay.blocks * c.out_tiles()) * c.parts();
+    const int64_t rows = c.share_rows ? 2 : c.out_tiles();
+    const int64_t held = (lay.held_tiles(c) + lay.planes * lay.blocks * rows) * c.parts();
     if (held > budget) return std::numeric_limits<double>::infinity();
     const double crowded = 3 * held > 2 * budget ? 1.3 : 1.0;  // sums and dy pass through the cache too
-    return idle_factor(block_count(c.g.batch, out, block)) * cost_of(c, block) * crowded;
+    const double idle = c.share_rows ? 1.0 : idle_factor(block_count(c.g.batch, out, block));
+    return idle * cost_of(c, block) * crowded;
   });
 }
 
-Call call_of(const ConvGeometry& g, bool split) {
-  Call c = {active_kernels(), active_amx(), g, nullptr, nullptr, 0, g.in_channels / g.groups, g.out_channels / g.groups, split,
-            {taps_of(g, 0), taps_of(g, 1), taps_of(g, 2)}, {}, {}};
+// Its input channels in slices of so many tiles.
+Call call_of(const ConvGeometry& g, bool split, int64_t slice_tiles) {
+  const int64_t in = g.in_channels / g.groups;
+  Call c = {active_kernels(), active_amx(), g, nullptr, nullptr, 0, 0, std::min(in, slice_tiles * amx_columns), g.out_channels / g.groups,
+            split, {taps_of(g, 0), taps_of(g, 1), taps_of(g, 2)}, {}, false, {}};
   c.plane_columns = columns_of(c.taps, c.in_tiles());
+  const int64_t floats = c.out_tiles() * product(g.kernel) * ceil_div(in, amx_columns) * tile_floats;
+  c.share_rows = 4 * floats > l2_bytes() / 2 && c.out_tiles() >= 2 * thread_count();
+  c.block = choose_block(c);
   return c;
+}
+
+double cost_of_slices(const Call& c) { return static_cast<double>(ceil_div(c.group_in(), c.in)) * cost_of(c, c.block); }
+
+// Where not even small blocks of all channels fit, slices of them do, in larger blocks whose sums are visited less often.
+Call cheapest_call(const ConvGeometry& g, bool split) {
+  constexpr int64_t least_slice = 2;
+  int64_t tiles = ceil_div(g.in_channels / g.groups, amx_columns);
+  Call best = call_of(g, split, tiles);
+  if (!best.share_rows) return best;
+  double least = cost_of_slices(best);
+  while (tiles > least_slice) {
+    tiles = ceil_div(tiles, 2);
+    Call call = call_of(g, split, tiles);
+    const double cost = cost_of_slices(call);
+    if (cost >= least) continue;
+    least = cost;
+    best.in = call.in;
+    best.plane_columns = std::move(call.plane_columns);
+    best.block = call.block;
+  }
+  return best;
 }
 
 // The sum of the copies of u, turned to rows (tap, ic) of dw.
@@ -374,22 +409,21 @@ void write_gradient(const Call& c, const float* u, int64_t copies, float* dw) {
         c.kernels.transpose(sum, amx_rows, amx_columns, amx_columns, turned, amx_rows);
         const int64_t oc = t * amx_rows, channels = std::min(amx_rows, c.out - oc);
         for (int64_t i = 0; i < std::min(amx_columns, c.in - ic); ++i)
-          std::memcpy(dw + (tap * c.in + ic + i) * c.g.out_channels + c.group * c.out + oc, turned + i * amx_rows,
+          std::memcpy(dw + (tap * c.group_in() + c.first_in + ic + i) * c.g.out_channels + c.group * c.out + oc, turned + i * amx_rows,
                       static_cast<size_t>(channels) * sizeof(float));
       }
     }
   });
 }
 
-// One group; false when a value is not finite.
+// One group and slice; false when a value is not finite.
 bool add_group(const Call& call, float* dw) {
   const int64_t blocks = block_count(call.g.batch, call.g.out(), call.block), tiles = call.out_tiles();
   const int64_t floats = tiles * call.columns() * tile_floats;
   const int64_t work = product(call.g.out()) * call.g.batch * product(call.g.kernel) * call.in * call.out;
   const int64_t threads =
       task_grain(2, static_cast<int64_t>(static_cast<double>(work) / call.amx.speed)) > 1 ? 1 : thread_count();
-  // Large sums are not held once a thread: threads then share the rows of tiles, and each packs every input.
-  const bool share_rows = 4 * floats > l2_bytes() / 2 && tiles >= 2 * threads;
+  const bool share_rows = call.share_rows && threads > 1;
   const int64_t parts = share_rows ? threads : std::min(threads, blocks), copies = share_rows ? 1 : parts;
   float* u = scratch(Purpose::partial, copies * floats);
   parallel_for(copies * floats, 1 << 14, [&](int64_t begin, int64_t end) { std::fill(u + begin, u + end, 0.0F); });
@@ -415,20 +449,23 @@ bool add_group(const Call& call, float* dw) {
 
 bool suits_wgrad_amx(const ConvGeometry& g, bool split) {
   if (!multiplies_bf16(active_isa()) || product(g.out()) == 0) return false;
-  Call call = call_of(g, split);
+  const Call call = cheapest_call(g, split);
   // The f32 kernels, on minimal filtering and small blocks or not, do about this many multiply-adds in a cycle.
-  const double f32 = static_cast<double>(product(g.kernel) * call.in * call.out) / 24;
-  call.block = choose_block(call);
-  return cost_of(call, call.block) * (has_amx(active_isa()) ? 1.0 : call.amx.speed) < f32;
+  const double f32 = static_cast<double>(product(g.kernel) * call.group_in() * call.out) / 24;
+  return cost_of_slices(call) * (has_amx(active_isa()) ? 1.0 : call.amx.speed) < f32;
 }
 
 bool wgrad_amx(const ConvGeometry& g, const float* x, const float* dy, float* dw, bool split) {
-  Call call = call_of(g, split);
+  Call call = cheapest_call(g, split);
   call.x = x;
   call.dy = dy;
-  call.block = choose_block(call);
+  const int64_t slice = call.in;
   for (call.group = 0; call.group < g.groups; ++call.group)
-    if (!add_group(call, dw)) return false;
+    for (call.first_in = 0; call.first_in < call.group_in(); call.first_in += slice) {
+      call.in = std::min(slice, call.group_in() - call.first_in);
+      call.plane_columns = columns_of(call.taps, call.in_tiles());
+      if (!add_group(call, dw)) return false;
+    }
   return true;
 }
 

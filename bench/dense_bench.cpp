@@ -159,6 +159,8 @@ void add_convolutions() {
   add_conv("k3_16-16_64x128x128", same({64, 128, 128}, 16, 16), all);
   add_conv("k3_1-16_64x128x128", same({64, 128, 128}, 1, 16), {Pass::forward, Pass::wgrad});
   add_conv("k1_16-14_64x128x128", same({64, 128, 128}, 16, 14, 1), all);
+  add_conv("k1_32-3_128x128x128", same({128, 128, 128}, 32, 3, 1), all);
+  add_conv("k1_64-32_64x64x64", same({64, 64, 64}, 64, 32, 1), all);
   add_conv("k3_32-32_32x32x32", same({32, 32, 32}, 32, 32), all);
   add_conv("k3_64-64_16x16x16", same({16, 16, 16}, 64, 64), all);
   add_conv("k3_128-128_8x8x8", same({8, 8, 8}, 128, 128), all);

@@ -413,6 +413,12 @@ TEST(DenseConv, WeightGradientOnTiles) {
   check({.in = {9, 12, 63}, .in_channels = 64, .out_channels = 150, .kernel = {3, 3, 3}, .stride = {2, 2, 2}, .pad = {1, 1, 1}});
   check({.in = {4, 9, 58}, .in_channels = 64, .out_channels = 80, .kernel = {2, 2, 2}, .stride = {2, 2, 2}});
   check({.in = {1, 20, 126}, .in_channels = 96, .out_channels = 96, .kernel = {1, 5, 4}, .stride = {1, 3, 2}, .pad = {0, 1, 2}});
+  // Slices of input channels.
+  check({.in = {1, 20, 30}, .in_channels = 390, .out_channels = 100, .kernel = {1, 3, 3}, .pad = {0, 1, 1}});
+  // Taps along W joined to few channels.
+  check({.in = {5, 21, 30}, .in_channels = 4, .out_channels = 64, .kernel = {3, 4, 3}, .pad = {1, 1, 1}});
+  check({.batch = 2, .in = {4, 12, 67}, .in_channels = 5, .out_channels = 70, .kernel = {3, 3, 5}, .stride = {1, 2, 2}, .pad = {1, 0, 3}});
+  check({.in = {9, 20, 40}, .in_channels = 1, .out_channels = 48, .kernel = {7, 7, 7}, .stride = {2, 2, 2}, .pad = {3, 3, 3}});
 }
 
 // What tiles do on the way gives what passes of their own give: an input in two parts the bits of the joined one, a

@@ -70,6 +70,7 @@ struct Call {
   const float* x;
   const float* dy;
   int64_t group;
+  int64_t joined;  // taps along W that are taken as channels, for with few of them they are one run of memory: all, or 1
   int64_t first_in, in, out;  // channels of the group: a slice of the input's, all of the output's
   bool split;
   std::array<Taps, 3> taps;
@@ -77,11 +78,11 @@ struct Call {
   bool share_rows;  // of tiles, not blocks, among threads: large sums are not held once a thread
   Triple block;
 
-  int64_t group_in() const { return g.in_channels / g.groups; }
+  int64_t all_in() const { return joined * g.in_channels / g.groups; }
   int64_t in_tiles() const { return ceil_div(in, amx_columns); }
   int64_t out_tiles() const { return ceil_div(out, amx_rows); }
   int64_t parts() const { return split ? 2 : 1; }
-  int64_t columns() const { return product(g.kernel) * in_tiles(); }  // of tiles of C
+  int64_t columns() const { return product(g.kernel) / joined * in_tiles(); }  // of tiles of C
 };
 
 // How the positions under a block lie.
@@ -215,8 +216,24 @@ class Worker {
       const int64_t h = position(1, row, rh);
       if (h < 0 || h >= c_.g.in[1]) return nullptr;
       const int64_t line = ((at_.sample * c_.g.in[0] + d) * c_.g.in[1] + h) * c_.g.in[2];
-      return c_.x + (line + origin) * c_.g.in_channels + c_.group * c_.group_in() + c_.first_in;
+      return c_.x + (line + origin) * c_.g.in_channels + c_.group * c_.all_in() + c_.first_in;
     };
+    if (c_.joined == 1) return pack_rows(plane, row_at, rd, rh, rw);
+    // Borders lie inside of a position's taps: rows get theirs in a copy.
+    const int64_t channels = c_.g.in_channels, length = (lay_.pitch - 1) * stride + c_.joined;
+    const int64_t begin = std::clamp<int64_t>(-origin, 0, length), end = std::clamp(c_.g.in[2] - origin, begin, length);
+    float* copy = scratch(Purpose::rows, lay_.rows * length * channels);
+    std::memset(copy, 0, static_cast<size_t>(lay_.rows * length * channels) * sizeof(float));
+    for (int64_t row = 0; row < lay_.rows; ++row)
+      if (const float* line = row_at(row); line != nullptr)
+        std::memcpy(copy + (row * length + begin) * channels, line + begin * channels,
+                    static_cast<size_t>((end - begin) * channels) * sizeof(float));
+    const auto copied_row = [&](int64_t row) { return copy + row * length * channels; };
+    return pack_rows({lay_.rows, lay_.pitch, 0, lay_.pitch, plane.step}, copied_row, rd, rh, rw);
+  }
+
+  template <class RowAt>
+  bool pack_rows(const Plane& plane, const RowAt& row_at, size_t rd, size_t rh, size_t rw) {
     bool finite = true;
     for_strips(plane, row_at, lay_.tiles, [&](int64_t i, AmxStripArgs& args) {
       args.low = c_.split ? b_low_ : 0;
@@ -328,7 +345,8 @@ class Worker {
 
 // In cycles of a core, for one position of dy; constants as measured on Sapphire Rapids.
 double cost_of(const Call& c, const Triple& block) {
-  constexpr double tile_cycles = 20, turn_cycles = 1.0, pack_cycles = 0.5, sums_cycles = 80, far_sums_cycles = 300;
+  constexpr double tile_cycles = 20, sums_cycles = 80, far_sums_cycles = 300;
+  const double turn_cycles = c.split ? 1.6 : 0.8, pack_cycles = c.split ? 0.7 : 0.4;
   const Layout lay(c, block);
   const auto tiles_of_c = static_cast<double>(c.columns() * c.out_tiles());
   const double products = tile_cycles * (c.split ? 3 : 1) * tiles_of_c * static_cast<double>(lay.blocks);
@@ -358,24 +376,34 @@ Triple choose_block(const Call& c) {
   });
 }
 
+// Taps along W that fill tiles better together.
+int64_t joined_taps(const ConvGeometry& g) {
+  const int64_t taps = g.kernel[2], channels = g.in_channels;
+  if (g.groups > 1 || g.dilation[2] > 1 || channels >= amx_columns) return 1;
+  return ceil_div(taps * channels, amx_columns) < taps ? taps : 1;
+}
+
 // Its input channels in slices of so many tiles.
 Call call_of(const ConvGeometry& g, bool split, int64_t slice_tiles) {
-  const int64_t in = g.in_channels / g.groups;
-  Call c = {active_kernels(), active_amx(), g, nullptr, nullptr, 0, 0, std::min(in, slice_tiles * amx_columns), g.out_channels / g.groups,
-            split, {taps_of(g, 0), taps_of(g, 1), taps_of(g, 2)}, {}, false, {}};
+  ConvGeometry one_column = g;
+  Call c = {active_kernels(), active_amx(), g, nullptr, nullptr, 0, joined_taps(g), 0, 0, g.out_channels / g.groups,
+            split, {}, {}, false, {}};
+  if (c.joined > 1) one_column.kernel[2] = 1;
+  c.taps = {taps_of(g, 0), taps_of(g, 1), taps_of(one_column, 2)};
+  c.in = std::min(c.all_in(), slice_tiles * amx_columns);
   c.plane_columns = columns_of(c.taps, c.in_tiles());
-  const int64_t floats = c.out_tiles() * product(g.kernel) * ceil_div(in, amx_columns) * tile_floats;
+  const int64_t floats = c.out_tiles() * product(g.kernel) / c.joined * ceil_div(c.all_in(), amx_columns) * tile_floats;
   c.share_rows = 4 * floats > l2_bytes() / 2 && c.out_tiles() >= 2 * thread_count();
   c.block = choose_block(c);
   return c;
 }
 
-double cost_of_slices(const Call& c) { return static_cast<double>(ceil_div(c.group_in(), c.in)) * cost_of(c, c.block); }
+double cost_of_slices(const Call& c) { return static_cast<double>(ceil_div(c.all_in(), c.in)) * cost_of(c, c.block); }
 
 // Where not even small blocks of all channels fit, slices of them do, in larger blocks whose sums are visited less often.
 Call cheapest_call(const ConvGeometry& g, bool split) {
   constexpr int64_t least_slice = 2;
-  int64_t tiles = ceil_div(g.in_channels / g.groups, amx_columns);
+  int64_t tiles = ceil_div(joined_taps(g) * g.in_channels / g.groups, amx_columns);
   Call best = call_of(g, split, tiles);
   if (!best.share_rows) return best;
   double least = cost_of_slices(best);
@@ -400,7 +428,7 @@ void write_gradient(const Call& c, const float* u, int64_t copies, float* dw) {
     for (int64_t column = begin; column < end; ++column) {
       const auto in_plane = static_cast<int64_t>(c.plane_columns.size());
       const Column& at = c.plane_columns[static_cast<size_t>(column % in_plane)];
-      const int64_t tap = (column / in_plane * c.g.kernel[1] + static_cast<int64_t>(at.kh)) * c.g.kernel[2] + static_cast<int64_t>(at.kw);
+      const int64_t tap = (column / in_plane * c.g.kernel[1] + static_cast<int64_t>(at.kh)) * (c.g.kernel[2] / c.joined) + static_cast<int64_t>(at.kw);
       const int64_t ic = at.channels * amx_columns;
       for (int64_t t = 0; t < c.out_tiles(); ++t) {
         const float* from = u + (t * columns + column) * tile_floats;
@@ -409,7 +437,7 @@ void write_gradient(const Call& c, const float* u, int64_t copies, float* dw) {
         c.kernels.transpose(sum, amx_rows, amx_columns, amx_columns, turned, amx_rows);
         const int64_t oc = t * amx_rows, channels = std::min(amx_rows, c.out - oc);
         for (int64_t i = 0; i < std::min(amx_columns, c.in - ic); ++i)
-          std::memcpy(dw + (tap * c.group_in() + c.first_in + ic + i) * c.g.out_channels + c.group * c.out + oc, turned + i * amx_rows,
+          std::memcpy(dw + (tap * c.all_in() + c.first_in + ic + i) * c.g.out_channels + c.group * c.out + oc, turned + i * amx_rows,
                       static_cast<size_t>(channels) * sizeof(float));
       }
     }
@@ -450,8 +478,11 @@ bool add_group(const Call& call, float* dw) {
 bool suits_wgrad_amx(const ConvGeometry& g, bool split) {
   if (!multiplies_bf16(active_isa()) || product(g.out()) == 0) return false;
   const Call call = cheapest_call(g, split);
-  // The f32 kernels, on minimal filtering and small blocks or not, do about this many multiply-adds in a cycle.
-  const double f32 = static_cast<double>(product(g.kernel) * call.group_in() * call.out) / 24;
+  // The f32 kernels, on minimal filtering and small blocks or not, do about this many multiply-adds in a cycle and take
+  // this long to read a value.
+  constexpr double multiply_adds = 24, read_cycles = 0.8;
+  const auto in = static_cast<double>(g.in_channels / g.groups), out = static_cast<double>(call.out);
+  const double f32 = static_cast<double>(product(g.kernel)) * in * out / multiply_adds + read_cycles * (in + out);
   return cost_of_slices(call) * (has_amx(active_isa()) ? 1.0 : call.amx.speed) < f32;
 }
 
@@ -461,8 +492,8 @@ bool wgrad_amx(const ConvGeometry& g, const float* x, const float* dy, float* dw
   call.dy = dy;
   const int64_t slice = call.in;
   for (call.group = 0; call.group < g.groups; ++call.group)
-    for (call.first_in = 0; call.first_in < call.group_in(); call.first_in += slice) {
-      call.in = std::min(slice, call.group_in() - call.first_in);
+    for (call.first_in = 0; call.first_in < call.all_in(); call.first_in += slice) {
+      call.in = std::min(slice, call.all_in() - call.first_in);
       call.plane_columns = columns_of(call.taps, call.in_tiles());
       if (!add_group(call, dw)) return false;
     }

@@ -48,7 +48,7 @@ void own_outputs(Trace& graph) {
     if (made != graph.steps.end() && made->op->view == nullptr && !twice) continue;
     const Meta meta = graph.values[static_cast<size_t>(output)].meta;
     graph.values.push_back({.meta = meta});
-    TraceStep copy{.scope = "output"};
+    TraceStep copy{.scope = "output", .backward = !graph.steps.empty() && graph.steps.back().backward};
     become<Contiguous>(copy, {}, {output}, {static_cast<int>(graph.values.size()) - 1});
     graph.steps.push_back(std::move(copy));
     output = static_cast<int>(graph.values.size()) - 1;

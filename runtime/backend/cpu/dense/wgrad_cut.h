@@ -1,0 +1,88 @@
+// How a weight gradient on tiles is cut: which taps read what, which block of positions and which slice of input channels cost
+// least.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "runtime/backend/cpu/dense/blocks.h"
+#include "runtime/backend/cpu/dense/kernels_amx.h"
+
+namespace voxlab::cpu::wgrad {
+
+using Triple = std::array<int64_t, 3>;
+constexpr int64_t tile_floats = amx_rows * amx_columns;
+
+// Along one axis tap k reads position (output + shift[k] + first) * stride + residues[residue[k]].
+struct Taps {
+  int64_t first = 0, halo = 0;
+  std::vector<int64_t> residues, shift, residue;
+};
+
+// A column of tiles of C: a tap of the plane and a tile of input channels.
+struct Column {
+  size_t kh, kw;
+  int64_t channels;
+};
+
+// Neighbours read the same lines of B where they can: taps along W that are an even number of positions apart.
+std::vector<Column> columns_of(const std::array<Taps, 3>& taps, int64_t in_tiles);
+
+struct Call {
+  const KernelTable& kernels;
+  const AmxTable& amx;
+  const ConvGeometry& g;
+  const float* x;
+  const float* dy;
+  int64_t group;
+  int64_t joined;  // taps along W that are taken as channels, for with few of them they are one run of memory: all, or 1
+  int64_t first_in, in, out;  // channels of the group: a slice of the input's, all of the output's
+  bool split;
+  std::array<Taps, 3> taps;
+  std::vector<Column> plane_columns;  // of one tap along D
+  bool share_rows;  // of tiles, not blocks, among threads: large sums are not held once a thread
+  Triple block;
+
+  int64_t all_in() const { return joined * g.in_channels / g.groups; }
+  int64_t in_tiles() const { return ceil_div(in, amx_columns); }
+  int64_t out_tiles() const { return ceil_div(out, amx_rows); }
+  int64_t parts() const { return split ? 2 : 1; }
+  int64_t columns() const { return product(g.kernel) / joined * in_tiles(); }  // of tiles of C
+};
+
+// How the positions under a block lie.
+struct Layout {
+  int64_t pitch;   // of a row of x
+  int64_t rows;    // of x
+  int64_t blocks;  // of K: a plane of dy, but for the border of its last row
+  int64_t tiles;   // of B, for one tile of channels
+  int64_t phases;  // 1 where every offset is even
+  int64_t planes;  // of dy multiplied at a time, so that sums are not fetched for a few products
+
+  Layout(const Call& c, const Triple& size) {
+    pitch = size[2] + c.taps[2].halo;
+    rows = size[1] + c.taps[1].halo;
+    blocks = ceil_div((size[1] - 1) * pitch + size[2], amx_depth);
+    tiles = blocks + ceil_div(c.taps[1].halo * pitch + c.taps[2].halo + 1, amx_depth);
+    planes = std::clamp<int64_t>(most_blocks(c) / blocks, 1, size[0]);
+    phases = c.taps[2].halo > 0 || (c.taps[1].halo > 0 && pitch % 2 != 0) ? 2 : 1;
+  }
+  // Of A that stay in the first-level cache, two rows of tiles at a time.
+  static int64_t most_blocks(const Call& c) { return 16 / c.parts(); }
+  int64_t held_planes(const Call& c) const { return planes + c.taps[0].halo; }
+  int64_t plane_tiles(const Call& c) const {
+    return static_cast<int64_t>(c.taps[1].residues.size() * c.taps[2].residues.size()) * phases * c.in_tiles() * tiles;
+  }
+  int64_t held_tiles(const Call& c) const {
+    return static_cast<int64_t>(c.taps[0].residues.size()) * held_planes(c) * plane_tiles(c);
+  }
+};
+
+// In cycles of a core, for one position of dy, all slices together.
+double cost_of_slices(const Call& c);
+
+// For a geometry alone: x, dy, group and the slice's first channel are the caller's to set.
+Call cheapest_call(const ConvGeometry& g, bool split);
+
+}  // namespace voxlab::cpu::wgrad

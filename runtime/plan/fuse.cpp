@@ -105,8 +105,8 @@ void fuse_attention(Trace& graph) {
       next = r.only_user(node.outputs[0]);
     }
     if (next == absent || !is<Softmax>(r.node(next))) continue;
-    const int softmax = next, axis = attrs<Softmax>(r.node(softmax)).axis;
-    if (axis != -1 && axis != scores.shape.rank() - 1) continue;
+    const int softmax = next;
+    if (!of_last_axis(attrs<Softmax>(r.node(softmax)), scores)) continue;
     const int weights = r.node(softmax).outputs[0], product = r.only_user(weights);
     if (product == absent || !is<Matmul>(r.node(product)) || r.node(product).inputs[0] != weights) continue;
     const std::vector<int> in{r.node(n).inputs[0], r.node(n).inputs[1], r.node(product).inputs[1], bias};
@@ -130,14 +130,6 @@ struct Epilogue {
   int norm = absent;  // the group norm that makes the residual, when it becomes part of the op
   int end;            // the last node of the chain
 };
-
-// The other operand of a sum with `value`, when nothing is broadcast.
-int other_operand(const Rewriter& r, const TraceStep& sum, int value) {
-  if (!is<Binary>(sum) || attrs<Binary>(sum).kind != BinaryKind::add) return absent;
-  const int other = sum.inputs[0] == value ? sum.inputs[1] : sum.inputs[0];
-  if (other == value || r.meta(other).shape != r.meta(value).shape || r.meta(other).dtype != DType::f32) return absent;
-  return other;
-}
 
 // A group norm whose statistics nobody reads.
 bool plain_norm(const Rewriter& r, const TraceStep& node) {

@@ -39,9 +39,8 @@ int residual_sum(const Rewriter& r, int norm, int value) {
   const int next = r.only_user(value);
   if (next == absent) return absent;
   const TraceStep& sum = r.graph.steps[static_cast<size_t>(next)];
-  if (!is<Binary>(sum) || attrs<Binary>(sum).kind != BinaryKind::add) return absent;
-  const int other = sum.inputs[sum.inputs[0] == value ? 1 : 0];
-  if (other == value || r.meta(other).shape != r.meta(value).shape || r.meta(other).dtype != DType::f32) return absent;
+  const int other = other_operand(r, sum, value);
+  if (other == absent) return absent;
   return r.maker(other) < norm && activation_of(r, sum.outputs[0]) != absent ? next : absent;
 }
 
@@ -78,7 +77,7 @@ void fuse_training_norms(Trace& graph) {
       result = r.node(activation).outputs[0];
       r.remove(activation);
       if (sum != absent) {
-        residual = r.node(sum).inputs[r.node(sum).inputs[0] == y ? 1 : 0];
+        residual = other_operand(r, r.node(sum), y);
         r.remove(sum);
       }
     }
@@ -94,8 +93,6 @@ void fuse_training_norms(Trace& graph) {
 // ---- losses ----
 
 namespace {
-
-bool of_last_axis(const AxisAttrs& a, const Meta& x) { return a.axis == -1 || a.axis == x.shape.rank() - 1; }
 
 // The steps of one output's loss and of its gradient.
 struct LossSteps {

@@ -1,5 +1,7 @@
 #include "runtime/plan/rewriter.h"
 
+#include "runtime/ops/binary.h"
+
 namespace voxlab::plan {
 namespace {
 
@@ -25,5 +27,14 @@ bool fuses(const Rewriter& r, const TraceStep& node) {
   const Kernel kernel = kernel_of(r, node);
   return kernel.run != nullptr && !kernel.extra_passes;
 }
+
+int other_operand(const Rewriter& r, const TraceStep& sum, int value) {
+  if (!is<Binary>(sum) || attrs<Binary>(sum).kind != BinaryKind::add) return absent;
+  const int other = sum.inputs[0] == value ? sum.inputs[1] : sum.inputs[0];
+  if (other == value || r.meta(other).shape != r.meta(value).shape || r.meta(other).dtype != DType::f32) return absent;
+  return other;
+}
+
+bool of_last_axis(const AxisAttrs& a, const Meta& x) { return a.axis == -1 || a.axis == x.shape.rank() - 1; }
 
 }  // namespace voxlab::plan

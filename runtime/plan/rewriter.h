@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "runtime/ops/kernel.h"
+#include "runtime/ops/softmax.h"
 #include "runtime/plan/trace.h"
 
 namespace voxlab::plan {
@@ -69,5 +70,10 @@ Kernel kernel_of(const Rewriter& r, const TraceStep& node);
 
 // Whether a kernel does all of the step's work on its way, without passes of its own.
 bool fuses(const Rewriter& r, const TraceStep& node);
+
+// The other operand of a sum with `value`, when nothing is broadcast; absent for anything else.
+int other_operand(const Rewriter& r, const TraceStep& sum, int value);
+
+bool of_last_axis(const AxisAttrs& a, const Meta& x);
 
 }  // namespace voxlab::plan

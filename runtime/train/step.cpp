@@ -27,14 +27,15 @@ Optimizer make_optimizer(const OptimizerConfig& config, const nn::ParameterStore
 }
 
 TrainingStep::TrainingStep(Forward forward, const nn::ParameterStore& parameters, Optimizer& optimizer, StepConfig config)
-    : forward_(std::move(forward)), parameters_(parameters), optimizer_(optimizer), config_(std::move(config)),
+    : forward_(std::move(forward)), optimizer_(optimizer), config_(std::move(config)),
       trainable_(parameters.trainable()) {
   for (const nn::ParameterPtr& p : parameters.all())
     if (p->buffer) buffers_.push_back(p);
 }
 
 TrainingStep::Values TrainingStep::values_of(const Tensor& x, const Tensor& labels, const Tensor& step) const {
-  const Tensors parameters = parameters_.values();
+  Tensors parameters;
+  for (const nn::ParameterPtr& p : trainable_) parameters.push_back(p->value);
   std::vector<uint64_t> before;
   for (const nn::ParameterPtr& p : buffers_) before.push_back(p->value.id());
   Tape tape(config_.recompute);

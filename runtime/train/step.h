@@ -36,7 +36,7 @@ Optimizer make_optimizer(const OptimizerConfig& config, const nn::ParameterStore
 
 class TrainingStep {
  public:
-  // Parameters and optimizer must outlive it.
+  // The optimizer must outlive it.
   TrainingStep(Forward forward, const nn::ParameterStore& parameters, Optimizer& optimizer, StepConfig config);
 
   // Step number `step`, which dropout depends on. Labels as for segmentation_loss, at the size of the finest output. Error,
@@ -59,7 +59,6 @@ class TrainingStep {
   Values planned(const Tensor& x, const Tensor& labels, const Tensor& step);
 
   Forward forward_;
-  const nn::ParameterStore& parameters_;
   Optimizer& optimizer_;
   StepConfig config_;
   std::vector<nn::ParameterPtr> trainable_, buffers_;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <optional>
 
-#include "runtime/core/arithmetic.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/fused.h"
 #include "runtime/ops/matmul.h"
@@ -141,40 +140,6 @@ void fuse_norms(Trace& graph) {
     norm.inputs[6] = moments;
     norm.inputs[7] = residual_moments;
     r.refresh();
-  }
-}
-
-// ---- bf16 values ----
-
-namespace {
-
-bool may_narrow(const TraceStep& node) {
-  return is<Conv>(node) || is<FusedConv>(node) || is<ConvTranspose>(node) || is<Linear>(node) || is<FusedLinear>(node) ||
-         is<FusedGroupNorm>(node);
-}
-
-bool kernel_narrows(const Rewriter& r, const TraceStep& node) {
-  const Kernel kernel = kernel_of(r, node);
-  return kernel.run != nullptr && kernel.narrows;
-}
-
-}  // namespace
-
-void narrow_values(Trace& graph) {
-  if (current_arithmetic() != Arithmetic::bf16) return;
-  Rewriter r(graph);
-  const int end = static_cast<int>(graph.steps.size());
-  for (int value = 0; value < static_cast<int>(graph.values.size()); ++value) {
-    Meta& meta = graph.values[static_cast<size_t>(value)].meta;
-    if (meta.dtype != DType::f32 || meta.device != Device::cpu || r.maker(value) == absent || !r.read(value)) continue;
-    if (r.node(r.maker(value)).outputs[0] != value) continue;  // moments
-    std::vector<int> steps = r.users(value);
-    steps.push_back(r.maker(value));
-    meta.dtype = DType::bf16;
-    const bool all = std::all_of(steps.begin(), steps.end(), [&](int n) {
-      return n < end && may_narrow(r.node(n)) && kernel_narrows(r, r.node(n));
-    });
-    if (!all) meta.dtype = DType::f32;
   }
 }
 

@@ -391,6 +391,27 @@ TEST(DenseConv, RoundedPointsAtTheEdges) {
         "winograd3");
 }
 
+// Weight gradients of bf16 x and dy, in any of their places: the bits of the same values in f32.
+void check_halves(const ConvGeometry& g) {
+  const Values x = rounded(random_values(size_x(g), 1)), dy = rounded(random_values(size_y(g), 2));
+  const auto xh = halves(x), dyh = halves(dy);
+  const ConstBuffer from[] = {in(x), {xh.data(), DType::bf16}}, of[] = {in(dy), {dyh.data(), DType::bf16}};
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    EXPECT_EQ(wgrad_takes_bf16(g, Precision::bf16), has_amx(isa)) << describe(g);
+    EXPECT_FALSE(wgrad_takes_bf16(g, Precision::bf16x3));
+    if (!has_amx(isa)) continue;
+    Values expected(static_cast<size_t>(size_w(g)));
+    conv_wgrad(g, from[0], of[0], {expected.data(), DType::f32}, Precision::bf16);
+    for (const int types : {1, 2, 3}) {
+      Values dw(expected.size());
+      const auto used = conv_wgrad(g, from[types & 1], of[types >> 1], {dw.data(), DType::f32}, Precision::bf16);
+      EXPECT_TRUE(has(used, ".bf16")) << used;
+      EXPECT_EQ(dw, expected) << name(isa) << describe(g) << types;
+    }
+  }
+}
+
 // Weight gradients on tiles of bf16: channels that fill no tile, rows that fill no depth block, several blocks, strides,
 // dilation, groups, a batch, kernels of 1 to 5; in one part and in two.
 TEST(DenseConv, WeightGradientOnTiles) {
@@ -403,6 +424,7 @@ TEST(DenseConv, WeightGradientOnTiles) {
     }
     check_rounding(g);
     check_split(g);
+    check_halves(g);
   };
   check({.in = {3, 7, 24}, .in_channels = 32, .out_channels = 40, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
   check({.batch = 2, .in = {5, 6, 33}, .in_channels = 35, .out_channels = 50, .kernel = {1, 3, 5}, .pad = {0, 0, 2}});

@@ -38,6 +38,17 @@ double difference(const Tensor& a, const Tensor& b) {
   return most / scale;
 }
 
+// Norm of the difference over that of `a`.
+double norm_difference(const Tensor& a, const Tensor& b) {
+  const auto x = a.to_vector(), y = b.to_vector();
+  double square = 0, size = 1e-30;
+  for (size_t i = 0; i < x.size(); ++i) {
+    square += (x[i] - y[i]) * (x[i] - y[i]);
+    size += x[i] * x[i];
+  }
+  return std::sqrt(square / size);
+}
+
 std::map<std::string, int> ops_of(const Trace& graph) {
   std::map<std::string, int> count;
   for (const TraceStep& node : graph.steps) ++count[std::string(node.op->name)];
@@ -258,6 +269,59 @@ TEST(Plan, TrainingNormsTakeInTheirActivation) {
     other.weight = random({3, 3, 3, 4, 6}, 20);
     const Tensors expected = other(5, batch), got = planned(other.inputs());
     for (size_t i = 0; i < got.size(); ++i) EXPECT_LT(difference(expected[i], got[i]), 2e-6) << "output " << i;
+  }
+}
+
+// Two convolutions with norms, joined with the first's output, and all gradients.
+struct ConvolutionsStep {
+  Tensors operator()() const {
+    Tape tape;
+    const Tensors parameters{first, second, third, shift};
+    tape.watch(parameters);
+    Tensor total;
+    {
+      const auto recording = tape.recording();
+      const Tensor a = leaky_relu(group_norm(conv(x, first, {}, {.padding = {1}}), 32));
+      const Tensor b = call<BatchNorm>({}, {conv(a, second, {}, {.padding = {1}}), {}, {}})[0];
+      const Tensor c = conv(concat({leaky_relu(add(b, a)), a}, -1), third, shift, {.padding = {1}});
+      total = mean(mul(c, c));
+    }
+    Tensors out = tape.gradient(total, parameters);
+    out.push_back(total);
+    return out;
+  }
+  Tensors inputs() const { return {x, first, second, third, shift}; }
+
+  Tensor x = random({2, 6, 9, 10, 8}, 1), first = random({3, 3, 3, 8, 32}, 10), second = random({3, 3, 3, 32, 32}, 11);
+  Tensor third = random({3, 3, 3, 64, 16}, 12), shift = random({16}, 13);
+};
+
+// Under bf16 what convolutions, norms and their gradients hand each other is bf16, and joins, sums and views between follow.
+TEST(Plan, ValuesOfATrainingStepAreBf16BetweenKernelsOnTiles) {
+  const auto& isas = cpu::available_isas();
+  if (std::find(isas.begin(), isas.end(), cpu::Isa::amx_emulated) == isas.end()) GTEST_SKIP() << "no AVX-512";
+  const cpu::IsaScope isa(cpu::Isa::amx_emulated);
+  const ConvolutionsStep step, other{.x = random({2, 6, 9, 10, 8}, 2), .shift = random({16}, 20)};
+  const Tensors expected = other();
+  for (const Arithmetic arithmetic : {Arithmetic::bf16x3, Arithmetic::bf16}) {
+    const ArithmeticScope scope(arithmetic);
+    const bool narrow = arithmetic == Arithmetic::bf16;
+    const Trace graph = fused([&] { return step(); }, step.inputs());
+    int64_t large = 0, halves = 0;  // of values as large as the norms' outputs
+    for (const TraceStep& node : graph.steps)
+      for (const int value : node.outputs) {
+        const Meta& meta = graph.values[static_cast<size_t>(value)].meta;
+        if (meta.shape.numel() < 2 * 6 * 9 * 10 * 32) continue;
+        ++large;
+        halves += meta.dtype == DType::bf16;
+      }
+    EXPECT_EQ(halves, narrow ? large : 0);
+    EXPECT_GT(large, 8);
+    Plan planned([&] { return step(); }, step.inputs());
+    const Tensors got = planned(other.inputs()), by_op = other();
+    // Gradients pass kinks: bf16 moves them by some hundredths op by op too.
+    for (size_t i = 0; i < got.size(); ++i)
+      EXPECT_LT(norm_difference(expected[i], got[i]), 1.5 * norm_difference(expected[i], by_op[i])) << "output " << i;
   }
 }
 

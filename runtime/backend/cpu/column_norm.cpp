@@ -1,7 +1,6 @@
 #include "runtime/backend/cpu/column_norm.h"
 
 #include <cmath>
-#include <type_traits>
 
 namespace voxlab::cpu {
 namespace {
@@ -67,15 +66,11 @@ Normaliser normaliser_of(const NormGeometry& g, double eps, const std::vector<Mo
 }
 
 void finish_wide_rows(const WideRows& wide, const FinishColumnsArgs& args) {
-  const auto move = [](auto* p, int storage, int64_t elements) {
-    using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<decltype(p)>>, const std::byte, std::byte>;
-    return p == nullptr ? p : static_cast<Byte*>(p) + elements * (storage == 0 ? 4 : 2);
-  };
   const auto run = [&](int64_t row, int64_t rows, int64_t width) {
     FinishColumnsArgs part = args;
-    part.x = move(args.x, args.x_storage, row * wide.width);
-    part.residual = move(args.residual, args.residual_storage, row * wide.width);
-    part.y = move(args.y, args.y_storage, row * wide.width);
+    part.x = moved(args.x, args.x_storage, row * wide.width);
+    part.residual = moved(args.residual, args.residual_storage, row * wide.width);
+    part.y = moved(args.y, args.y_storage, row * wide.width);
     part.rows = rows;
     part.columns = width;
     active_loops().finish_columns(part);

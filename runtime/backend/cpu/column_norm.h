@@ -53,6 +53,14 @@ struct Normaliser {
 Normaliser normaliser_of(const NormGeometry& g, double eps, const std::vector<Moments>& columns, Affine affine,
                          float* mean = nullptr, float* spread = nullptr, bool store_variance = false);
 
+// What lies `elements` further in a tensor of this type; null stays null.
+inline const void* moved(const void* p, int storage, int64_t elements) {
+  return p == nullptr ? p : static_cast<const std::byte*>(p) + elements * (storage == 0 ? 4 : 2);
+}
+inline void* moved(void* p, int storage, int64_t elements) {
+  return const_cast<void*>(moved(static_cast<const void*>(p), storage, elements));
+}
+
 // In parallel; x, residual and y of args are those of the first row.
 void finish_wide_rows(const WideRows& wide, const FinishColumnsArgs& args);
 

@@ -24,14 +24,15 @@ Kernel prepare(const ConvDgrad::Attrs& a, Descs in, Descs out) { return data_gra
 Kernel prepare(const ConvTranspose::Attrs& a, Descs in, Descs out) { return data_gradient(a, in, out); }
 
 Kernel prepare(const ConvWgrad::Attrs& a, Descs in, Descs out) {
-  if (!supported(in[0].dtype())) return {};
+  const DType from = in[0].dtype(), gradient = in[1].dtype(), to = out[0].dtype();
+  if (!supported(from) || !supported(gradient) || !supported(to)) return {};
   const ConvGeometry g = dense_geometry(Conv::geometry({a}, in[0].shape(), out[0].shape(), in[1].shape()));
-  const DType dtype = in[0].dtype();
   const Precision precision = f32_precision();
-  return {.name = std::string(conv_wgrad(g, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, precision)),
+  return {.name = std::string(conv_wgrad(g, {nullptr, from}, {nullptr, gradient}, {nullptr, to}, precision)),
           .run = [=](Pointers x, Pointers y, std::byte*) {
-            conv_wgrad(g, {x[0], dtype}, {x[1], dtype}, {y[0], dtype}, precision);
-          }};
+            conv_wgrad(g, {x[0], from}, {x[1], gradient}, {y[0], to}, precision);
+          },
+          .narrows = wgrad_takes_bf16(g, precision)};
 }
 
 }  // namespace voxlab::cpu

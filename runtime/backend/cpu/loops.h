@@ -40,19 +40,20 @@ using ReduceColumnsFn = void (*)(const void* x, int64_t rows, int64_t columns, i
 using MomentsFn = void (*)(const void* x, int64_t rows, int64_t columns, int64_t count,
                            double* mean, double* m2);
 
-// Per column, with pitch == columns; null members are not used.
-struct ColumnsArgs {
-  const float* x;
-  const float* dy;
-  float* y;
+// Gradients of norms by column, with pitch == columns; null members are not used. Each tensor has a type of its own.
+struct GradColumnsArgs {
+  const void* x;
+  const void* dy;
+  void* dx;
+  int x_storage, dy_storage, dx_storage;
   int64_t rows, columns;
   const float *mean, *scale, *a, *b;
   double *total_dy, *total_dot;
-  // Of gradients through an activation: dy counts `slope` times where (x - mean) * gate_scale + gate_shift is not positive.
+  // Through an activation: dy counts `slope` times where (x - mean) * gate_scale + gate_shift is not positive.
   const float *gate_scale, *gate_shift;  // null: dy is as it stands
   float slope;
 };
-using ColumnsFn = void (*)(const ColumnsArgs&);
+using GradColumnsFn = void (*)(const GradColumnsArgs&);
 
 // y = activation((x - mean) * scale + shift + residual) by column, with pitch == columns. Each tensor has a type of its own.
 struct FinishColumnsArgs {
@@ -192,13 +193,11 @@ struct Loops {
   ReduceRowFn reduce_row[reduce_kinds][2];
   ReduceColumnsFn reduce_columns[reduce_kinds][2];
   MomentsFn moments[2];
-  // y = (x - mean) * scale + a
-  ColumnsFn affine_columns;
   void (*finish_columns)(const FinishColumnsArgs&);
   // total_dy += dy, total_dot += dy * (x - mean) * scale
-  ColumnsFn grad_columns;
-  // y = scale * dy - (a + (x - mean) * b)
-  ColumnsFn grad_apply_columns;
+  GradColumnsFn grad_columns;
+  // dx = scale * dy - (a + (x - mean) * b)
+  GradColumnsFn grad_apply_columns;
   LayerNormFn layer_norm, layer_norm_grad;
   AxisFn axis_rows[axis_functions], axis_rows_grad[axis_functions];
   AxisFn axis_columns_total[axis_functions], axis_columns_grad_total[axis_functions];

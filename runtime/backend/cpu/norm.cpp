@@ -1,6 +1,7 @@
 // Group (and so instance), batch and layer normalisation with their gradients. Group and batch norm
 // work by column: moments of every column first, columns of a group joined in f64, then one pass
 // that scales.
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -11,30 +12,15 @@ namespace {
 
 float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
 
-// Runs a columns loop over rows * columns values, in parallel: f(args of the loop moved to a row).
-void for_wide_rows(const WideRows& wide, ColumnsArgs args, ColumnsFn loop) {
-  const auto run = [&](int64_t row, int64_t rows, int64_t width) {
-    ColumnsArgs part = args;
-    part.x += row * wide.width;
-    part.y += row * wide.width;
-    if (part.dy != nullptr) part.dy += row * wide.width;
-    part.rows = rows;
-    part.columns = width;
-    loop(part);
-  };
-  parallel_for(wide.rows, grain_rows(wide.width),
-               [&](int64_t begin, int64_t end) { run(begin, end - begin, wide.width); });
-  if (wide.rest > 0) run(wide.rows, 1, wide.rest);
-}
-
-// y = (x - mean) * rstd * weight + bias, one sample. `spread` is stored as rstd or as the variance.
-void normalise(const NormGeometry& g, double eps, bool store_variance, const float* x,
-               Affine affine, float* y, float* mean, float* spread) {
-  const Values values{reinterpret_cast<const std::byte*>(x)};
-  const Normaliser n = normaliser_of(g, eps, column_moments(values, g.positions, g.width()), affine, mean, spread, store_variance);
-  for_wide_rows(WideRows(g.positions, g.width()),
-                {.x = x, .y = y, .mean = n.centre.v.data(), .scale = n.scale.v.data(), .a = n.shift.v.data()},
-                active_loops().affine_columns);
+// The part of a gradient's rows from `row` on.
+GradColumnsArgs rows_from(const GradColumnsArgs& args, const WideRows& wide, int64_t row, int64_t rows, int64_t width) {
+  GradColumnsArgs part = args;
+  part.x = moved(args.x, args.x_storage, row * wide.width);
+  part.dy = moved(args.dy, args.dy_storage, row * wide.width);
+  part.dx = moved(args.dx, args.dx_storage, row * wide.width);
+  part.rows = rows;
+  part.columns = width;
+  return part;
 }
 
 // Per column: sum of dy and of dy (x - mean) rstd.
@@ -42,16 +28,12 @@ struct ColumnSums {
   std::vector<double> dy, dot;
 };
 
-ColumnSums gradient_sums(const WideRows& wide, int64_t columns, ColumnsArgs args) {
+ColumnSums gradient_sums(const WideRows& wide, int64_t columns, const GradColumnsArgs& args) {
   const auto width = static_cast<size_t>(wide.width), threads = static_cast<size_t>(thread_count());
   std::vector<double> dy(threads * width), dot(threads * width);
   const auto loop = active_loops().grad_columns;
   const auto run = [&](size_t piece, int64_t row, int64_t rows, int64_t run_width) {
-    ColumnsArgs part = args;
-    part.x += row * wide.width;
-    part.dy += row * wide.width;
-    part.rows = rows;
-    part.columns = run_width;
+    GradColumnsArgs part = rows_from(args, wide, row, rows, run_width);
     part.total_dy = &dy[piece * width];
     part.total_dot = &dot[piece * width];
     loop(part);
@@ -70,9 +52,8 @@ ColumnSums gradient_sums(const WideRows& wide, int64_t columns, ColumnsArgs args
 }
 
 // One sample; adds to dweight and dbias. With a slope other than 1, dy is that of an activation behind the norm.
-void normalise_grad(const NormGeometry& g, const float* dy, const float* x, Affine affine,
-                    const float* mean, const std::vector<double>& rstd, float* dx, double* dweight,
-                    double* dbias, double activation_slope) {
+void normalise_grad(const NormGeometry& g, GradColumnsArgs args, Affine affine, const float* mean,
+                    const std::vector<double>& rstd, double* dweight, double* dbias, double activation_slope) {
   const int64_t width = g.width();
   const WideRows wide(g.positions, width);
   ColumnValues centre(wide), spread(wide), scale(wide), level(wide), slope(wide), gate_scale(wide), gate_shift(wide);
@@ -82,7 +63,8 @@ void normalise_grad(const NormGeometry& g, const float* dy, const float* x, Affi
     centre.set(c, width, mean[c / g.channels]);
     spread.set(c, width, rstd[static_cast<size_t>(c / g.channels)]);
   }
-  ColumnsArgs args{.x = x, .dy = dy, .y = dx, .mean = centre.v.data(), .scale = spread.v.data()};
+  args.mean = centre.v.data();
+  args.scale = spread.v.data();
   if (activation_slope != 1) {
     args.gate_scale = gate_scale.v.data();
     args.gate_shift = gate_shift.v.data();
@@ -110,7 +92,10 @@ void normalise_grad(const NormGeometry& g, const float* dy, const float* x, Affi
   args.scale = scale.v.data();
   args.a = level.v.data();
   args.b = slope.v.data();
-  for_wide_rows(wide, args, active_loops().grad_apply_columns);
+  const auto apply = active_loops().grad_apply_columns;
+  parallel_for(wide.rows, grain_rows(wide.width),
+               [&](int64_t begin, int64_t end) { apply(rows_from(args, wide, begin, end - begin, wide.width)); });
+  if (wide.rest > 0) apply(rows_from(args, wide, wide.rows, 1, wide.rest));
 }
 
 void store(const std::vector<double>& from, std::byte* to) {
@@ -121,29 +106,62 @@ const float* optional(Descs descs, Pointers in, size_t i) {
   return i < descs.size() && descs[i].present ? floats(in[i]) : nullptr;
 }
 
-Kernel norm_kernel(std::string_view op, const NormGeometry& g, double eps, bool store_variance,
-                   Descs in) {
-  if (!all_f32(in)) return {};
-  return {.name = loop_name(op),
-          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](
-                     Pointers data, Pointers out, std::byte*) {
+// All but the tensors at `typed` are f32; those may be bf16.
+bool loops_read(Descs in, Descs out, std::initializer_list<size_t> typed) {
+  for (size_t i = 0; i < in.size(); ++i) {
+    const bool any = std::find(typed.begin(), typed.end(), i) != typed.end();
+    if (in[i].present && (any ? storage_of(in[i].dtype()) < 0 : in[i].dtype() != DType::f32)) return false;
+  }
+  return storage_of(out[0].dtype()) >= 0 && all_f32(out.subspan(1));
+}
+
+// in: x, weight, bias, residual, moments (all but x optional): see NormActivation. `samples` share their statistics.
+Kernel norm_kernel(std::string_view name, const NormGeometry& g, double eps, bool over_batch, int64_t samples, const Finish& finish,
+                   Descs in, Descs out) {
+  if (!loops_read(in, out, {0, 3})) return {};
+  return {.name = std::string(name),
+          .run = [=, x_dtype = in[0].dtype(), y_dtype = out[0].dtype(),
+                  descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers to, std::byte*) {
             const Affine affine{optional(descs, data, 1), optional(descs, data, 2)};
-            for (int64_t n = 0; n < g.batch; ++n) {
-              const int64_t at = n * g.positions * g.width();
-              normalise(g, eps, store_variance, floats(data[0]) + at, affine, floats(out[0]) + at,
-                        floats(out[1]) + n * g.groups, floats(out[2]) + n * g.groups);
+            const float* known = optional(descs, data, 4);
+            const bool added = descs.size() > 3 && descs[3].present;
+            const int residual_storage = added ? storage_of(descs[3].dtype()) : 0;
+            for (int64_t b = 0; b < g.batch; ++b) {
+              const int64_t at = b * g.positions * g.width();
+              const Values x = Values{data[0], x_dtype}.from(at);
+              std::vector<Moments> moments;
+              if (known == nullptr) moments = column_moments(x, g.positions, g.width());
+              for (int64_t s = 0; known != nullptr && s < samples; ++s) {
+                const auto one = known_moments(known + 2 * (b * samples + s) * g.width(), g.positions / samples, g.width());
+                if (s == 0) moments = one;
+                for (size_t c = 0; s > 0 && c < one.size(); ++c) moments[c].join(one[c]);
+              }
+              const Normaliser n = normaliser_of(g, eps, moments, affine, floats(to[1]) + b * g.groups,
+                                                 floats(to[2]) + b * g.groups, over_batch);
+              finish_wide_rows(WideRows(g.positions, g.width()),
+                               {.x = x.data,
+                                .residual = added ? moved(data[3], residual_storage, at) : nullptr,
+                                .y = to[0] + at * size_of(y_dtype),
+                                .x_storage = storage_of(x_dtype),
+                                .residual_storage = residual_storage,
+                                .y_storage = storage_of(y_dtype),
+                                .value = n.columns(),
+                                .activation = static_cast<int>(finish.activation),
+                                .slope = static_cast<float>(finish.slope)});
             }
-          }};
+          },
+          .narrows = true};
 }
 
 // in: dy, x, weight, [bias, behind which stands an activation of this slope,] mean, spread.
 Kernel norm_grad_kernel(std::string_view op, const NormGeometry& g, double eps, bool from_variance,
-                        Descs in, double activation_slope = 1) {
-  if (!all_f32(in)) return {};
+                        Descs in, Descs out, double activation_slope = 1) {
+  if (!loops_read(in, out, {0, 1})) return {};
   return {.name = loop_name(op),
-          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](
-                     Pointers data, Pointers out, std::byte*) {
+          .run = [=, dx_storage = storage_of(out[0].dtype()), descs = std::vector<TensorDesc>(in.begin(), in.end())](
+                     Pointers data, Pointers to, std::byte*) {
             const size_t mean = descs.size() - 2;
+            const int dy_storage = storage_of(descs[0].dtype()), x_storage = storage_of(descs[1].dtype());
             const Affine affine{optional(descs, data, 2), mean == 4 ? optional(descs, data, 3) : nullptr};
             std::vector<double> dweight(static_cast<size_t>(g.width())), dbias(dweight.size());
             std::vector<double> rstd(static_cast<size_t>(g.groups));
@@ -153,35 +171,37 @@ Kernel norm_grad_kernel(std::string_view op, const NormGeometry& g, double eps, 
               for (size_t k = 0; k < rstd.size(); ++k)
                 rstd[k] =
                     from_variance ? 1 / std::sqrt(static_cast<double>(spread[k]) + eps) : spread[k];
-              normalise_grad(g, floats(data[0]) + at, floats(data[1]) + at, affine,
-                             floats(data[mean]) + n * g.groups, rstd, floats(out[0]) + at,
-                             dweight.data(), dbias.data(), activation_slope);
+              normalise_grad(g,
+                             {.x = moved(data[1], x_storage, at),
+                              .dy = moved(data[0], dy_storage, at),
+                              .dx = moved(to[0], dx_storage, at),
+                              .x_storage = x_storage,
+                              .dy_storage = dy_storage,
+                              .dx_storage = dx_storage},
+                             affine, floats(data[mean]) + n * g.groups, rstd, dweight.data(), dbias.data(), activation_slope);
             }
-            store(dweight, out[1]);
-            store(dbias, out[2]);
-          }};
+            store(dweight, to[1]);
+            store(dbias, to[2]);
+          },
+          .narrows = true};
 }
 
 }  // namespace
 
-Kernel prepare(const GroupNorm::Attrs& a, Descs in, Descs) {
+Kernel prepare(const GroupNorm::Attrs& a, Descs in, Descs out) {
   const NormGeometry g = GroupNorm::geometry(a, in[0].shape());
-  return norm_kernel(g.channels == 1 ? "instance_norm" : GroupNorm::name, g, a.eps, false, in);
+  return norm_kernel(loop_name(g.channels == 1 ? "instance_norm" : GroupNorm::name), g, a.eps, false, 1, {}, in, out);
 }
-Kernel prepare(const GroupNormGrad::Attrs& a, Descs in, Descs) {
+Kernel prepare(const GroupNormGrad::Attrs& a, Descs in, Descs out) {
   const NormGeometry g = GroupNorm::geometry(a, in[1].shape());
-  return norm_grad_kernel(g.channels == 1 ? "instance_norm_grad" : GroupNormGrad::name, g, a.eps,
-                          false, in);
+  return norm_grad_kernel(g.channels == 1 ? "instance_norm_grad" : GroupNormGrad::name, g, a.eps, false, in, out);
 }
 Kernel prepare(const FusedGroupNorm::Attrs& a, Descs in, Descs out) {
   const TensorDesc none{.present = false};
   const TensorDesc residual_desc = in.size() > 3 ? in[3] : none;
-  // All but x, residual and y is f32; each of these may be bf16.
-  std::vector<TensorDesc> vectors(in.begin() + 1, in.end());
-  if (vectors.size() > 2) vectors.erase(vectors.begin() + 2);
+  if (!loops_read(in, out, {0, 3})) return {};
   const int x_storage = storage_of(in[0].dtype()), y_storage = storage_of(out[0].dtype());
   const int residual_storage = residual_desc.present ? storage_of(residual_desc.dtype()) : 0;
-  if (!all_f32(vectors) || x_storage < 0 || y_storage < 0 || residual_storage < 0) return {};
   const NormGeometry g = GroupNorm::geometry(a, in[0].shape());
   return {.name = loop_name(g.channels == 1 ? "fused_instance_norm" : FusedGroupNorm::name),
           .run = [=, x_dtype = in[0].dtype(), y_dtype = out[0].dtype(), descs = std::vector<TensorDesc>(in.begin(), in.end())](
@@ -220,47 +240,22 @@ Kernel prepare(const FusedGroupNorm::Attrs& a, Descs in, Descs out) {
           .narrows = true};
 }
 
-Kernel prepare(const NormActivation::Attrs& a, Descs in, Descs) {
-  if (!all_f32(in)) return {};
+Kernel prepare(const NormActivation::Attrs& a, Descs in, Descs out) {
   const NormGeometry g = NormActivation::geometry(a, in[0].shape());
-  const int64_t samples = in[0].shape()[0] / g.batch;  // that share their statistics
-  return {.name = loop_name(NormActivation::name, a.over_batch ? "batch" : g.channels == 1 ? "instance" : "group"),
-          .run = [=, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out, std::byte*) {
-            const Affine affine{optional(descs, data, 1), optional(descs, data, 2)};
-            const float* known = optional(descs, data, 4);
-            for (int64_t b = 0; b < g.batch; ++b) {
-              const int64_t at = b * g.positions * g.width();
-              std::vector<Moments> moments;
-              if (known == nullptr) moments = column_moments(Values{data[0]}.from(at), g.positions, g.width());
-              for (int64_t s = 0; known != nullptr && s < samples; ++s) {
-                const auto one = known_moments(known + 2 * (b * samples + s) * g.width(), g.positions / samples, g.width());
-                if (s == 0) moments = one;
-                for (size_t c = 0; s > 0 && c < one.size(); ++c) moments[c].join(one[c]);
-              }
-              const Normaliser n = normaliser_of(g, a.eps, moments, affine, floats(out[1]) + b * g.groups,
-                                                 floats(out[2]) + b * g.groups, a.over_batch);
-              const float* residual = optional(descs, data, 3);
-              finish_wide_rows(WideRows(g.positions, g.width()), {.x = floats(data[0]) + at,
-                                                                  .residual = residual == nullptr ? nullptr : residual + at,
-                                                                  .y = floats(out[0]) + at,
-                                                                  .value = n.columns(),
-                                                                  .activation = static_cast<int>(a.activation),
-                                                                  .slope = static_cast<float>(a.slope)});
-            }
-          }};
+  return norm_kernel(loop_name(NormActivation::name, a.over_batch ? "batch" : g.channels == 1 ? "instance" : "group"), g, a.eps,
+                     a.over_batch, in[0].shape()[0] / g.batch, a, in, out);
 }
-Kernel prepare(const NormActivationGrad::Attrs& a, Descs in, Descs) {
+Kernel prepare(const NormActivationGrad::Attrs& a, Descs in, Descs out) {
   const NormGeometry g = NormActivation::geometry(a, in[1].shape());
   return norm_grad_kernel(std::string(NormActivationGrad::name) + (a.over_batch ? ".batch" : g.channels == 1 ? ".instance" : ".group"), g,
-                          a.eps, a.over_batch, in, NormActivationGrad::slope(a));
+                          a.eps, a.over_batch, in, out, NormActivationGrad::slope(a));
 }
 
-Kernel prepare(const BatchNorm::Attrs& a, Descs in, Descs) {
-  return norm_kernel(BatchNorm::name, BatchNorm::geometry(a, in[0].shape()), a.eps, true, in);
+Kernel prepare(const BatchNorm::Attrs& a, Descs in, Descs out) {
+  return norm_kernel(loop_name(BatchNorm::name), BatchNorm::geometry(a, in[0].shape()), a.eps, true, 1, {}, in, out);
 }
-Kernel prepare(const BatchNormGrad::Attrs& a, Descs in, Descs) {
-  return norm_grad_kernel(BatchNormGrad::name, BatchNorm::geometry(a, in[1].shape()), a.eps, true,
-                          in);
+Kernel prepare(const BatchNormGrad::Attrs& a, Descs in, Descs out) {
+  return norm_grad_kernel(BatchNormGrad::name, BatchNorm::geometry(a, in[1].shape()), a.eps, true, in, out);
 }
 
 Kernel prepare(const BatchNormInference::Attrs& a, Descs in, Descs) {
@@ -271,20 +266,14 @@ Kernel prepare(const BatchNormInference::Attrs& a, Descs in, Descs) {
                      Pointers data, Pointers out, std::byte*) {
             const Affine affine{optional(descs, data, 1), optional(descs, data, 2)};
             const WideRows wide(g.positions, g.width());
-            ColumnValues centre(wide), scale(wide), shift(wide);
+            Normaliser n(wide);
             for (int64_t c = 0; c < g.width(); ++c) {
               const double rstd = 1 / std::sqrt(static_cast<double>(floats(data[4])[c]) + eps);
-              centre.set(c, g.width(), floats(data[3])[c]);
-              scale.set(c, g.width(), rstd * affine.weight_at(c));
-              shift.set(c, g.width(), affine.bias_at(c));
+              n.centre.set(c, g.width(), floats(data[3])[c]);
+              n.scale.set(c, g.width(), rstd * affine.weight_at(c));
+              n.shift.set(c, g.width(), affine.bias_at(c));
             }
-            for_wide_rows(wide,
-                          {.x = floats(data[0]),
-                           .y = floats(out[0]),
-                           .mean = centre.v.data(),
-                           .scale = scale.v.data(),
-                           .a = shift.v.data()},
-                          active_loops().affine_columns);
+            finish_wide_rows(wide, {.x = data[0], .y = out[0], .value = n.columns()});
           }};
 }
 

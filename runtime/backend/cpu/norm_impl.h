@@ -7,17 +7,6 @@
 namespace voxlab::cpu {
 namespace {
 
-void affine_columns_loop(const ColumnsArgs& args) {
-  for (int64_t r = 0; r < args.rows; ++r) {
-    const float* x = args.x + r * args.columns;
-    float* y = args.y + r * args.columns;
-    for_vectors(args.columns, [&](int64_t i, auto count) {
-      const Vec centred = get(x + i, count) - get(args.mean + i, count);
-      put(y + i, mul_add(centred, get(args.scale + i, count), get(args.a + i, count)), count);
-    });
-  }
-}
-
 template <int kind, class X, class R, class Y>
 void finish_rows(const FinishColumnsArgs& args) {
   const Vec slope = splat(args.slope);
@@ -62,8 +51,10 @@ void finish_columns_loop(const FinishColumnsArgs& args) {
 // dy as the norm's own output gets it, behind an activation whose input is of this sign.
 VOXLAB_INLINE Vec gated(Vec dy, Vec input, Vec slope) { return input > zero() ? dy : dy * slope; }
 
-template <bool gate>
-void grad_columns_of(const ColumnsArgs& args) {
+template <bool gate, class X, class D>
+void grad_columns_of(const GradColumnsArgs& args) {
+  const X* const x_rows = static_cast<const X*>(args.x);
+  const D* const dy_rows = static_cast<const D*>(args.dy);
   const Vec slope = splat(args.slope);
   constexpr int64_t stretch = 128;
   for (int64_t r0 = 0; r0 < args.rows; r0 += stretch) {
@@ -76,8 +67,8 @@ void grad_columns_of(const ColumnsArgs& args) {
         gate_shift = get_strip(args.gate_shift + c, width);
       }
       const auto add_row = [&](int64_t r, int64_t w) {
-        const Strip x = get_strip(args.x + r * args.columns + c, w);
-        const Strip dy = get_strip(args.dy + r * args.columns + c, w);
+        const Strip x = get_strip(x_rows + r * args.columns + c, w);
+        const Strip dy = get_strip(dy_rows + r * args.columns + c, w);
         for (int k = 0; k < strip_vectors; ++k) {
           const Vec centred = x.v[k] - mean.v[k];
           Vec d = dy.v[k];
@@ -103,29 +94,48 @@ void grad_columns_of(const ColumnsArgs& args) {
   }
 }
 
-void grad_columns_loop(const ColumnsArgs& args) {
-  (args.gate_scale == nullptr ? grad_columns_of<false> : grad_columns_of<true>)(args);
+template <class X, class D>
+void grad_columns_by_gate(const GradColumnsArgs& args) {
+  (args.gate_scale == nullptr ? grad_columns_of<false, X, D> : grad_columns_of<true, X, D>)(args);
 }
 
-template <bool gate>
-void grad_apply_columns_of(const ColumnsArgs& args) {
+void grad_columns_loop(const GradColumnsArgs& args) {
+  constexpr GradColumnsFn by_types[2][2] = {{grad_columns_by_gate<float, float>, grad_columns_by_gate<float, uint16_t>},
+                                            {grad_columns_by_gate<uint16_t, float>, grad_columns_by_gate<uint16_t, uint16_t>}};
+  by_types[args.x_storage][args.dy_storage](args);
+}
+
+template <bool gate, class X, class D, class Y>
+void grad_apply_columns_of(const GradColumnsArgs& args) {
   const Vec slope = splat(args.slope);
   for (int64_t r = 0; r < args.rows; ++r) {
-    const float* x = args.x + r * args.columns;
-    const float* dy = args.dy + r * args.columns;
-    float* y = args.y + r * args.columns;
+    const X* x = static_cast<const X*>(args.x) + r * args.columns;
+    const D* dy = static_cast<const D*>(args.dy) + r * args.columns;
+    Y* dx = static_cast<Y*>(args.dx) + r * args.columns;
     for_vectors(args.columns, [&](int64_t i, auto count) {
       const Vec centred = get(x + i, count) - get(args.mean + i, count);
       const Vec mean_part = mul_add(centred, get(args.b + i, count), get(args.a + i, count));
       Vec d = get(dy + i, count);
       if constexpr (gate) d = gated(d, mul_add(centred, get(args.gate_scale + i, count), get(args.gate_shift + i, count)), slope);
-      put(y + i, d * get(args.scale + i, count) - mean_part, count);
+      put(dx + i, d * get(args.scale + i, count) - mean_part, count);
     });
   }
 }
 
-void grad_apply_columns_loop(const ColumnsArgs& args) {
-  (args.gate_scale == nullptr ? grad_apply_columns_of<false> : grad_apply_columns_of<true>)(args);
+template <class X, class D, class Y>
+void grad_apply_by_gate(const GradColumnsArgs& args) {
+  (args.gate_scale == nullptr ? grad_apply_columns_of<false, X, D, Y> : grad_apply_columns_of<true, X, D, Y>)(args);
+}
+
+template <class X, class D>
+void grad_apply_by_result(const GradColumnsArgs& args) {
+  (args.dx_storage == 0 ? grad_apply_by_gate<X, D, float> : grad_apply_by_gate<X, D, uint16_t>)(args);
+}
+
+void grad_apply_columns_loop(const GradColumnsArgs& args) {
+  constexpr GradColumnsFn by_types[2][2] = {{grad_apply_by_result<float, float>, grad_apply_by_result<float, uint16_t>},
+                                            {grad_apply_by_result<uint16_t, float>, grad_apply_by_result<uint16_t, uint16_t>}};
+  by_types[args.x_storage][args.dy_storage](args);
 }
 
 // Sum of f(offset, count) over a row: f32 lanes over short stretches, f64 across them. Lanes past
@@ -224,7 +234,6 @@ void layer_norm_grad_loop(const LayerNormArgs& args) {
 }
 
 constexpr void set_norms(Loops& table) {
-  table.affine_columns = affine_columns_loop;
   table.finish_columns = finish_columns_loop;
   table.grad_columns = grad_columns_loop;
   table.grad_apply_columns = grad_apply_columns_loop;

@@ -113,8 +113,7 @@ void run_step(const Step& s, const std::byte* x, std::byte* y) {
   }
 }
 
-std::vector<Step> plan_steps(const Reduce::Attrs& a, const Shape& shape, DType dtype,
-                             int64_t results) {
+std::vector<Step> plan_steps(const Reduce::Attrs& a, const Shape& shape, DType dtype, const Meta& result) {
   struct Group {
     int64_t size;
     bool reduced;
@@ -148,9 +147,9 @@ std::vector<Step> plan_steps(const Reduce::Attrs& a, const Shape& shape, DType d
   // Nothing to reduce still copies, squares or rounds: one element at a time.
   if (steps.empty()) steps.push_back({static_cast<int>(a.kind), 0, shape.numel(), 1, 1, 1, 0});
   steps.front().storage = storage_of(dtype);
-  steps.back().result_storage = storage_of(dtype);
+  steps.back().result_storage = storage_of(result.dtype);
   if (a.kind == ReduceKind::mean)
-    steps.back().factor = static_cast<double>(results) / static_cast<double>(shape.numel());
+    steps.back().factor = static_cast<double>(result.shape.numel()) / static_cast<double>(shape.numel());
   return steps;
 }
 
@@ -171,8 +170,8 @@ void argmax_rows(const T* x, int32_t* y, int64_t rows, int64_t classes) {
 }  // namespace
 
 Kernel prepare(const Reduce::Attrs& a, Descs in, Descs out) {
-  if (storage_of(in[0].dtype()) < 0 || in[0].numel() == 0) return {};
-  std::vector<Step> steps = plan_steps(a, in[0].shape(), in[0].dtype(), out[0].numel());
+  if (storage_of(in[0].dtype()) < 0 || storage_of(out[0].dtype()) < 0 || in[0].numel() == 0) return {};
+  std::vector<Step> steps = plan_steps(a, in[0].shape(), in[0].dtype(), out[0].meta);
   // Intermediate results alternate between two halves of the workspace.
   const int64_t half = steps.size() < 2 ? 0 : ceil_divide(steps.front().elements() * 4, 64) * 64;
   return {.name = loop_name("reduce", to_string(a.kind)),
@@ -185,7 +184,8 @@ Kernel prepare(const Reduce::Attrs& a, Descs in, Descs out) {
               run_step(steps[i], from, to);
               from = to;
             }
-          }};
+          },
+          .narrows = true};
 }
 
 Kernel prepare(const Argmax::Attrs&, Descs in, Descs out) {

@@ -40,7 +40,7 @@ VOXLAB_INLINE Vec get_first(const float* p, int64_t n) {
 }
 VOXLAB_INLINE Vec get_first(const uint16_t* p, int64_t n) {
   VecHalfBits half = {};
-  __builtin_memcpy(&half, p, static_cast<size_t>(2 * n));
+  for (int i = 0; i < vec_width; ++i) half[i] = i < n ? p[i] : uint16_t{0};  // a copy of n the compiler takes for one past the end
   return widen(half);
 }
 VOXLAB_INLINE void put(float* p, Vec v) { store(p, v); }

@@ -371,6 +371,23 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   return implementation(kind, mode.on_f32, by_f32);
 }
 
+namespace {
+
+Modes wgrad_modes(const ConvGeometry& g, DType input, Precision precision) {
+  const KernelTable& kernels = active_kernels();
+  const GatherMode filtered = wgrad_mode(kernels, g, pairs_for(input, precision));
+  const GatherMode direct = direct_mode(input, precision, product(g.out()));  // its sums run over positions
+  const bool suits = filtered != GatherMode::winograd_pairs && direct != GatherMode::f32 && suits_wgrad_amx(g, direct == GatherMode::bf16x3);
+  return {suits ? direct : filtered, filtered};
+}
+
+}  // namespace
+
+bool wgrad_takes_bf16(const ConvGeometry& g, Precision precision) {
+  return precision == Precision::bf16 && conv_kind(active_kernels(), g) == KernelKind::conv &&
+         on_tiles(wgrad_modes(g, DType::f32, precision).chosen);
+}
+
 std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, Buffer dw,
                             Precision precision) {
   require_types("conv_wgrad", x, dy, dw);
@@ -378,30 +395,25 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   const ConvSizes n = sizes_of(g);
   const KernelTable& kernels = active_kernels();
   const KernelKind kind = conv_kind(kernels, g);
-  Modes mode;
-  if (kind == KernelKind::conv) {
-    mode.chosen = mode.on_f32 = wgrad_mode(kernels, g, pairs_for(x.dtype, precision));
-    const GatherMode direct = direct_mode(x.dtype, precision, product(g.out()));  // its sums run over positions
-    if (mode.chosen != GatherMode::winograd_pairs && direct != GatherMode::f32 &&
-        suits_wgrad_amx(g, direct == GatherMode::bf16x3))
-      mode.chosen = direct;
-  }
-  const std::string_view name = implementation(kind, mode.chosen, x.dtype == DType::bf16);
+  const bool bf16 = x.dtype == DType::bf16 || dy.dtype == DType::bf16;
+  const Modes mode = kind == KernelKind::conv ? wgrad_modes(g, bf16 ? DType::bf16 : DType::f32, precision) : Modes{};
+  const std::string_view name = implementation(kind, mode.chosen, bf16);
   if (x.data == nullptr) return name;
-  const float* xf = widened(kernels, x, n.x, Purpose::input_a);
-  const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);
   float* dwf = f32_output(dw, n.w);
-  if (kind == KernelKind::channel_scale) {
-    channel_scale_wgrad(kernels, g, xf, dyf, dwf);
-  } else if (kind == KernelKind::depthwise) {
-    depthwise_wgrad(kernels, g, xf, dyf, dwf);
-  } else if (!is_direct_bf16(mode.chosen) || !wgrad_amx(g, xf, dyf, dwf, mode.chosen == GatherMode::bf16x3)) {
-    dense_wgrad(kernels, g, xf, dyf, dwf, mode.on_f32);
-    narrow_output(kernels, dwf, n.w, dw);
-    return implementation(kind, mode.on_f32, x.dtype == DType::bf16);
+  const bool done = is_direct_bf16(mode.chosen) && wgrad_amx(g, x, dy, dwf, mode.chosen == GatherMode::bf16x3);
+  if (!done) {
+    const float* xf = widened(kernels, x, n.x, Purpose::input_a);
+    const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);
+    if (kind == KernelKind::channel_scale) {
+      channel_scale_wgrad(kernels, g, xf, dyf, dwf);
+    } else if (kind == KernelKind::depthwise) {
+      depthwise_wgrad(kernels, g, xf, dyf, dwf);
+    } else {
+      dense_wgrad(kernels, g, xf, dyf, dwf, mode.on_f32);
+    }
   }
   narrow_output(kernels, dwf, n.w, dw);
-  return name;
+  return done ? name : implementation(kind, mode.on_f32, bf16);
 }
 
 std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, Buffer c,
@@ -428,7 +440,7 @@ std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, 
   const float* bf = widened(kernels, b, n.b, Purpose::input_b, rounded);
   const PairTable* pairs = mode == GatherMode::bf16 ? active_pairs() : nullptr;
   if (is_direct_bf16(mode) && gradient) {
-    if (wgrad_amx(*gradient, static_cast<const float*>(a.data), bf, static_cast<float*>(c.data), mode == GatherMode::bf16x3))
+    if (wgrad_amx(*gradient, a, b, static_cast<float*>(c.data), mode == GatherMode::bf16x3))
       return name;
   } else if (is_direct_bf16(mode) && pairs == nullptr && matmul_amx(kernels, s, a, {bf, b.kept}, c, epilogue, mode)) {
     return name;

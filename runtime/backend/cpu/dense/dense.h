@@ -94,6 +94,9 @@ std::string_view conv_forward(const ConvGeometry& geometry, ConstBuffer x, Const
 // a pass of its own. Products are then of bf16.
 bool takes_bf16(const ConvGeometry& geometry, bool transposed, Precision precision);
 
+// The same of conv_wgrad's x and dy.
+bool wgrad_takes_bf16(const ConvGeometry& geometry, Precision precision);
+
 // The implementation's name where a convolution of f32 tensors can run on tiles and in one group, else empty;
 // conv_forward_on_tiles then does more on the way. It returns false, y in an unspecified state, when a value is not finite.
 std::string_view runs_on_tiles(const ConvGeometry& geometry, Precision precision);

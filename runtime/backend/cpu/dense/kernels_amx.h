@@ -111,12 +111,13 @@ struct AmxSumArgs {
 // with the first position and, where asked for, one that begins with the second.
 constexpr int64_t amx_strip = amx_depth + 1;
 struct AmxStripArgs {
-  const float* const* at;  // where each position's values lie; then amx_depth more that are soon asked for
-  int64_t offset;          // of these columns, in floats
-  int columns;             // at most 16; the rest become zero
+  const void* const* at;  // where each position's values lie; then amx_depth more that are soon asked for
+  bool bf16;              // these, or f32
+  int64_t offset;         // of these columns, in values
+  int columns;            // at most 16; the rest become zero
   uint16_t* even;
   uint16_t* odd;  // or null
-  int64_t low;    // halves from a tile to its low part; 0: none
+  int64_t low;    // of f32: halves from a tile to its low part; 0: none
 };
 
 struct AmxTable {

@@ -55,9 +55,9 @@ void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const
                  const float* dy, float* dw, GatherMode mode);
 
 // The weight gradient on products of bf16, or with `split` three of them. It suits where it should cost less than the f32
-// kernels. False, with dw in an unspecified state, when a value is not finite.
+// kernels; bf16 x and dy are for plain ones. False, with dw in an unspecified state, when a value is not finite.
 bool suits_wgrad_amx(const ConvGeometry& geometry, bool split);
-bool wgrad_amx(const ConvGeometry& geometry, const float* x, const float* dy, float* dw, bool split);
+bool wgrad_amx(const ConvGeometry& geometry, ConstBuffer x, ConstBuffer dy, float* dw, bool split);
 
 // A batch axis with one B whose A and C matrices follow each other is just more rows.
 void merge_batch_into_rows(MatmulShape& shape);

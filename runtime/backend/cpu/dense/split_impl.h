@@ -189,13 +189,25 @@ VOXLAB_INLINE Words round_pairs(Vec even, Vec odd) {
 // Pairs that begin with the odd positions, from those that begin with the even ones and the pairs after them.
 VOXLAB_INLINE Words odd_pairs(Words now, Words next) { return (now >> 16) | (next << 16); }
 
-template <bool Split, bool Odd>
+VOXLAB_INLINE Words pair_halves(__m256i even, __m256i odd) {
+  return reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, even)) |
+         (reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, odd)) << 16);
+}
+
+template <class T, bool Split, bool Odd>
 bool pack_strip_as(const AmxStripArgs& t) {
-  const float* const* const at = t.at;
+  const void* const* const at = t.at;
   const int64_t offset = t.offset, low_at = t.low;
   uint16_t *const even = t.even, *const odd = t.odd;
   const __mmask16 lanes = first_lanes(t.columns);
-  const auto values = [&](int64_t position) { return _mm512_maskz_loadu_ps(lanes, at[position] + offset); };
+  const auto place = [&](int64_t position) { return static_cast<const T*>(at[position]) + offset; };
+  const auto values = [&](int64_t position) {
+    if constexpr (sizeof(T) == 4) {
+      return _mm512_maskz_loadu_ps(lanes, place(position));
+    } else {
+      return _mm256_maskz_loadu_epi16(lanes, place(position));
+    }
+  };
   const auto put = [](uint16_t* to, Words words) { _mm512_storeu_si512(to, reinterpret_cast<__m512i>(words)); };
   const __m512i magnitude = _mm512_set1_epi16(0x7fff);
   __m512i largest = _mm512_setzero_si512();
@@ -204,12 +216,17 @@ bool pack_strip_as(const AmxStripArgs& t) {
   constexpr int64_t rows = amx_depth / 2;
 #pragma GCC unroll 17
   for (int64_t r = 0; r < rows + (Odd ? 1 : 0); ++r) {
-    const Vec first = values(2 * r), second = r < rows ? values(2 * r + 1) : zero();
+    const auto first = values(2 * r), second = r < rows ? values(2 * r + 1) : decltype(first){};
     if (r < rows) {
-      __builtin_prefetch(at[2 * r + amx_strip] + offset);
-      __builtin_prefetch(at[2 * r + 1 + amx_strip] + offset);
+      __builtin_prefetch(place(2 * r + amx_strip));
+      __builtin_prefetch(place(2 * r + 1 + amx_strip));
     }
-    const Words words = round_pairs(first, second);
+    Words words;
+    if constexpr (sizeof(T) == 4) {
+      words = round_pairs(first, second);
+    } else {
+      words = pair_halves(first, second);
+    }
     const __m512i bits = _mm512_and_si512(reinterpret_cast<__m512i>(words), magnitude);
     largest = _mm512_maskz_max_epu16(~__mmask32{0}, largest, bits);
     if (r < rows) put(even + r * amx_depth, words);
@@ -227,8 +244,9 @@ bool pack_strip_as(const AmxStripArgs& t) {
 }
 
 bool pack_strip(const AmxStripArgs& t) {
-  if (t.low == 0) return t.odd == nullptr ? pack_strip_as<false, false>(t) : pack_strip_as<false, true>(t);
-  return t.odd == nullptr ? pack_strip_as<true, false>(t) : pack_strip_as<true, true>(t);
+  if (t.bf16) return t.odd == nullptr ? pack_strip_as<uint16_t, false, false>(t) : pack_strip_as<uint16_t, false, true>(t);
+  if (t.low == 0) return t.odd == nullptr ? pack_strip_as<float, false, false>(t) : pack_strip_as<float, false, true>(t);
+  return t.odd == nullptr ? pack_strip_as<float, true, false>(t) : pack_strip_as<float, true, true>(t);
 }
 
 // Exchanges the blocks off the diagonal, Size lanes wide, of a matrix of words whose rows are `row`.

@@ -20,10 +20,15 @@ namespace {
 
 using namespace wgrad;
 
+const std::byte* data_of(const ConstBuffer& b) { return static_cast<const std::byte*>(b.data); }
+
 // A block's operands, and its sums added to u, [tile of oc][tap along D][column] of [oc][ic].
 class Worker {
  public:
-  Worker(const Call& call, std::atomic<bool>& finite) : c_(call), finite_(finite), zeros_(static_cast<size_t>(std::max(call.in, call.out))), lay_(call, {1, 1, 1}) { c_.amx.begin(); }
+  Worker(const Call& call, std::atomic<bool>& finite)
+      : c_(call), finite_(finite), zeros_(static_cast<size_t>(std::max(call.in, call.out)) * sizeof(float)), lay_(call, {1, 1, 1}) {
+    c_.amx.begin();
+  }
   ~Worker() { c_.amx.end(); }
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -82,16 +87,16 @@ class Worker {
   struct Plane {
     int64_t rows, pitch;  // positions
     int64_t from, end;
-    int64_t step;  // floats between positions
+    int64_t step;  // bytes between positions
   };
 
   // Where positions of a plane from `first` on lie, across its rows. `row_at` gives where position 0 of a row would be, or
   // null for a row of zeros.
   template <class RowAt>
-  void locate(const Plane& plane, const RowAt& row_at, int64_t first, int64_t count, const float** to) const {
-    std::fill_n(to, count, zeros_.data());
+  void locate(const Plane& plane, const RowAt& row_at, int64_t first, int64_t count, const void** to) const {
+    std::fill_n(to, count, static_cast<const void*>(zeros_.data()));
     for (int64_t row = first / plane.pitch; row < plane.rows && row * plane.pitch < first + count; ++row) {
-      const float* line = row_at(row);
+      const std::byte* line = row_at(row);
       if (line == nullptr) continue;
       const int64_t start = row * plane.pitch, end = std::min(first + count, start + plane.end);
       int64_t p = std::max(first, start + plane.from);
@@ -100,12 +105,12 @@ class Worker {
     }
   }
 
-  // Calls use(strip, args) for strips of a plane's positions, args.at set.
+  // Calls use(strip, args) for strips of a plane's positions, args.at and the type set.
   template <class RowAt, class Use>
-  void for_strips(const Plane& plane, const RowAt& row_at, int64_t strips, const Use& use) const {
-    const float* at[amx_strip + amx_depth];
+  void for_strips(const Plane& plane, const RowAt& row_at, DType dtype, int64_t strips, const Use& use) const {
+    const void* at[amx_strip + amx_depth];
     locate(plane, row_at, 0, amx_strip, at);
-    AmxStripArgs args = {.at = at, .low = 0};
+    AmxStripArgs args = {.at = at, .bf16 = dtype == DType::bf16, .low = 0};
     for (int64_t i = 0; i < strips; ++i) {
       locate(plane, row_at, i * amx_depth + amx_strip, amx_depth, at + amx_strip);
       use(i, args);
@@ -114,35 +119,34 @@ class Worker {
   }
 
   bool pack_cell(int64_t d, size_t rd, size_t rh, size_t rw) {
-    const int64_t stride = c_.g.stride[2], origin = position(2, 0, rw);
+    const int64_t stride = c_.g.stride[2], origin = position(2, 0, rw), bytes = size_of(c_.x.dtype);
     // Columns that are inside of x.
     const auto column = [&](int64_t w, int64_t least) { return std::clamp(ceil_div(std::max<int64_t>(0, w), stride), least, lay_.pitch); };
     const int64_t from = column(-origin, 0);
-    const Plane plane = {lay_.rows, lay_.pitch, from, column(c_.g.in[2] - origin, from), stride * c_.g.in_channels};
-    const auto row_at = [&](int64_t row) -> const float* {
+    const Plane plane = {lay_.rows, lay_.pitch, from, column(c_.g.in[2] - origin, from), stride * c_.g.in_channels * bytes};
+    const auto row_at = [&](int64_t row) -> const std::byte* {
       const int64_t h = position(1, row, rh);
       if (h < 0 || h >= c_.g.in[1]) return nullptr;
       const int64_t line = ((at_.sample * c_.g.in[0] + d) * c_.g.in[1] + h) * c_.g.in[2];
-      return c_.x + (line + origin) * c_.g.in_channels + c_.group * c_.all_in() + c_.first_in;
+      return data_of(c_.x) + ((line + origin) * c_.g.in_channels + c_.group * c_.all_in() + c_.first_in) * bytes;
     };
     if (c_.joined == 1) return pack_rows(plane, row_at, rd, rh, rw);
     // Borders lie inside of a position's taps: rows get theirs in a copy.
-    const int64_t channels = c_.g.in_channels, length = (lay_.pitch - 1) * stride + c_.joined;
+    const int64_t length = (lay_.pitch - 1) * stride + c_.joined, pixel = c_.g.in_channels * bytes;
     const int64_t begin = std::clamp<int64_t>(-origin, 0, length), end = std::clamp(c_.g.in[2] - origin, begin, length);
-    float* copy = scratch(Purpose::rows, lay_.rows * length * channels);
-    std::memset(copy, 0, static_cast<size_t>(lay_.rows * length * channels) * sizeof(float));
+    auto* copy = reinterpret_cast<std::byte*>(scratch(Purpose::rows, lay_.rows * length * c_.g.in_channels));
+    std::memset(copy, 0, static_cast<size_t>(lay_.rows * length * pixel));
     for (int64_t row = 0; row < lay_.rows; ++row)
-      if (const float* line = row_at(row); line != nullptr)
-        std::memcpy(copy + (row * length + begin) * channels, line + begin * channels,
-                    static_cast<size_t>((end - begin) * channels) * sizeof(float));
-    const auto copied_row = [&](int64_t row) { return copy + row * length * channels; };
+      if (const std::byte* line = row_at(row); line != nullptr)
+        std::memcpy(copy + (row * length + begin) * pixel, line + begin * pixel, static_cast<size_t>((end - begin) * pixel));
+    const auto copied_row = [&](int64_t row) { return copy + row * length * pixel; };
     return pack_rows({lay_.rows, lay_.pitch, 0, lay_.pitch, plane.step}, copied_row, rd, rh, rw);
   }
 
   template <class RowAt>
   bool pack_rows(const Plane& plane, const RowAt& row_at, size_t rd, size_t rh, size_t rw) {
     bool finite = true;
-    for_strips(plane, row_at, lay_.tiles, [&](int64_t i, AmxStripArgs& args) {
+    for_strips(plane, row_at, c_.x.dtype, lay_.tiles, [&](int64_t i, AmxStripArgs& args) {
       args.low = c_.split ? b_low_ : 0;
       for (int64_t t = 0; t < c_.in_tiles(); ++t) {
         args.offset = t * amx_columns;
@@ -163,14 +167,15 @@ class Worker {
     a_low_ = c_.split ? a_ + halves : nullptr;
     const int64_t first = from * amx_rows;
     const int64_t channels = c_.out - first;
-    const Plane plane = {at_.size[1], lay_.pitch, 0, at_.size[2], c_.g.out_channels};
+    const int64_t bytes = size_of(c_.dy.dtype);
+    const Plane plane = {at_.size[1], lay_.pitch, 0, at_.size[2], c_.g.out_channels * bytes};
     bool finite = true;
     for (int64_t p = 0; p < planes; ++p) {
       const auto row_at = [&](int64_t h) {
         const int64_t line = ((at_.sample * out[0] + at_.begin[0] + d + p) * out[1] + at_.begin[1] + h) * out[2] + at_.begin[2];
-        return c_.dy + line * c_.g.out_channels + c_.group * c_.out + first;
+        return data_of(c_.dy) + (line * c_.g.out_channels + c_.group * c_.out + first) * bytes;
       };
-      for_strips(plane, row_at, lay_.blocks, [&](int64_t k, AmxStripArgs& args) {
+      for_strips(plane, row_at, c_.dy.dtype, lay_.blocks, [&](int64_t k, AmxStripArgs& args) {
         args.low = c_.split ? a_low_ - a_ : 0;
         for (int64_t t = 0; t < to - from; ++t) {
           args.offset = t * amx_rows;
@@ -241,7 +246,7 @@ class Worker {
 
   const Call& c_;
   std::atomic<bool>& finite_;
-  std::vector<float> zeros_;  // of a position beyond the border
+  std::vector<std::byte> zeros_;  // of a position beyond the border
   BlockPlace at_ = {};
   Layout lay_;
   int64_t packed_ = 0;  // planes of x, so far
@@ -316,7 +321,7 @@ bool suits_wgrad_amx(const ConvGeometry& g, bool split) {
   return cost_of_slices(call) * (has_amx(active_isa()) ? 1.0 : call.amx.speed) < f32;
 }
 
-bool wgrad_amx(const ConvGeometry& g, const float* x, const float* dy, float* dw, bool split) {
+bool wgrad_amx(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, float* dw, bool split) {
   Call call = cheapest_call(g, split);
   call.x = x;
   call.dy = dy;
@@ -333,7 +338,7 @@ bool wgrad_amx(const ConvGeometry& g, const float* x, const float* dy, float* dw
 #else
 
 bool suits_wgrad_amx(const ConvGeometry&, bool) { return false; }
-bool wgrad_amx(const ConvGeometry&, const float*, const float*, float*, bool) { return false; }
+bool wgrad_amx(const ConvGeometry&, ConstBuffer, ConstBuffer, float*, bool) { return false; }
 
 #endif
 

@@ -33,8 +33,7 @@ struct Call {
   const KernelTable& kernels;
   const AmxTable& amx;
   const ConvGeometry& g;
-  const float* x;
-  const float* dy;
+  ConstBuffer x, dy;  // f32, or for plain bf16 products bf16
   int64_t group;
   int64_t joined;  // taps along W that are taken as channels, for with few of them they are one run of memory: all, or 1
   int64_t first_in, in, out;  // channels of the group: a slice of the input's, all of the output's

@@ -2,6 +2,7 @@
 // 15 ms in page faults, a reused block 1 ms. Blocks are cached by size class and reused.
 #include "runtime/core/allocator.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <array>
@@ -116,7 +117,12 @@ class Pool {
 
 // Never destroyed: tensors with static lifetime may outlive any order of destruction.
 Pool& pool() {
-  static Pool* instance = new Pool;
+  static Pool* instance = [] {
+    // Large blocks come from the system one by one and go back when they are freed. By itself malloc moves this bound up to
+    // 32 MiB and keeps what lies below: DAE-Former's traced training step left 830 MiB behind.
+    mallopt(M_MMAP_THRESHOLD, static_cast<int>(huge_page));
+    return new Pool;
+  }();
   return *instance;
 }
 

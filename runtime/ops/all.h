@@ -6,6 +6,7 @@
 #include "runtime/ops/copy.h"
 #include "runtime/ops/dropout.h"
 #include "runtime/ops/fused.h"
+#include "runtime/ops/fused_gradients.h"
 #include "runtime/ops/gather.h"
 #include "runtime/ops/loss.h"
 #include "runtime/ops/loss_head.h"
@@ -41,7 +42,8 @@ using AllOps = OpList<
     Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, L2Normalise, L2NormaliseGrad,
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
-    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm, FusedAttention, LossHead, LossHeadGrad, NormActivation, NormActivationGrad>;
+    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm, FusedAttention, FusedConvDgrad, FusedConvWgrad,
+    LossHead, LossHeadGrad, NormActivation, NormActivationGrad>;
 
 inline std::vector<const OpRecord*> all_ops() {
   std::vector<const OpRecord*> records;

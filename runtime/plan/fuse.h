@@ -23,9 +23,17 @@ void fuse_training_norms(Trace& graph);
 // Softmax, cross entropy and class sums of one pair of logits and labels, and their gradients: one op each way.
 void fuse_loss_heads(Trace& graph);
 
-// Two tensors joined along their channels for convolutions alone, whose kernels can read both where they lie: after
-// fuse_epilogues.
+// Two tensors joined along their channels for convolutions and their weight gradients alone, whose kernels can read both
+// where they lie: after fuse_epilogues.
 void fuse_concats(Trace& graph);
+
+// Gradients of tensors that are no longer joined: two smaller data gradients in place of one that was cut in two. After
+// fuse_concats.
+void split_joined_gradients(Trace& graph);
+
+// The sum of a convolution's data gradient with another gradient becomes part of the convolution. After
+// split_joined_gradients.
+void fuse_gradient_sums(Trace& graph);
 
 // A norm of a convolution's output: the convolution adds up its moments while it stores, and where in inference one convolution
 // alone reads the norm's output, that one normalises as it reads, so that the norm makes no pass over memory. After

@@ -6,6 +6,7 @@
 #include "runtime/core/arithmetic.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
+#include "runtime/ops/fused_gradients.h"
 #include "runtime/ops/fused.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm_activation.h"
@@ -18,6 +19,7 @@ namespace {
 
 bool multiplies(const TraceStep& node) {
   return is<Conv>(node) || is<FusedConv>(node) || is<ConvTranspose>(node) || is<ConvDgrad>(node) || is<ConvWgrad>(node) ||
+         is<FusedConvDgrad>(node) || is<FusedConvWgrad>(node) ||
          is<Linear>(node) || is<FusedLinear>(node);
 }
 

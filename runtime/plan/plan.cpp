@@ -182,6 +182,8 @@ Plan::Plan(const std::function<Tensors()>& body, const Tensors& inputs, Tensors*
   plan::fuse_loss_heads(graph);
   plan::fuse_epilogues(graph);
   plan::fuse_concats(graph);
+  plan::split_joined_gradients(graph);
+  plan::fuse_gradient_sums(graph);
   plan::fuse_norms(graph);
   plan::narrow_values(graph);
   Planner(*this, graph).run();

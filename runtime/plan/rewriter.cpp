@@ -35,6 +35,13 @@ int other_operand(const Rewriter& r, const TraceStep& sum, int value) {
   return other;
 }
 
+std::optional<FusedConv::Attrs> conv_attrs(const TraceStep& node) {
+  if (node.op == nullptr) return {};
+  if (is<FusedConv>(node)) return attrs<FusedConv>(node);
+  if (is<Conv>(node)) return FusedConv::Attrs{attrs<Conv>(node), {}};
+  return {};
+}
+
 bool of_last_axis(const AxisAttrs& a, const Meta& x) { return a.axis == -1 || a.axis == x.shape.rank() - 1; }
 
 }  // namespace voxlab::plan

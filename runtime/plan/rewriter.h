@@ -1,9 +1,11 @@
 // A traced graph under rewriting.
 #pragma once
 
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "runtime/ops/fused.h"
 #include "runtime/ops/kernel.h"
 #include "runtime/ops/softmax.h"
 #include "runtime/plan/trace.h"
@@ -47,6 +49,17 @@ class Rewriter {
   const std::vector<int>& users(int value) const { return users_[static_cast<size_t>(value)]; }
   bool read(int value) const { return !users_[static_cast<size_t>(value)].empty(); }
   int maker(int value) const { return maker_[static_cast<size_t>(value)]; }
+  // A value of this type, made by nobody yet.
+  int add_value(const Meta& meta) {
+    graph.values.push_back({.meta = meta});
+    return static_cast<int>(graph.values.size()) - 1;
+  }
+  // Who reads `from` reads `to`.
+  void replace_uses(int from, int to) {
+    for (TraceStep& node : graph.steps)
+      for (int& value : node.inputs)
+        if (value == from) value = to;
+  }
   // The node takes the place of the one at `to`.
   void move(int from, int to) { node(to) = std::exchange(node(from), TraceStep{}); }
   void remove(int n) { node(n) = TraceStep{}; }
@@ -73,6 +86,9 @@ bool fuses(const Rewriter& r, const TraceStep& node);
 
 // The other operand of a sum with `value`, when nothing is broadcast; absent for anything else.
 int other_operand(const Rewriter& r, const TraceStep& sum, int value);
+
+// A convolution, fused with something or not yet.
+std::optional<FusedConv::Attrs> conv_attrs(const TraceStep& node);
 
 bool of_last_axis(const AxisAttrs& a, const Meta& x);
 

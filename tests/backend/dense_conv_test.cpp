@@ -412,6 +412,44 @@ void check_halves(const ConvGeometry& g) {
   }
 }
 
+Sums exact(const Values& v) {
+  Sums s(static_cast<int64_t>(v.size()));
+  s.value.assign(v.begin(), v.end());
+  return s;
+}
+
+// Weight gradients of an input in two parts: the bits of the joined one where tiles read both as they lie, else nearly so.
+void check_two_inputs(const ConvGeometry& g, int64_t rest) {
+  const Values x = random_values(size_x(g), 1), dy = random_values(size_y(g), 2);
+  const int64_t first = g.in_channels - rest;
+  Values a, b;
+  for (int64_t i = 0; i < size_x(g) / g.in_channels; ++i) {
+    const auto row = x.begin() + i * g.in_channels;
+    a.insert(a.end(), row, row + first);
+    b.insert(b.end(), row + first, row + g.in_channels);
+  }
+  const auto b_half = halves(b);
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    for (const Precision precision : {Precision::strict, Precision::bf16x3, Precision::bf16}) {
+      if (precision == Precision::bf16x3 && !has_amx(isa)) continue;
+      EXPECT_EQ(wgrad_takes_two(g, rest, precision), has_amx(isa) && precision != Precision::strict && first % 16 == 0) << describe(g);
+      Values expected(static_cast<size_t>(size_w(g))), dw(expected.size());
+      conv_wgrad(g, in(x), in(dy), {expected.data(), DType::f32}, precision);
+      conv_wgrad(g, in(a), in(dy), {dw.data(), DType::f32}, precision, {in(b), rest});
+      constexpr double roundings = 5e-3;  // of bf16, on either side
+      if (wgrad_takes_two(g, rest, precision) || precision == Precision::strict) {
+        EXPECT_EQ(dw, expected) << name(isa) << describe(g);
+      } else {  // joined for the f32 kernels
+        EXPECT_LT(relative_error(dw, exact(expected)), roundings) << name(isa) << describe(g);
+      }
+      if (precision != Precision::bf16) continue;
+      conv_wgrad(g, in(a), in(dy), {dw.data(), DType::f32}, precision, {{b_half.data(), DType::bf16}, rest});
+      EXPECT_LT(relative_error(dw, exact(expected)), roundings) << name(isa) << describe(g);
+    }
+  }
+}
+
 // Weight gradients on tiles of bf16: channels that fill no tile, rows that fill no depth block, several blocks, strides,
 // dilation, groups, a batch, kernels of 1 to 5; in one part and in two.
 TEST(DenseConv, WeightGradientOnTiles) {
@@ -435,6 +473,10 @@ TEST(DenseConv, WeightGradientOnTiles) {
   check({.in = {9, 12, 63}, .in_channels = 64, .out_channels = 150, .kernel = {3, 3, 3}, .stride = {2, 2, 2}, .pad = {1, 1, 1}});
   check({.in = {4, 9, 58}, .in_channels = 64, .out_channels = 80, .kernel = {2, 2, 2}, .stride = {2, 2, 2}});
   check({.in = {1, 20, 126}, .in_channels = 96, .out_channels = 96, .kernel = {1, 5, 4}, .stride = {1, 3, 2}, .pad = {0, 1, 2}});
+  check_two_inputs({.in = {3, 7, 24}, .in_channels = 52, .out_channels = 40, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 20);
+  check_two_inputs({.in = {9, 12, 63}, .in_channels = 64, .out_channels = 150, .kernel = {3, 3, 3}, .stride = {2, 2, 2}, .pad = {1, 1, 1}}, 16);
+  check_two_inputs({.in = {1, 20, 30}, .in_channels = 390, .out_channels = 100, .kernel = {1, 3, 3}, .pad = {0, 1, 1}}, 134);
+  check_two_inputs({.in = {3, 7, 24}, .in_channels = 52, .out_channels = 40, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 30);
   // Slices of input channels.
   check({.in = {1, 20, 30}, .in_channels = 390, .out_channels = 100, .kernel = {1, 3, 3}, .pad = {0, 1, 1}});
   // Taps along W joined to few channels.
@@ -586,6 +628,16 @@ TEST(DenseConv, Bf16Activations) {
       conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {}, Precision::bf16);
       conv_dgrad(g, {dyh.data(), DType::bf16}, in(w), {dx_half.data(), DType::bf16}, {}, Precision::bf16);
       EXPECT_EQ(dx_half, halves(rounded(dx))) << name(isa) << describe(g);
+      // A residual of either type, also where the convolution falls back (an infinity is left to the f32 kernels).
+      const Values added = rounded(random_values(size_x(g), 6));
+      const auto added_half = halves(added);
+      for (const bool finite : {true, false}) {
+        Values from = dy, wide_dx(dx.size());
+        if (!finite) from[0] = std::numeric_limits<float>::infinity();
+        conv_dgrad(g, in(from), in(w), {dx.data(), DType::f32}, {.residual = added.data()}, Precision::bf16);
+        conv_dgrad(g, in(from), in(w), {wide_dx.data(), DType::f32}, {.residual_bf16 = added_half.data()}, Precision::bf16);
+        EXPECT_EQ(0, std::memcmp(wide_dx.data(), dx.data(), dx.size() * sizeof(float))) << name(isa) << describe(g);
+      }
     }
   };
   check({.in = {3, 9, 10}, .in_channels = 40, .out_channels = 36, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 16);

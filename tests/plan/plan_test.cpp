@@ -64,6 +64,8 @@ Trace fused(const std::function<Tensors()>& body, const Tensors& inputs) {
   plan::fuse_loss_heads(graph);
   plan::fuse_epilogues(graph);
   plan::fuse_concats(graph);
+  plan::split_joined_gradients(graph);
+  plan::fuse_gradient_sums(graph);
   plan::fuse_norms(graph);
   plan::narrow_values(graph);
   return graph;
@@ -307,6 +309,12 @@ TEST(Plan, ValuesOfATrainingStepAreBf16BetweenKernelsOnTiles) {
     const ArithmeticScope scope(arithmetic);
     const bool narrow = arithmetic == Arithmetic::bf16;
     const Trace graph = fused([&] { return step(); }, step.inputs());
+    // The joined tensor and its gradient are never made; the sum of a's two gradients is part of a convolution.
+    const auto ops = ops_of(graph);
+    EXPECT_EQ(ops.count("concat") + ops.count("split"), 0U);
+    EXPECT_EQ(ops.at("fused_conv_wgrad"), 1);
+    EXPECT_EQ(ops.at("conv_dgrad") + ops.at("fused_conv_dgrad"), 3);
+    EXPECT_GE(ops.at("fused_conv_dgrad"), 1);
     int64_t large = 0, halves = 0;  // of values as large as the norms' outputs
     for (const TraceStep& node : graph.steps)
       for (const int value : node.outputs) {

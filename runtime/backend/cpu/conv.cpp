@@ -26,7 +26,8 @@ class Forward {
       if (has(i) && !cpu::supported(type(i))) return false;
     const bool f32_alone = has(second_input) || a_.norm_input;
     if (f32_alone && !on_tiles() && (type(x_input) != DType::f32 || type(second_input) != DType::f32)) return false;
-    for (const Input i : {residual_input, moments_input, norm_weight_input, norm_bias_input})
+    if (has(residual_input) && !cpu::supported(type(residual_input))) return false;
+    for (const Input i : {moments_input, norm_weight_input, norm_bias_input})
       if (has(i) && type(i) != DType::f32) return false;
     return cpu::supported(to_);
   }
@@ -55,7 +56,7 @@ class Forward {
   void run(Pointers in, Pointers out, std::byte* workspace) const {
     std::vector<float> wide;
     Epilogue epilogue = epilogue_of(a_);
-    if (has(residual_input)) epilogue.residual = floats(in[residual_input]);
+    if (has(residual_input)) set_residual(epilogue, in[residual_input], type(residual_input));
     if (has(bias_input)) epilogue.bias = f32_bias(in[bias_input], type(bias_input), g_.out_channels, wide);
     ConstBuffer x{in[x_input], type(x_input)};
     const ConstBuffer w{in[weight_input], type(weight_input), kept_.get()};

@@ -26,6 +26,14 @@ inline Epilogue epilogue_of(const Finish& f) {
   return {.activation = static_cast<Activation>(f.activation), .slope = static_cast<float>(f.slope)};
 }
 
+inline void set_residual(Epilogue& e, const std::byte* residual, DType type) {
+  if (type == DType::bf16) {
+    e.residual_bf16 = reinterpret_cast<const uint16_t*>(residual);
+  } else {
+    e.residual = reinterpret_cast<const float*>(residual);
+  }
+}
+
 // A bias, null where there is none, as the f32 that epilogues take; bf16 is widened into `wide`.
 inline const float* f32_bias(const std::byte* bias, DType type, int64_t n, std::vector<float>& wide) {
   if (bias == nullptr || type == DType::f32) return reinterpret_cast<const float*>(bias);

@@ -16,6 +16,15 @@ void finish(const Finish& f, const Array* residual, Array& y) {
 
 Array zeros(const Shape& s) { return {s, std::vector<double>(static_cast<size_t>(s.numel()))}; }
 
+Array joined(const Array& first, const Array& second) {
+  Shape shape = first.shape;
+  shape.set(-1, shape[-1] + second.shape[-1]);
+  const std::array<Array, 2> parts{first, second};
+  Array y = zeros(shape);
+  reference(Concat::Attrs{}, parts, {&y, 1});
+  return y;
+}
+
 const Array* at(RefInputs in, size_t i) { return i < in.size() ? &in[i] : nullptr; }
 const Array* given(RefInputs in, size_t i) { return i < in.size() && in[i].present ? &in[i] : nullptr; }
 
@@ -58,17 +67,21 @@ void moments_of(const Array& y, Array& moments) {
 
 void reference(const FusedConv::Attrs& a, RefInputs in, RefOutputs out) {
   std::vector<Array> parts(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(3, in.size())));
-  if (in.size() > 4 && in[4].present) {
-    const std::array<Array, 2> halves{in[0], in[4]};
-    Shape shape = in[0].shape;
-    shape.set(-1, shape[-1] + in[4].shape[-1]);
-    parts[0] = zeros(shape);
-    reference(Concat::Attrs{}, halves, {&parts[0], 1});
-  }
+  if (in.size() > 4 && in[4].present) parts[0] = joined(in[0], in[4]);
   if (a.norm_input) parts[0] = known_norm(a.input, in[0], in[5], given(in, 6), given(in, 7));
   reference(Conv::Attrs{a}, parts, out.first(1));
   finish(a, at(in, 3), out[0]);
   if (a.moments) moments_of(out[0], out[1]);
+}
+
+void reference(const FusedConvDgrad::Attrs& a, RefInputs in, RefOutputs out) {
+  reference(ConvDgrad::Attrs{a}, in.first(2), out);
+  finish({}, &in[2], out[0]);
+}
+
+void reference(const FusedConvWgrad::Attrs& a, RefInputs in, RefOutputs out) {
+  const std::array<Array, 2> whole{joined(in[0], in[2]), in[1]};
+  reference(ConvWgrad::Attrs{a}, whole, out);
 }
 
 void reference(const FusedLinear::Attrs& a, RefInputs in, RefOutputs out) {

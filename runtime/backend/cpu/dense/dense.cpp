@@ -81,6 +81,20 @@ void narrow_output(const KernelTable& kernels, const float* from, int64_t n, Buf
 
 // Depthwise and channel-scaling kernels add no residual while they store: they compute value + bias, and what is left of
 // the epilogue takes a pass of its own.
+// An epilogue whose residual is f32, widened where it was not.
+class WideEpilogue {
+ public:
+  WideEpilogue(const KernelTable& kernels, const Epilogue& epilogue, int64_t n) : epilogue_(epilogue) {
+    if (epilogue.residual_bf16 == nullptr) return;
+    epilogue_.residual = widened(kernels, {epilogue.residual_bf16, DType::bf16}, n, Purpose::residual);
+    epilogue_.residual_bf16 = nullptr;
+  }
+  const Epilogue& operator*() const { return epilogue_; }
+
+ private:
+  Epilogue epilogue_;
+};
+
 class LateFinish {
  public:
   explicit LateFinish(const Epilogue& epilogue) : all_(epilogue), first_(epilogue) {
@@ -313,7 +327,8 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   if (is_direct_bf16(mode.chosen) && dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode.chosen)) return name;
   const float* xf = widened(kernels, x, n.x, Purpose::input_a, rounded);
   float* yf = f32_output(y, n.y);
-  const LateFinish finish(epilogue);
+  const WideEpilogue wide(kernels, epilogue, n.y);
+  const LateFinish finish(*wide);
   if (kind == KernelKind::channel_scale) {
     channel_scale_forward(kernels, g, xf, wf, yf, finish.first());
     finish.apply(kernels, {yf, DType::f32}, n.y);
@@ -321,7 +336,7 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
     depthwise_forward(kernels, g, xf, wf, yf, finish.first());
     finish.apply(kernels, {yf, DType::f32}, n.y);
   } else {
-    dense_forward(kernels, g, {xf, DType::f32}, {wf}, {yf, DType::f32}, epilogue, mode.on_f32);
+    dense_forward(kernels, g, {xf, DType::f32}, {wf}, {yf, DType::f32}, *wide, mode.on_f32);
   }
   narrow_output(kernels, yf, n.y, y);
   return implementation(kind, mode.on_f32, by_f32);
@@ -360,18 +375,37 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   if (is_direct_bf16(mode.chosen) && dense_dgrad(kernels, g, dy, {wf, w.kept}, dx, epilogue, mode.chosen)) return name;
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_a, rounded);
   float* dxf = f32_output(dx, n.x);
+  const WideEpilogue wide(kernels, epilogue, n.x);
+  const LateFinish finish(*wide);
   if (kind == KernelKind::channel_scale) {
-    channel_scale_dgrad(kernels, g, dyf, wf, dxf, epilogue);
+    channel_scale_dgrad(kernels, g, dyf, wf, dxf, finish.first());
+    finish.apply(kernels, {dxf, DType::f32}, n.x);
   } else if (kind == KernelKind::depthwise) {
-    depthwise_dgrad(kernels, g, dyf, wf, dxf, epilogue);
+    depthwise_dgrad(kernels, g, dyf, wf, dxf, finish.first());
+    finish.apply(kernels, {dxf, DType::f32}, n.x);
   } else {
-    dense_dgrad(kernels, g, {dyf, DType::f32}, {wf}, {dxf, DType::f32}, epilogue, mode.on_f32);
+    dense_dgrad(kernels, g, {dyf, DType::f32}, {wf}, {dxf, DType::f32}, *wide, mode.on_f32);
   }
   narrow_output(kernels, dxf, n.x, dx);
   return implementation(kind, mode.on_f32, by_f32);
 }
 
 namespace {
+
+// Rows of both inputs side by side, as f32.
+const float* joined_input(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const SecondInput& second) {
+  const int64_t rows = g.batch * product(g.in), first = g.in_channels - second.channels;
+  const float* a = widened(kernels, x, rows * first, Purpose::input_a);
+  const float* b = widened(kernels, second.buffer, rows * second.channels, Purpose::residual);
+  float* to = scratch(Purpose::joined, rows * g.in_channels);
+  parallel_for(rows, convert_grain / g.in_channels + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      std::copy_n(a + i * first, first, to + i * g.in_channels);
+      std::copy_n(b + i * second.channels, second.channels, to + i * g.in_channels + first);
+    }
+  });
+  return to;
+}
 
 Modes wgrad_modes(const ConvGeometry& g, DType input, Precision precision) {
   const KernelTable& kernels = active_kernels();
@@ -383,13 +417,18 @@ Modes wgrad_modes(const ConvGeometry& g, DType input, Precision precision) {
 
 }  // namespace
 
+bool wgrad_takes_two(const ConvGeometry& g, int64_t second_channels, Precision precision) {
+  const int64_t first = g.in_channels - second_channels;
+  return g.groups == 1 && first > 0 && first % amx_columns == 0 && on_tiles(wgrad_modes(g, DType::f32, precision).chosen);
+}
+
 bool wgrad_takes_bf16(const ConvGeometry& g, Precision precision) {
   return precision == Precision::bf16 && conv_kind(active_kernels(), g) == KernelKind::conv &&
          on_tiles(wgrad_modes(g, DType::f32, precision).chosen);
 }
 
 std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, Buffer dw,
-                            Precision precision) {
+                            Precision precision, const SecondInput& second) {
   require_types("conv_wgrad", x, dy, dw);
   check("conv_wgrad", g);
   const ConvSizes n = sizes_of(g);
@@ -400,9 +439,11 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   const std::string_view name = implementation(kind, mode.chosen, bf16);
   if (x.data == nullptr) return name;
   float* dwf = f32_output(dw, n.w);
-  const bool done = is_direct_bf16(mode.chosen) && wgrad_amx(g, x, dy, dwf, mode.chosen == GatherMode::bf16x3);
+  const bool two = second.channels > 0;
+  const bool done = is_direct_bf16(mode.chosen) && (!two || wgrad_takes_two(g, second.channels, precision)) &&
+                    wgrad_amx(g, x, second, dy, dwf, mode.chosen == GatherMode::bf16x3);
   if (!done) {
-    const float* xf = widened(kernels, x, n.x, Purpose::input_a);
+    const float* xf = two ? joined_input(kernels, g, x, second) : widened(kernels, x, n.x, Purpose::input_a);
     const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);
     if (kind == KernelKind::channel_scale) {
       channel_scale_wgrad(kernels, g, xf, dyf, dwf);
@@ -440,7 +481,7 @@ std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, 
   const float* bf = widened(kernels, b, n.b, Purpose::input_b, rounded);
   const PairTable* pairs = mode == GatherMode::bf16 ? active_pairs() : nullptr;
   if (is_direct_bf16(mode) && gradient) {
-    if (wgrad_amx(*gradient, a, b, static_cast<float*>(c.data), mode == GatherMode::bf16x3))
+    if (wgrad_amx(*gradient, a, {}, b, static_cast<float*>(c.data), mode == GatherMode::bf16x3))
       return name;
   } else if (is_direct_bf16(mode) && pairs == nullptr && matmul_amx(kernels, s, a, {bf, b.kept}, c, epilogue, mode)) {
     return name;

@@ -28,6 +28,7 @@ enum class Activation : uint8_t { none, relu, leaky_relu, gelu, hardswish };
 struct Epilogue {
   const float* bias = nullptr;      // one value an output channel
   const float* residual = nullptr;  // laid out like the output; not with a strided matrix C
+  const uint16_t* residual_bf16 = nullptr;  // in its place, of convolutions
   Activation activation = Activation::none;
   float slope = 0.01F;  // of leaky_relu below zero
 };
@@ -107,9 +108,11 @@ bool conv_forward_on_tiles(const ConvGeometry& geometry, ConstBuffer x, const Co
 std::string_view conv_dgrad(const ConvGeometry& geometry, ConstBuffer dy, ConstBuffer w, Buffer dx,
                             const Epilogue& epilogue = {}, Precision precision = Precision::strict);
 
-// dw of conv_forward
+// dw of conv_forward; with a second input x holds the first channels alone.
 std::string_view conv_wgrad(const ConvGeometry& geometry, ConstBuffer x, ConstBuffer dy, Buffer dw,
-                            Precision precision = Precision::strict);
+                            Precision precision = Precision::strict, const SecondInput& second = {});
+// Whether it reads a second input where it lies; other kernels join the two.
+bool wgrad_takes_two(const ConvGeometry& geometry, int64_t second_channels, Precision precision);
 
 // What may stand beside the f32 weights w in calls of conv_forward (or with `transposed` conv_dgrad) of this geometry and
 // precision. Null where their kernel has no such form, and where a weight is not finite.

@@ -248,6 +248,7 @@ class AmxRunner {
     args.columns = static_cast<int>((panel.vectors - 1) * amx_columns) + panel.last_columns;
     args.bias = c_.epilogue.bias == nullptr ? nullptr : c_.epilogue.bias + panel.column;
     args.residual = c_.epilogue.residual == nullptr ? nullptr : c_.epilogue.residual + at;
+    args.residual_bf16 = c_.epilogue.residual_bf16 == nullptr ? nullptr : c_.epilogue.residual_bf16 + at;
     args.activation = static_cast<int>(c_.epilogue.activation);
     args.slope = c_.epilogue.slope;
     args.out_step = c_.out_step[2];

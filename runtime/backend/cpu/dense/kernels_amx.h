@@ -81,6 +81,7 @@ struct AmxStoreArgs {
   int columns;
   const float* bias;      // or null
   const float* residual;  // lies like out, or null
+  const uint16_t* residual_bf16;  // in its place
   int activation;
   float slope;
   int64_t out_step;  // elements between rows

@@ -57,7 +57,8 @@ void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const
 // The weight gradient on products of bf16, or with `split` three of them. It suits where it should cost less than the f32
 // kernels; bf16 x and dy are for plain ones. False, with dw in an unspecified state, when a value is not finite.
 bool suits_wgrad_amx(const ConvGeometry& geometry, bool split);
-bool wgrad_amx(const ConvGeometry& geometry, ConstBuffer x, ConstBuffer dy, float* dw, bool split);
+// A second input's first channel begins a tile.
+bool wgrad_amx(const ConvGeometry& geometry, ConstBuffer x, const SecondInput& second, ConstBuffer dy, float* dw, bool split);
 
 // A batch axis with one B whose A and C matrices follow each other is just more rows.
 void merge_batch_into_rows(MatmulShape& shape);

@@ -22,6 +22,8 @@ enum class Purpose : uint8_t {
   input_b,
   output,
   scores,
+  residual,
+  joined,
   deep,
   count
 };

@@ -18,6 +18,10 @@ VOXLAB_INLINE Words round_bf16(Vec v) {
 
 VOXLAB_INLINE Vec widen(Words halves) { return reinterpret_cast<Vec>(halves << 16); }
 
+VOXLAB_INLINE Vec load_half(const uint16_t* p, __mmask16 lanes) {
+  return widen(reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(lanes, p))));
+}
+
 VOXLAB_INLINE void store_halves(uint16_t* p, Words halves, int n) {
   const __m512i v = reinterpret_cast<__m512i>(halves);
   _mm512_mask_cvtepi32_storeu_epi16(p, first_lanes(n), v);
@@ -113,8 +117,7 @@ VOXLAB_INLINE bool normalise_chunk(const AmxSplitArgs& t, int64_t in, int64_t i,
     if (t.in != nullptr) {
       v[half] = _mm512_maskz_loadu_ps(mask, t.in + in + at);
     } else {
-      const __m256i halves = _mm256_maskz_loadu_epi16(mask, t.in_bf16 + in + at);
-      v[half] = widen(reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, halves)));
+      v[half] = load_half(t.in_bf16 + in + at, mask);
     }
     v[half] = mul_add(v[half] - load(t.mean + at), load(t.scale + at), load(t.shift + at));
     v[half] = activate(v[half], t.activation, splat(t.slope));
@@ -292,6 +295,7 @@ void store_vector(const AmxStoreArgs& t, int column, int count) {
   // Stores to the output must not make the arguments load again.
   const float* sums = t.sums + column;
   const float* residual = t.residual == nullptr ? nullptr : t.residual + column;
+  const uint16_t* residual_bf16 = t.residual_bf16 == nullptr ? nullptr : t.residual_bf16 + column;
   float* out = t.out == nullptr ? nullptr : t.out + column;
   uint16_t* out_bf16 = t.out_bf16 + column;
   const int64_t rows = t.rows, step = t.out_step;
@@ -301,6 +305,7 @@ void store_vector(const AmxStoreArgs& t, int column, int count) {
   for (int64_t r = 0; r < rows; ++r) {
     Vec v = load(sums + r * amx_block_columns) + bias;
     if (residual != nullptr) v += load_first(residual + r * step, count);
+    if (residual_bf16 != nullptr) v += load_half(residual_bf16 + r * step, first_lanes(count));
     if constexpr (Activation != 0) v = activate(v, Activation, slope);
     if (moments) {
       const Vec d = v - pivot;

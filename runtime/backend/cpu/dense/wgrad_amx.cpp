@@ -78,7 +78,7 @@ class Worker {
         if (d < 0 || d >= c_.g.in[0]) continue;
         for (size_t rh = 0; rh < c_.taps[1].residues.size(); ++rh)
           for (size_t rw = 0; rw < c_.taps[2].residues.size(); ++rw)
-            finite &= pack_cell(d, rd, rh, rw);
+            for (const Part& part : parts()) finite &= pack_cell(part, d, rd, rh, rw);
       }
     return finite;
   }
@@ -118,19 +118,34 @@ class Worker {
     }
   }
 
-  bool pack_cell(int64_t d, size_t rd, size_t rh, size_t rw) {
-    const int64_t stride = c_.g.stride[2], origin = position(2, 0, rw), bytes = size_of(c_.x.dtype);
+  // Tiles [begin, end) of the slice's channels, which lie in one tensor, from its channel `first` on.
+  struct Part {
+    ConstBuffer x;
+    int64_t channels, first;
+    int64_t begin, end;
+  };
+
+  std::vector<Part> parts() const {
+    const int64_t first = c_.first_channels(), tiles = c_.in_tiles(), cut = std::clamp<int64_t>((first - c_.first_in) / amx_columns, 0, tiles);
+    if (c_.second.channels == 0) return {{c_.x, c_.g.in_channels, c_.group * c_.all_in() + c_.first_in, 0, tiles}};
+    return {{c_.x, first, c_.first_in, 0, cut},
+            {c_.second.buffer, c_.second.channels, std::max<int64_t>(0, c_.first_in - first), cut, tiles}};
+  }
+
+  bool pack_cell(const Part& part, int64_t d, size_t rd, size_t rh, size_t rw) {
+    if (part.begin == part.end) return true;
+    const int64_t stride = c_.g.stride[2], origin = position(2, 0, rw), bytes = size_of(part.x.dtype);
     // Columns that are inside of x.
     const auto column = [&](int64_t w, int64_t least) { return std::clamp(ceil_div(std::max<int64_t>(0, w), stride), least, lay_.pitch); };
     const int64_t from = column(-origin, 0);
-    const Plane plane = {lay_.rows, lay_.pitch, from, column(c_.g.in[2] - origin, from), stride * c_.g.in_channels * bytes};
+    const Plane plane = {lay_.rows, lay_.pitch, from, column(c_.g.in[2] - origin, from), stride * part.channels * bytes};
     const auto row_at = [&](int64_t row) -> const std::byte* {
       const int64_t h = position(1, row, rh);
       if (h < 0 || h >= c_.g.in[1]) return nullptr;
       const int64_t line = ((at_.sample * c_.g.in[0] + d) * c_.g.in[1] + h) * c_.g.in[2];
-      return data_of(c_.x) + ((line + origin) * c_.g.in_channels + c_.group * c_.all_in() + c_.first_in) * bytes;
+      return data_of(part.x) + ((line + origin) * part.channels + part.first) * bytes;
     };
-    if (c_.joined == 1) return pack_rows(plane, row_at, rd, rh, rw);
+    if (c_.joined == 1) return pack_rows(part, plane, row_at, rd, rh, rw);
     // Borders lie inside of a position's taps: rows get theirs in a copy.
     const int64_t length = (lay_.pitch - 1) * stride + c_.joined, pixel = c_.g.in_channels * bytes;
     const int64_t begin = std::clamp<int64_t>(-origin, 0, length), end = std::clamp(c_.g.in[2] - origin, begin, length);
@@ -140,17 +155,17 @@ class Worker {
       if (const std::byte* line = row_at(row); line != nullptr)
         std::memcpy(copy + (row * length + begin) * pixel, line + begin * pixel, static_cast<size_t>((end - begin) * pixel));
     const auto copied_row = [&](int64_t row) { return copy + row * length * pixel; };
-    return pack_rows({lay_.rows, lay_.pitch, 0, lay_.pitch, plane.step}, copied_row, rd, rh, rw);
+    return pack_rows(part, {lay_.rows, lay_.pitch, 0, lay_.pitch, plane.step}, copied_row, rd, rh, rw);
   }
 
   template <class RowAt>
-  bool pack_rows(const Plane& plane, const RowAt& row_at, size_t rd, size_t rh, size_t rw) {
+  bool pack_rows(const Part& part, const Plane& plane, const RowAt& row_at, size_t rd, size_t rh, size_t rw) {
     bool finite = true;
-    for_strips(plane, row_at, c_.x.dtype, lay_.tiles, [&](int64_t i, AmxStripArgs& args) {
+    for_strips(plane, row_at, part.x.dtype, lay_.tiles, [&](int64_t i, AmxStripArgs& args) {
       args.low = c_.split ? b_low_ : 0;
-      for (int64_t t = 0; t < c_.in_tiles(); ++t) {
-        args.offset = t * amx_columns;
-        args.columns = static_cast<int>(std::min(amx_columns, c_.in - args.offset));
+      for (int64_t t = part.begin; t < part.end; ++t) {
+        args.offset = (t - part.begin) * amx_columns;
+        args.columns = static_cast<int>(std::min(amx_columns, c_.in - t * amx_columns));
         args.even = tiles_of(packed_, rd, rh, rw, 0, t) + i * amx_tile;
         args.odd = lay_.phases > 1 ? tiles_of(packed_, rd, rh, rw, 1, t) + i * amx_tile : nullptr;
         finite &= c_.amx.pack_strip(args);
@@ -321,9 +336,10 @@ bool suits_wgrad_amx(const ConvGeometry& g, bool split) {
   return cost_of_slices(call) * (has_amx(active_isa()) ? 1.0 : call.amx.speed) < f32;
 }
 
-bool wgrad_amx(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, float* dw, bool split) {
+bool wgrad_amx(const ConvGeometry& g, ConstBuffer x, const SecondInput& second, ConstBuffer dy, float* dw, bool split) {
   Call call = cheapest_call(g, split);
   call.x = x;
+  call.second = second;
   call.dy = dy;
   const int64_t slice = call.in;
   for (call.group = 0; call.group < g.groups; ++call.group)
@@ -338,7 +354,7 @@ bool wgrad_amx(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, float* dw, 
 #else
 
 bool suits_wgrad_amx(const ConvGeometry&, bool) { return false; }
-bool wgrad_amx(const ConvGeometry&, ConstBuffer, ConstBuffer, float*, bool) { return false; }
+bool wgrad_amx(const ConvGeometry&, ConstBuffer, const SecondInput&, ConstBuffer, float*, bool) { return false; }
 
 #endif
 

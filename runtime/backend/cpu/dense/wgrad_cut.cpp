@@ -85,7 +85,7 @@ int64_t joined_taps(const ConvGeometry& g) {
 // Its input channels in slices of so many tiles.
 Call call_of(const ConvGeometry& g, bool split, int64_t slice_tiles) {
   ConvGeometry one_column = g;
-  Call c = {active_kernels(), active_amx(), g, {}, {}, 0, joined_taps(g), 0, 0, g.out_channels / g.groups,
+  Call c = {active_kernels(), active_amx(), g, {}, {}, {}, 0, joined_taps(g), 0, 0, g.out_channels / g.groups,
             split, {}, {}, false, {}};
   if (c.joined > 1) one_column.kernel[2] = 1;
   c.taps = {taps_of(g, 0), taps_of(g, 1), taps_of(one_column, 2)};

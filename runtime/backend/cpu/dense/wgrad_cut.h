@@ -34,6 +34,7 @@ struct Call {
   const AmxTable& amx;
   const ConvGeometry& g;
   ConstBuffer x, dy;  // f32, or for plain bf16 products bf16
+  SecondInput second;
   int64_t group;
   int64_t joined;  // taps along W that are taken as channels, for with few of them they are one run of memory: all, or 1
   int64_t first_in, in, out;  // channels of the group: a slice of the input's, all of the output's
@@ -43,6 +44,7 @@ struct Call {
   bool share_rows;  // of tiles, not blocks, among threads: large sums are not held once a thread
   Triple block;
 
+  int64_t first_channels() const { return g.in_channels - second.channels; }  // of x
   int64_t all_in() const { return joined * g.in_channels / g.groups; }
   int64_t in_tiles() const { return ceil_div(in, amx_columns); }
   int64_t out_tiles() const { return ceil_div(out, amx_rows); }

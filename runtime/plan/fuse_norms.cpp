@@ -1,67 +1,14 @@
-// Rewrites that ask the kernels: made where the kernel of the fused op reads and writes what it needs on the way, left where
+// Norms of convolutions' outputs: rewrites that ask the kernels, made where the kernel of the fused op reads and writes what it needs on the way, left where
 // it would take passes of its own.
 #include <algorithm>
 #include <optional>
 
-#include "runtime/ops/copy.h"
 #include "runtime/ops/fused.h"
-#include "runtime/ops/matmul.h"
 #include "runtime/ops/norm_activation.h"
 #include "runtime/plan/fuse.h"
 #include "runtime/plan/rewriter.h"
 
 namespace voxlab::plan {
-
-namespace {
-
-// A convolution, fused with something or not yet.
-std::optional<FusedConv::Attrs> conv_attrs(const TraceStep& node) {
-  if (is<FusedConv>(node)) return attrs<FusedConv>(node);
-  if (is<Conv>(node)) return FusedConv::Attrs{attrs<Conv>(node), {}};
-  return {};
-}
-
-// ---- inputs in two parts ----
-
-// The convolution on the two parts of its input, if its kernel needs no copy of them.
-std::optional<TraceStep> on_two_inputs(const Rewriter& r, const TraceStep& node, const TraceStep& join) {
-  const auto a = conv_attrs(node);
-  if (!a) return {};
-  const std::vector<int> in{join.inputs[0], node.inputs[1], input(node, 2), input(node, 3), join.inputs[1]};
-  if (input(node, 4) != absent || std::count(node.inputs.begin(), node.inputs.end(), join.outputs[0]) > 1) return {};
-  TraceStep two = node;
-  become<FusedConv>(two, *a, in, node.outputs);
-  return fuses(r, two) ? std::optional(two) : std::nullopt;
-}
-
-}  // namespace
-
-void fuse_concats(Trace& graph) {
-  Rewriter r(graph);
-  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
-    if (r.node(n).op == nullptr || !is<Concat>(r.node(n)) || r.node(n).inputs.size() != 2) continue;
-    const TraceStep join = r.node(n);
-    const Meta whole = r.meta(join.outputs[0]);
-    const int axis = attrs<Concat>(join).axis;
-    if ((axis != -1 && axis != whole.shape.rank() - 1) || whole.dtype != DType::f32 || whole.device != Device::cpu) continue;
-    // A join reads views as they lie, a convolution does not.
-    const auto lies = [&](int value) { return graph.values[static_cast<size_t>(value)].contiguous; };
-    if (!lies(join.inputs[0]) || !lies(join.inputs[1])) continue;
-    std::vector<std::pair<int, TraceStep>> changed;
-    bool all = true;
-    for (const int user : r.users(join.outputs[0])) {
-      const auto two = user < static_cast<int>(graph.steps.size()) ? on_two_inputs(r, r.node(user), join) : std::nullopt;
-      if (!(all = two.has_value())) break;
-      changed.emplace_back(user, *two);
-    }
-    if (!all || changed.empty()) continue;
-    for (auto& [user, two] : changed) r.node(user) = std::move(two);
-    r.remove(n);
-    r.refresh();
-  }
-}
-
-// ---- norms ----
 
 namespace {
 

@@ -17,6 +17,7 @@
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/resize.h"
 #include "runtime/ops/softmax.h"
+#include "runtime/ops/training_attention.h"
 #include "runtime/ops/unary.h"
 #include "runtime/ops/update.h"
 #include "runtime/ops/view.h"
@@ -43,7 +44,7 @@ using AllOps = OpList<
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
     ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm, FusedAttention, FusedConvDgrad, FusedConvWgrad,
-    LossHead, LossHeadGrad, NormActivation, NormActivationGrad>;
+    LossHead, LossHeadGrad, NormActivation, NormActivationGrad, TrainingAttention, TrainingAttentionGrad>;
 
 inline std::vector<const OpRecord*> all_ops() {
   std::vector<const OpRecord*> records;

@@ -23,6 +23,10 @@ void fuse_training_norms(Trace& graph);
 // Softmax, cross entropy and class sums of one pair of logits and labels, and their gradients: one op each way.
 void fuse_loss_heads(Trace& graph);
 
+// matmul, softmax over the keys, dropout (optional), matmul, and their gradients: one op each way. Where no backward pass reads
+// the weights, the forward one alone, if it has a dropout. f32 only.
+void fuse_training_attention(Trace& graph);
+
 // Two tensors joined along their channels for convolutions and their weight gradients alone, whose kernels can read both
 // where they lie: after fuse_epilogues.
 void fuse_concats(Trace& graph);

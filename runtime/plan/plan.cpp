@@ -178,6 +178,7 @@ Plan::Plan(const std::function<Tensors()>& body, const Tensors& inputs, Tensors*
   plan::own_outputs(graph);
   plan::fold_batch_norms(graph);
   plan::fuse_attention(graph);
+  plan::fuse_training_attention(graph);
   plan::fuse_training_norms(graph);
   plan::fuse_loss_heads(graph);
   plan::fuse_epilogues(graph);

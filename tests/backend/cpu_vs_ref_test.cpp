@@ -306,6 +306,28 @@ TEST(CpuShapes, LossesAndUpdates) {
   check<Dropout>("elements", {.p = 0.3, .seed = 5}, {q, {.shape = {1}, .low = 0, .high = 9, .integer = true}}, DType::bf16);
 }
 
+// Several blocks of rows and several tasks, keys that fill no vector, random numbers that begin within a block of four.
+TEST(CpuShapes, TrainingAttention) {
+  const SampleInput step{.shape = {1}, .low = 0, .high = 1000, .integer = true};
+  struct Sizes {
+    int64_t batches, queries, depth, keys, width;
+  };
+  for (const auto& [batches, queries, depth, keys, width] :
+       {Sizes{1, 1003, 8, 64, 8}, Sizes{3, 333, 8, 20, 8}, Sizes{1, 517, 16, 64, 16}, Sizes{3, 211, 16, 36, 16}, Sizes{1, 601, 8, 31, 8},
+        Sizes{1, 5003, 32, 64, 32}, Sizes{3, 1409, 12, 197, 20}})
+    for (const double p : {0.0, 0.1, 0.5}) {
+      const std::string what = std::to_string(queries) + " queries, " + std::to_string(depth) + " deep, p " + std::to_string(p);
+      // Queries, values and gradients as a network has them: channels first, seen transposed.
+      const SampleInput q{.shape = {batches, depth, queries}, .permuted = {0, 2, 1}}, k{.shape = {batches, depth, keys}};
+      const SampleInput v{.shape = {batches, width, keys}, .permuted = {0, 2, 1}}, y{.shape = {batches, queries, width}};
+      const SampleInput dy{.shape = {batches, width, queries}, .permuted = {0, 2, 1}};
+      const double middle = std::log(static_cast<double>(keys)) + static_cast<double>(depth) / 18;
+      const SampleInput sums{.shape = {batches, queries}, .low = middle - 0.3, .high = middle + 0.3};
+      check<TrainingAttention>(what, {{p, 5, 3}}, {q, k, v, step});
+      check<TrainingAttentionGrad>(what, {{p, 5, 3}}, {dy, q, k, v, y, sums, step});
+    }
+}
+
 TEST(CpuShapes, LabelsOutsideTheClassesAreRefused) {
   const Tensor x = Tensor::zeros({70000, 3}, DType::f32);
   Tensor labels = Tensor::zeros({70000}, DType::i32);
@@ -328,6 +350,11 @@ TEST(CpuShapes, ThreadCounts) {
   const SampleInput x{.shape = {1, 40, 50, 60, 3}}, c{.shape = {3}},
       stat{.shape = {1, 3}, .low = 0.5};
   const SampleInput labels{.shape = {1, 40, 50, 60}, .low = 0, .high = 3, .integer = true};
+  // Sums over so few queries that f32 adds them up in any order within the limit below.
+  const auto attention = [](int64_t depth) {
+    const SampleInput q{.shape = {3, 300, depth}}, k{.shape = {3, depth, 64}}, v{.shape = {3, 64, depth}};
+    return std::vector<SampleInput>{q, q, k, v, q, {.shape = {3, 300}, .low = 4, .high = 5}};
+  };
   const std::vector<std::pair<const OpRecord*, Sample>> cases = {
       {&record_of<GroupNorm>(), sample<GroupNorm>("norm", {{3}}, {x, c, c})},
       {&record_of<GroupNormGrad>(),
@@ -343,6 +370,8 @@ TEST(CpuShapes, ThreadCounts) {
       {&record_of<Softmax>(), sample<Softmax>("tokens", {{0}}, {{.shape = {20000, 7}}})},
       {&record_of<CrossEntropy>(), sample<CrossEntropy>("loss", {}, {x, labels})},
       {&record_of<ClassSums>(), sample<ClassSums>("class sums", {}, {x, labels})},
+      {&record_of<TrainingAttentionGrad>(), sample<TrainingAttentionGrad>("attention grad, narrow", {}, attention(8))},
+      {&record_of<TrainingAttentionGrad>(), sample<TrainingAttentionGrad>("attention grad, blocks", {}, attention(24))},
       {&record_of<Dropout>(), sample<Dropout>("dropout", {.p = 0.3}, {x, {.shape = {1}, .low = 0, .high = 9, .integer = true}})}};
   for (const auto& [op, s] : cases) {
     SCOPED_TRACE(s.label);

@@ -60,6 +60,7 @@ Trace fused(const std::function<Tensors()>& body, const Tensors& inputs) {
   plan::own_outputs(graph);
   plan::fold_batch_norms(graph);
   plan::fuse_attention(graph);
+  plan::fuse_training_attention(graph);
   plan::fuse_training_norms(graph);
   plan::fuse_loss_heads(graph);
   plan::fuse_epilogues(graph);
@@ -338,6 +339,88 @@ TEST(Plan, LossesOfMoreClassesThanAKernelHoldsStayApart) {
   const auto ops = ops_of(fused([&] { return step(70, true); }, step.inputs()));
   EXPECT_EQ(ops.count("loss_head"), 0U);
   EXPECT_EQ(ops.at("class_sums"), 1);
+}
+
+// Attention on projected keys and values, with dropout, and gradients of all that it reads.
+struct AttentionStep {
+  Tensors operator()(const std::function<Tensor(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& step)>& attend) const {
+    Tape tape;
+    const Tensors parameters{q, k, v};
+    tape.watch(parameters);
+    Tensor y;
+    {
+      const auto recording = tape.recording();
+      y = attend(transpose(scale(q, 1.5)), scale(k, 0.5), transpose(scale(v, 2)), step);
+    }
+    Tensors out = tape.gradient({y}, {dy}, parameters);
+    out.push_back(scale(y, 2));
+    return out;
+  }
+  Tensors inputs() const { return {q, k, v, dy, step}; }
+
+  explicit AttentionStep(uint64_t seed)
+      : q(random({2, 3, 8, 70}, seed)), k(random({2, 3, 8, 16}, seed + 1)), v(random({2, 3, 8, 16}, seed + 2)),
+        dy(random({2, 3, 70, 8}, seed + 3)), step(step_number(static_cast<int64_t>(seed), Device::cpu)) {}
+  Tensor q, k, v, dy, step;
+};
+
+TEST(Plan, AttentionOfATrainingStepIsOneOpEachWay) {
+  for (const double p : {0.0, 0.2}) {
+    SCOPED_TRACE(p);
+    const auto attend = [p](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& step) {
+      const Tensor weights = softmax(matmul(q, k));
+      return matmul(p > 0 ? dropout(weights, step, {.p = p, .seed = 5, .stream = 3}) : weights, v);
+    };
+    const AttentionStep one(1), other(7);
+    const auto ops = ops_of(fused([&] { return one(attend); }, one.inputs()));
+    EXPECT_EQ(ops.at("training_attention"), 1);
+    EXPECT_EQ(ops.at("training_attention_grad"), 1);
+    EXPECT_EQ(ops.count("matmul") + ops.count("softmax") + ops.count("softmax_grad") + ops.count("dropout"), 0U);
+    Plan planned([&] { return one(attend); }, one.inputs());
+    const Tensors expected = other(attend), got = planned(other.inputs());
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_LT(difference(expected[i], got[i]), 2e-6) << "output " << i;
+  }
+}
+
+// What recomputation throws away: dropped weights that no backward pass reads.
+TEST(Plan, AttentionWithDropoutAloneIsOneOp) {
+  const AttentionStep one(1);
+  const auto body = [&] { return Tensors{matmul(dropout(softmax(matmul(transpose(one.q), one.k)), one.step, {.p = 0.2}), transpose(one.v))}; };
+  EXPECT_EQ(ops_of(fused(body, one.inputs())), (std::map<std::string, int>{{"permute", 2}, {"training_attention", 1}}));
+}
+
+TEST(Plan, AttentionOfATrainingStepStaysWhereItsPartsAreRead) {
+  using Attend = std::function<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&)>;
+  const Dropout::Attrs drop{.p = 0.2};
+  const std::vector<std::pair<std::string, Attend>> cases{
+      {"weights read twice", [](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor&) {
+         const Tensor weights = softmax(matmul(q, k));
+         return add(matmul(weights, v), sum(weights, {-1}, true));
+       }},
+      {"dropped weights read twice", [=](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& step) {
+         const Tensor weights = dropout(softmax(matmul(q, k)), step, drop);
+         return add(matmul(weights, v), sum(weights, {-1}, true));
+       }},
+      {"scores read twice", [](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor&) {
+         const Tensor scores = matmul(q, k);
+         return add(matmul(softmax(scores), v), sum(scores, {-1}, true));
+       }},
+      {"over the queries", [](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor&) { return matmul(softmax(matmul(q, k), 2), v); }},
+      {"whole channels dropped", [](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& step) {
+         return matmul(dropout(softmax(matmul(q, k)), step, {.p = 0.2, .unit = DropUnit::channel}), v);
+       }},
+      {"one key for all", [](const Tensor& q, const Tensor& k, const Tensor& v, const Tensor&) {
+         return matmul(softmax(matmul(q, slice(k, 1, 0, 1))), v);
+       }}};
+  for (const auto& [what, attend] : cases) {
+    SCOPED_TRACE(what);
+    const AttentionStep one(1), other(7);
+    const auto ops = ops_of(fused([&] { return one(attend); }, one.inputs()));
+    EXPECT_EQ(ops.count("training_attention") + ops.count("training_attention_grad"), 0U);
+    Plan planned([&] { return one(attend); }, one.inputs());
+    const Tensors expected = other(attend), got = planned(other.inputs());
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_LT(difference(expected[i], got[i]), 2e-6) << "output " << i;
+  }
 }
 
 TEST(Plan, RefusesAnotherShape) {

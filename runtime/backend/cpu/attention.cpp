@@ -1,31 +1,23 @@
-// softmax(q k + bias) v by blocks of query rows: a block's scores are made, normalised and used while they lie
+// dropout(softmax(q k + bias)) v by blocks of query rows: a block's scores are made, normalised and used while they lie
 // in the second-level cache. Narrow heads have a kernel of their own.
+#include "runtime/backend/cpu/attention.h"
+
 #include <algorithm>
-#include <optional>
 #include <string>
 
-#include "runtime/backend/cpu/driver.h"
-#include "runtime/backend/cpu/dense/dense.h"
 #include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/backend/cpu/epilogue.h"
 
 namespace voxlab::cpu {
-namespace {
 
-// One operand: matrices over the leading axes of the output, a stride of 0 where it broadcasts.
-struct Matrices {
-  std::vector<int64_t> batch;
-  MatrixStrides strides;
-
-  int64_t offset(const Shape& leading, int64_t index) const {
-    int64_t at = 0;
-    for (int axis = leading.rank() - 1; axis >= 0; --axis) {
-      at += index % leading[axis] * batch[static_cast<size_t>(axis)];
-      index /= leading[axis];
-    }
-    return at;
+int64_t Matrices::offset(const Shape& leading, int64_t index) const {
+  int64_t at = 0;
+  for (int axis = leading.rank() - 1; axis >= 0; --axis) {
+    at += index % leading[axis] * batch[static_cast<size_t>(axis)];
+    index /= leading[axis];
   }
-};
+  return at;
+}
 
 Matrices matrices_of(const TensorDesc& t, const Shape& leading) {
   Matrices m;
@@ -36,116 +28,152 @@ Matrices matrices_of(const TensorDesc& t, const Shape& leading) {
   return m;
 }
 
-struct Attention {
-  Shape leading;
-  int64_t batches = 0, queries = 0, depth = 0, keys = 0, width = 0;
-  Matrices q, k, v, bias;
-  bool biased = false;
-  Precision precision = Precision::strict;
+Shape leading_axes(const Shape& shape) { return Shape(std::span<const int64_t>(shape.begin(), static_cast<size_t>(shape.rank() - 2))); }
 
-  // Query rows at a time: a quarter of the cache for the scores, and work for every thread.
-  int64_t block_rows() const {
-    const int64_t fit = std::max<int64_t>(8, l2_bytes() / 4 / int64_t{sizeof(float)} / std::max<int64_t>(1, keys));
-    const int64_t share = ceil_div(queries * batches, 4 * thread_count());
-    return std::clamp<int64_t>(std::min(fit, ceil_div(share, 8) * 8), 1, std::max<int64_t>(1, queries));
-  }
-};
+Attention::Attention(const Shape& leading, const TensorDesc& q, const TensorDesc& k, const TensorDesc& v)
+    : leading(leading),
+      batches(leading.numel()),
+      queries(q.size(-2)),
+      depth(q.size(-1)),
+      keys(k.size(-1)),
+      width(v.size(-1)),
+      q(matrices_of(q, leading)),
+      k(matrices_of(k, leading)),
+      v(matrices_of(v, leading)),
+      precision(f32_precision()) {}
 
-ConstBuffer constant(const float* p) { return {reinterpret_cast<const std::byte*>(p), DType::f32}; }
-Buffer writable(float* p) { return {reinterpret_cast<std::byte*>(p), DType::f32}; }
-
-// Rows [first, first + rows) of one batch; `bias` points at the bias of the first row, or nowhere.
-void attend(const Attention& a, const float* q, const float* k, const float* v, const float* bias, float* y, int64_t rows) {
-  float* scores = scratch(Purpose::scores, rows * a.keys);
-  Epilogue epilogue;
-  const bool like_scores = a.bias.strides.row == a.keys && a.bias.strides.col == 1;
-  if (a.biased && like_scores) epilogue.residual = bias;
-  matmul({.m = rows, .n = a.keys, .k = a.depth, .a = a.q.strides, .b = a.k.strides, .c = {a.keys, 1}}, constant(q),
-         constant(k), writable(scores), epilogue, a.precision);
-  if (a.biased && !like_scores)
-    for (int64_t m = 0; m < rows; ++m)
-      for (int64_t n = 0; n < a.keys; ++n)
-        scores[m * a.keys + n] += bias[m * a.bias.strides.row + n * a.bias.strides.col];
-  AxisArgs args = {};
-  args.x = args.y = scores;
-  args.rows = rows;
-  args.columns = a.keys;
-  active_loops().axis_rows[axis_softmax](args);
-  matmul({.m = rows, .n = a.width, .k = a.keys, .a = {a.keys, 1}, .b = a.v.strides, .c = {a.width, 1}}, constant(scores),
-         constant(v), writable(y), {}, a.precision);
+int64_t Attention::block_rows(int64_t arrays) const {
+  const int64_t fit = std::max<int64_t>(8, l2_bytes() / 4 / int64_t{sizeof(float)} / std::max<int64_t>(1, arrays * keys));
+  const int64_t share = ceil_div(queries * batches, 4 * thread_count());
+  return std::clamp<int64_t>(std::min(fit, ceil_div(share, 8) * 8), 1, std::max<int64_t>(1, queries));
 }
 
-// Which kernel for narrow heads, if one.
-std::optional<size_t> narrow_form(const Attention& a) {
+std::optional<size_t> Attention::narrow_form() const {
   constexpr int64_t most_keys = 1024;  // whose scores stay in the first-level cache for a few queries
-  if (a.biased || a.depth != a.width || a.keys == 0 || a.keys > most_keys || (a.depth != 8 && a.depth != 16)) return {};
-  const size_t form = a.depth == 8 ? 0 : 1;
+  if (biased || depth != width || keys == 0 || keys > most_keys || (depth != 8 && depth != 16)) return {};
+  if (drop && keys % 4 != 0) return {};  // a block of random numbers belongs to one query
+  const size_t form = depth == 8 ? 0 : 1;
   return active_loops().attend_narrow[form] != nullptr ? std::optional(form) : std::nullopt;
 }
 
-void attend_narrow(const Attention& a, size_t form, const float* q, const float* k, const float* v, float* y, int64_t rows) {
-  const Loops& loops = active_loops();
-  float* packed = scratch(Purpose::panel, 2 * a.keys * a.depth);
-  float* values = packed + a.keys * a.depth;
-  for (int64_t key = 0; key < a.keys; ++key)
-    for (int64_t d = 0; d < a.depth; ++d) {
-      packed[key * a.depth + d] = k[d * a.k.strides.row + key * a.k.strides.col];
-      values[key * a.depth + d] = v[key * a.v.strides.row + d * a.v.strides.col];
+void Attention::pack(const float* from_k, const float* from_v, float* packed) const {
+  float* values = packed + keys * depth;
+  for (int64_t key = 0; key < keys; ++key)
+    for (int64_t d = 0; d < depth; ++d) {
+      packed[key * depth + d] = from_k[d * k.strides.row + key * k.strides.col];
+      values[key * depth + d] = from_v[key * v.strides.row + d * v.strides.col];
     }
-  loops.attend_narrow[form]({.q = q, .q_row = a.q.strides.row, .q_col = a.q.strides.col, .k = packed, .v = values,
-                             .scores = scratch(Purpose::scores, a.keys * loops.narrow_lanes[form]), .y = y, .rows = rows,
-                             .keys = a.keys});
 }
 
-void run_attention(const Attention& a, const float* q, const float* k, const float* v, const float* bias, float* y) {
-  const std::optional<size_t> narrow = narrow_form(a);
-  const int64_t most = a.block_rows(), blocks = ceil_div(a.queries, most), tasks = a.batches * blocks;
+const float* block_factors(const DropRule& rule, int64_t row, int64_t rows, int64_t keys, float* room) {
+  const int64_t first = row * keys, last = first + rows * keys;
+  active_loops().keep_factors(rule, static_cast<uint64_t>(first / 4), ceil_div(last, 4) - first / 4, room);
+  return room + first % 4;
+}
+
+namespace {
+
+// The tensors of one call.
+struct Data {
+  const float *q, *k, *v;
+  const float* bias;  // or null
+  float* y;
+  float* sums;           // or null: see TrainingAttention
+  const DropRule* rule;  // or null
+};
+
+// Rows [first, first + rows) of one batch, whose parts `t` points at; `row` is the first one's number over all batches.
+void attend(const Attention& a, const Data& t, int64_t row, int64_t rows) {
+  const int64_t size = rows * a.keys;
+  float* scores = scratch(Purpose::scores, 2 * size + drop_slack);
+  Epilogue epilogue;
+  const bool like_scores = a.bias.strides.row == a.keys && a.bias.strides.col == 1;
+  if (a.biased && like_scores) epilogue.residual = t.bias;
+  matmul({.m = rows, .n = a.keys, .k = a.depth, .a = a.q.strides, .b = a.k.strides, .c = {a.keys, 1}}, constant(t.q),
+         constant(t.k), writable(scores), epilogue, a.precision);
+  if (a.biased && !like_scores)
+    for (int64_t m = 0; m < rows; ++m)
+      for (int64_t n = 0; n < a.keys; ++n)
+        scores[m * a.keys + n] += t.bias[m * a.bias.strides.row + n * a.bias.strides.col];
+  if (t.sums != nullptr) {
+    const float* factors = t.rule == nullptr ? nullptr : block_factors(*t.rule, row, rows, a.keys, scores + size);
+    active_loops().dropped_weights({.scores = scores, .dweights = nullptr, .factors = factors, .sums = t.sums, .delta = nullptr,
+                                    .rows = rows, .keys = a.keys});
+  } else {
+    AxisArgs args = {};
+    args.x = args.y = scores;
+    args.rows = rows;
+    args.columns = a.keys;
+    active_loops().axis_rows[axis_softmax](args);
+  }
+  matmul({.m = rows, .n = a.width, .k = a.keys, .a = {a.keys, 1}, .b = a.v.strides, .c = {a.width, 1}}, constant(scores),
+         constant(t.v), writable(t.y), {}, a.precision);
+}
+
+void attend_narrow(const Attention& a, size_t form, const Data& t, int64_t row, int64_t rows) {
+  const Loops& loops = active_loops();
+  float* packed = scratch(Purpose::panel, 2 * a.keys * a.depth);
+  a.pack(t.k, t.v, packed);
+  loops.attend_narrow[form]({.q = {t.q, a.q.strides.row, a.q.strides.col}, .k = packed, .v = packed + a.keys * a.depth,
+                             .scratch = scratch(Purpose::scores, 2 * a.keys * loops.narrow_lanes[form]), .y = t.y, .sums = t.sums,
+                             .rows = rows, .keys = a.keys, .drop = t.rule,
+                             .first_block = static_cast<uint64_t>(row * a.keys / 4)});
+}
+
+void run_attention(const Attention& a, const Data& t) {
+  if (a.batches * a.queries * a.width == 0) return;
+  const std::optional<size_t> narrow = a.narrow_form();
+  const int64_t most = a.block_rows(a.drop ? 2 : 1), blocks = ceil_div(a.queries, most), tasks = a.batches * blocks;
   const int64_t multiply_adds = a.batches * a.queries * a.keys * (a.depth + a.width);
   parallel_for(tasks, task_grain(tasks, multiply_adds), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t batch = i / blocks, first = i % blocks * most;
-      const float* from = q + a.q.offset(a.leading, batch) + first * a.q.strides.row;
-      const float *keys = k + a.k.offset(a.leading, batch), *values = v + a.v.offset(a.leading, batch);
-      float* to = y + (batch * a.queries + first) * a.width;
+      const int64_t batch = i / blocks, first = i % blocks * most, row = batch * a.queries + first;
       const int64_t rows = std::min(most, a.queries - first);
+      const Data part{.q = t.q + a.q.offset(a.leading, batch) + first * a.q.strides.row,
+                      .k = t.k + a.k.offset(a.leading, batch),
+                      .v = t.v + a.v.offset(a.leading, batch),
+                      .bias = a.biased ? t.bias + a.bias.offset(a.leading, batch) + first * a.bias.strides.row : nullptr,
+                      .y = t.y + row * a.width,
+                      .sums = t.sums == nullptr ? nullptr : t.sums + row,
+                      .rule = t.rule};
       if (narrow) {
-        attend_narrow(a, *narrow, from, keys, values, to, rows);
+        attend_narrow(a, *narrow, part, row, rows);
       } else {
-        attend(a, from, keys, values,
-               a.biased ? bias + a.bias.offset(a.leading, batch) + first * a.bias.strides.row : nullptr, to, rows);
+        attend(a, part, row, rows);
       }
     }
   });
+}
+
+std::string kernel_name_of(const Attention& a) {
+  if (a.narrow_form()) return loop_name("attention", "narrow");
+  const MatmulShape first{.m = a.queries, .n = a.keys, .k = a.depth, .a = a.q.strides, .b = a.k.strides, .c = {a.keys, 1}};
+  const std::string product(matmul(first, {nullptr, DType::f32}, {nullptr, DType::f32}, {nullptr, DType::f32}, {}, a.precision));
+  return "cpu.attention" + product.substr(std::string_view("cpu.matmul").size());
 }
 
 }  // namespace
 
 Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out) {
   if (!all_f32(in)) return {};
-  Attention a;
-  const Shape& shape = out[0].shape();
-  a.leading = Shape(std::span<const int64_t>(shape.begin(), static_cast<size_t>(shape.rank() - 2)));
-  a.batches = a.leading.numel();
-  a.queries = shape[-2];
-  a.width = shape[-1];
-  a.depth = in[0].size(-1);
-  a.keys = in[1].size(-1);
+  Attention a(leading_axes(out[0].shape()), in[0], in[1], in[2]);
   a.biased = in.size() > 3 && in[3].present;
-  a.q = matrices_of(in[0], a.leading);
-  a.k = matrices_of(in[1], a.leading);
-  a.v = matrices_of(in[2], a.leading);
   if (a.biased) a.bias = matrices_of(in[3], a.leading);
-  a.precision = f32_precision();
-  const auto run = [a](Pointers x, Pointers y, std::byte*) {
-    const auto floats = [](std::byte* p) { return reinterpret_cast<float*>(p); };
-    if (a.batches * a.queries * a.width == 0) return;
-    run_attention(a, floats(x[0]), floats(x[1]), floats(x[2]), a.biased ? floats(x[3]) : nullptr, floats(y[0]));
-  };
-  if (narrow_form(a)) return {.name = loop_name("attention", "narrow"), .run = run};
-  const MatmulShape first{.m = a.queries, .n = a.keys, .k = a.depth, .a = a.q.strides, .b = a.k.strides, .c = {a.keys, 1}};
-  const std::string product(matmul(first, {nullptr, DType::f32}, {nullptr, DType::f32}, {nullptr, DType::f32}, {}, a.precision));
-  return {.name = "cpu.attention" + product.substr(std::string_view("cpu.matmul").size()),
-          .run = run};
+  return {.name = kernel_name_of(a), .run = [a](Pointers x, Pointers y, std::byte*) {
+            run_attention(a, {.q = floats(x[0]), .k = floats(x[1]), .v = floats(x[2]), .bias = a.biased ? floats(x[3]) : nullptr,
+                              .y = floats(y[0]), .sums = nullptr, .rule = nullptr});
+          }};
+}
+
+Kernel prepare(const TrainingAttention::Attrs& attrs, Descs in, Descs) {
+  if (!all_f32(in.first(3))) return {};
+  Attention a(leading_axes(in[0].shape()), in[0], in[1], in[2]);
+  if (attrs.p > 0) a.drop = attrs.dropout();
+  return {.name = kernel_name_of(a), .run = [a](Pointers x, Pointers y, std::byte*) {
+            const DropRule rule = a.drop ? drop_rule(*a.drop, static_cast<uint32_t>(*reinterpret_cast<const int32_t*>(x[3]))) : DropRule{};
+            run_attention(a, {.q = floats(x[0]), .k = floats(x[1]), .v = floats(x[2]), .bias = nullptr, .y = floats(y[0]),
+                              .sums = floats(y[1]), .rule = a.drop ? &rule : nullptr});
+          }};
 }
 
 }  // namespace voxlab::cpu

@@ -4,25 +4,61 @@
 
 #include <algorithm>
 
+#include "runtime/backend/cpu/dropout_impl.h"
 #include "runtime/backend/cpu/loops.h"
 #include "runtime/backend/cpu/vec_math.h"
 
 namespace voxlab::cpu {
 namespace {
 
+// Queries [first, first + lanes) value by value; those beyond the last of `rows` repeat it.
+template <int Depth, int64_t lanes>
+void turn_queries(const QueryRows& q, int64_t first, int64_t rows, float* turned) {
+  const int64_t count = std::min(lanes, rows - first);
+  const float* from = q.at + first * q.row;
+  if (q.row == 1 && count == lanes) {
+    for (int64_t d = 0; d < Depth; ++d)
+      for (int64_t lane = 0; lane < lanes; lane += vec_width) store(turned + d * lanes + lane, load(from + d * q.col + lane));
+    return;
+  }
+  for (int64_t lane = 0; lane < lanes; ++lane) {
+    const float* row = from + std::min(lane, count - 1) * q.row;
+    for (int64_t d = 0; d < Depth; ++d) turned[d * lanes + lane] = row[d * q.col];
+  }
+}
+
+// The first `count` of queries that lie value by value, as rows.
+template <int Depth, int64_t lanes>
+void put_queries(const float* turned, int64_t count, float* rows) {
+  for (int64_t lane = 0; lane < count; ++lane)
+    for (int64_t d = 0; d < Depth; ++d) rows[lane * Depth + d] = turned[d * lanes + lane];
+}
+
+// What dropout makes of the weights of each lane's query: (keys, a vector of lanes), rows `pitch` floats apart.
+inline void query_factors(const DropRule& rule, uint64_t first_block, int64_t keys, int64_t pitch, float* factors) {
+  const auto fours = static_cast<uint64_t>(keys / 4);
+  Counters c = counters(first_block, [&](int lane) { return static_cast<uint64_t>(lane) * fours; });
+  for (int64_t key = 0; key < keys; key += 4) {
+    const Blocks four = blocks(rule, c);
+    for (int j = 0; j < 4; ++j) put_factors(factors + (key + j) * pitch, four.word[j], rule);
+    c.even += 1;
+    c.odd += 1;
+  }
+}
+
 // Heads `Depth` deep whose sums fit the registers, for as many vectors of queries at a time.
-template <int Depth, int Vectors>
-void attend_narrow(const NarrowAttentionArgs& t) {
+template <int Depth, int Vectors, bool drop>
+void attend_narrow_rows(const NarrowAttentionArgs& t) {
   constexpr int64_t lanes = Vectors * vec_width;
   const auto at = [](float* p, int v) { return p + v * vec_width; };
+  float *scores = t.scratch, *factors = t.scratch + t.keys * lanes;
   for (int64_t row = 0; row < t.rows; row += lanes) {
     const int64_t count = std::min<int64_t>(lanes, t.rows - row);
-    // Queries beyond the last repeat it.
     alignas(64) float turned[Depth * lanes];
-    for (int64_t lane = 0; lane < lanes; ++lane) {
-      const float* q = t.q + (row + std::min(lane, count - 1)) * t.q_row;
-      for (int64_t d = 0; d < Depth; ++d) turned[d * lanes + lane] = q[d * t.q_col];
-    }
+    turn_queries<Depth, lanes>(t.q, row, t.rows, turned);
+    if constexpr (drop)
+      for (int v = 0; v < Vectors; ++v)
+        query_factors(*t.drop, t.first_block + static_cast<uint64_t>((row + v * vec_width) * (t.keys / 4)), t.keys, lanes, at(factors, v));
     Vec q[Depth][Vectors], largest[Vectors];
     for (int v = 0; v < Vectors; ++v) {
       for (int d = 0; d < Depth; ++d) q[d][v] = load(at(turned + d * lanes, v));
@@ -34,7 +70,7 @@ void attend_narrow(const NarrowAttentionArgs& t) {
         Vec score = splat(k[0]) * q[0][v];
 #pragma GCC unroll 16
         for (int d = 1; d < Depth; ++d) score = mul_add(splat(k[d]), q[d][v], score);
-        store(at(t.scores + key * lanes, v), score);
+        store(at(scores + key * lanes, v), score);
         largest[v] = max(score, largest[v]);
       }
     }
@@ -46,8 +82,9 @@ void attend_narrow(const NarrowAttentionArgs& t) {
     for (int64_t key = 0; key < t.keys; ++key) {
       const float* values = t.v + key * Depth;
       for (int v = 0; v < Vectors; ++v) {
-        const Vec weight = exponential(load(at(t.scores + key * lanes, v)) - largest[v]);
+        Vec weight = exponential(load(at(scores + key * lanes, v)) - largest[v]);
         sum[v] += weight;
+        if constexpr (drop) weight = weight * load(at(factors + key * lanes, v));
 #pragma GCC unroll 16
         for (int d = 0; d < Depth; ++d) y[d][v] = mul_add(splat(values[d]), weight, y[d][v]);
       }
@@ -55,10 +92,17 @@ void attend_narrow(const NarrowAttentionArgs& t) {
     for (int v = 0; v < Vectors; ++v) {
       const Vec scale = splat(1.0F) / sum[v];
       for (int d = 0; d < Depth; ++d) store(at(turned + d * lanes, v), y[d][v] * scale);
+      if (t.sums != nullptr && count > v * vec_width)
+        put_first(at(t.sums + row, v), largest[v] + logarithm(sum[v]), std::min<int64_t>(vec_width, count - v * vec_width));
     }
-    for (int64_t lane = 0; lane < count; ++lane)
-      for (int64_t d = 0; d < Depth; ++d) t.y[(row + lane) * Depth + d] = turned[d * lanes + lane];
+    put_queries<Depth, lanes>(turned, count, t.y + row * Depth);
   }
+}
+
+template <int Depth, int Vectors>
+void attend_narrow(const NarrowAttentionArgs& t) {
+  if (t.drop != nullptr) return attend_narrow_rows<Depth, Vectors, true>(t);
+  attend_narrow_rows<Depth, Vectors, false>(t);
 }
 
 constexpr void set_attention(Loops& table) {

@@ -63,6 +63,8 @@ Kernel prepare(const LossHeadGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const NormActivation::Attrs&, Descs in, Descs out);
 Kernel prepare(const NormActivationGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out);
+Kernel prepare(const TrainingAttention::Attrs&, Descs in, Descs out);
+Kernel prepare(const TrainingAttentionGrad::Attrs&, Descs in, Descs out);
 
 // Installs every kernel above on Device::cpu.
 void install();

@@ -33,6 +33,8 @@ inline int64_t grain_rows(int64_t row_elements) {
   return std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, row_elements));
 }
 
+DropRule drop_rule(const Dropout::Attrs& a, uint32_t step);
+
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // One axis of a loop nest over up to three arrays, steps in elements.

@@ -8,116 +8,145 @@
 namespace voxlab::cpu {
 namespace {
 
-// Factors of the 4 * drop_lanes elements of the blocks at counters `first` and on: word j of block l belongs to
-// element 4 l + j, and an element is kept where its word is at least `limit`.
+constexpr int drop_lanes = vec_width;  // blocks at a time
+// Words of 32 bits, one a lane; while numbers are drawn, the low halves of words of 64 bits, their high halves anything:
+// so a product is one instruction, and its halves are where they are needed.
+using Words = uint64_t __attribute__((vector_size(4 * vec_width)));
+
+VOXLAB_INLINE Words all_words(uint32_t x) { return reinterpret_cast<Words>(VecBits{} + x); }
+
 #if defined(__AVX512F__)
 
-constexpr int drop_lanes = 16;
-using Words = __m512i;
-
-VOXLAB_INLINE Words all_words(uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
-VOXLAB_INLINE Words exclusive_or(Words a, Words b) { return _mm512_xor_si512(a, b); }
-struct Products {
-  Words low, high;
-};
-VOXLAB_INLINE Products multiply(Words a, Words m) {
-  const Words even = _mm512_maskz_mul_epu32(0xff, a, m);
-  const Words odd = _mm512_maskz_mul_epu32(0xff, _mm512_maskz_srli_epi64(0xff, a, 32), m);
-  return {_mm512_mask_blend_epi32(0xaaaa, even, _mm512_maskz_slli_epi64(0xff, odd, 32)),
-          _mm512_mask_blend_epi32(0xaaaa, _mm512_maskz_srli_epi64(0xff, even, 32), odd)};
+VOXLAB_INLINE __m512i bits512(Words a) { return reinterpret_cast<__m512i>(a); }
+VOXLAB_INLINE Words product_of_low(Words a, Words b) {
+  return reinterpret_cast<Words>(_mm512_maskz_mul_epu32(0xff, bits512(a), bits512(b)));
 }
-VOXLAB_INLINE Words pairs_low(Words a, Words b) { return _mm512_maskz_unpacklo_epi32(0xffff, a, b); }
-VOXLAB_INLINE Words pairs_high(Words a, Words b) { return _mm512_maskz_unpackhi_epi32(0xffff, a, b); }
-VOXLAB_INLINE Words quads_low(Words a, Words b) { return _mm512_maskz_unpacklo_epi64(0xff, a, b); }
-VOXLAB_INLINE Words quads_high(Words a, Words b) { return _mm512_maskz_unpackhi_epi64(0xff, a, b); }
-VOXLAB_INLINE void put_factors(float* to, Words bits, uint64_t limit, float factor) {
-  const __mmask16 kept =
-      limit > 0xffffffffU ? 0 : _mm512_cmpge_epu32_mask(bits, all_words(static_cast<uint32_t>(limit)));
-  _mm512_storeu_ps(to, _mm512_maskz_mov_ps(kept, _mm512_set1_ps(factor)));
+VOXLAB_INLINE Words high_to_low(Words a) {
+  return reinterpret_cast<Words>(_mm512_maskz_shuffle_epi32(0xffff, bits512(a), _MM_PERM_DDBB));
 }
-VOXLAB_INLINE Words load_words(const uint32_t* p) { return _mm512_loadu_si512(p); }
-
-#elif defined(__AVX2__)
-
-constexpr int drop_lanes = 8;
-using Words = __m256i;
-
-VOXLAB_INLINE Words all_words(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
-VOXLAB_INLINE Words exclusive_or(Words a, Words b) { return _mm256_xor_si256(a, b); }
-struct Products {
-  Words low, high;
-};
-VOXLAB_INLINE Products multiply(Words a, Words m) {
-  const Words even = _mm256_mul_epu32(a, m), odd = _mm256_mul_epu32(_mm256_srli_epi64(a, 32), m);
-  return {_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa),
-          _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa)};
+VOXLAB_INLINE Words exclusive_or(Words a, Words b, Words c) {
+  return reinterpret_cast<Words>(_mm512_maskz_ternarylogic_epi32(0xffff, bits512(a), bits512(b), bits512(c), 0x96));
 }
-VOXLAB_INLINE Words pairs_low(Words a, Words b) { return _mm256_unpacklo_epi32(a, b); }
-VOXLAB_INLINE Words pairs_high(Words a, Words b) { return _mm256_unpackhi_epi32(a, b); }
-VOXLAB_INLINE Words quads_low(Words a, Words b) { return _mm256_unpacklo_epi64(a, b); }
-VOXLAB_INLINE Words quads_high(Words a, Words b) { return _mm256_unpackhi_epi64(a, b); }
-VOXLAB_INLINE void put_factors(float* to, Words bits, uint64_t limit, float factor) {
-  // Signed comparison of unsigned words: both sides with their top bit turned over.
-  const Words top = all_words(0x80000000U);
-  Words kept = all_words(limit == 0 ? 0xffffffffU : 0U);
-  if (limit > 0 && limit <= 0xffffffffU)
-    kept = _mm256_cmpgt_epi32(exclusive_or(bits, top), exclusive_or(all_words(static_cast<uint32_t>(limit - 1)), top));
-  _mm256_storeu_ps(to, _mm256_and_ps(_mm256_castsi256_ps(kept), _mm256_set1_ps(factor)));
+VOXLAB_INLINE Words pairs_low(Words a, Words b) {
+  return reinterpret_cast<Words>(_mm512_maskz_unpacklo_epi32(0xffff, bits512(a), bits512(b)));
 }
-VOXLAB_INLINE Words load_words(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-
-#endif
-
-#if defined(__AVX2__)
-
-// The unpacking below takes words by fours: lane 4 k + q works on block (drop_lanes / 4) q + k, so that what it
-// gives is already in the order of the elements.
-VOXLAB_INLINE void drop_factors(const DropArgs& args, uint64_t first, float* factor) {
-  uint32_t low[drop_lanes], high[drop_lanes];
-  for (int p = 0; p < drop_lanes; ++p) {
-    const uint64_t counter = first + static_cast<uint64_t>(drop_lanes / 4 * (p % 4) + p / 4);
-    low[p] = static_cast<uint32_t>(counter);
-    high[p] = static_cast<uint32_t>(counter >> 32);
-  }
-  Words c0 = load_words(low), c1 = load_words(high), c2 = all_words(args.stream), c3 = all_words(args.step);
-  const Words m0 = all_words(0xD2511F53), m1 = all_words(0xCD9E8D57);
-  uint32_t k0 = args.key[0], k1 = args.key[1];
-  for (int round = 0; round < 10; ++round) {
-    const Products p0 = multiply(c0, m0), p1 = multiply(c2, m1);
-    c0 = exclusive_or(exclusive_or(p1.high, c1), all_words(k0));
-    c1 = p1.low;
-    c2 = exclusive_or(exclusive_or(p0.high, c3), all_words(k1));
-    c3 = p0.low;
-    k0 += 0x9E3779B9;
-    k1 += 0xBB67AE85;
-  }
-  const Words a = pairs_low(c0, c1), b = pairs_low(c2, c3), c = pairs_high(c0, c1), d = pairs_high(c2, c3);
-  put_factors(factor, quads_low(a, b), args.limit, args.factor);
-  put_factors(factor + drop_lanes, quads_high(a, b), args.limit, args.factor);
-  put_factors(factor + 2 * drop_lanes, quads_low(c, d), args.limit, args.factor);
-  put_factors(factor + 3 * drop_lanes, quads_high(c, d), args.limit, args.factor);
+VOXLAB_INLINE Words pairs_high(Words a, Words b) {
+  return reinterpret_cast<Words>(_mm512_maskz_unpackhi_epi32(0xffff, bits512(a), bits512(b)));
+}
+VOXLAB_INLINE Words quads_low(Words a, Words b) {
+  return reinterpret_cast<Words>(_mm512_maskz_unpacklo_epi64(0xff, bits512(a), bits512(b)));
+}
+VOXLAB_INLINE Words quads_high(Words a, Words b) {
+  return reinterpret_cast<Words>(_mm512_maskz_unpackhi_epi64(0xff, bits512(a), bits512(b)));
+}
+VOXLAB_INLINE void put_factors(float* to, Words bits, const DropRule& rule) {
+  const __mmask16 kept = rule.limit > 0xffffffffU
+                             ? 0
+                             : _mm512_cmpge_epu32_mask(bits512(bits), bits512(all_words(static_cast<uint32_t>(rule.limit))));
+  _mm512_storeu_ps(to, _mm512_maskz_mov_ps(kept, _mm512_set1_ps(rule.factor)));
 }
 
 #else
 
-constexpr int drop_lanes = 1;
+#if defined(__AVX2__)
+VOXLAB_INLINE Words product_of_low(Words a, Words b) {
+  return reinterpret_cast<Words>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+template <bool high>
+VOXLAB_INLINE Words interleaved(VecBits a, VecBits b) {
+  constexpr int h = high ? 2 : 0;
+  return reinterpret_cast<Words>(__builtin_shuffle(a, b, VecBits{h, h + 8, h + 1, h + 9, h + 4, h + 12, h + 5, h + 13}));
+}
+template <bool high>
+VOXLAB_INLINE Words interleaved(Words a, Words b) {
+  constexpr int h = high ? 1 : 0;
+  return __builtin_shuffle(a, b, Words{h, h + 4, h + 2, h + 6});
+}
+#else
+VOXLAB_INLINE Words product_of_low(Words a, Words b) { return (a & 0xffffffffU) * (b & 0xffffffffU); }
+template <bool high>
+VOXLAB_INLINE Words interleaved(VecBits a, VecBits b) {
+  constexpr int h = high ? 2 : 0;
+  return reinterpret_cast<Words>(__builtin_shuffle(a, b, VecBits{h, h + 4, h + 1, h + 5}));
+}
+template <bool high>
+VOXLAB_INLINE Words interleaved(Words a, Words b) {
+  constexpr int h = high ? 1 : 0;
+  return __builtin_shuffle(a, b, Words{h, h + 2});
+}
+#endif
 
-inline void drop_factors(const DropArgs& args, uint64_t first, float* factor) {
-  uint32_t c[4] = {static_cast<uint32_t>(first), static_cast<uint32_t>(first >> 32), args.stream, args.step};
-  uint32_t k0 = args.key[0], k1 = args.key[1];
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = uint64_t{0xD2511F53} * c[0], p1 = uint64_t{0xCD9E8D57} * c[2];
-    c[0] = static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k0;
-    c[1] = static_cast<uint32_t>(p1);
-    c[2] = static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k1;
-    c[3] = static_cast<uint32_t>(p0);
-    k0 += 0x9E3779B9;
-    k1 += 0xBB67AE85;
-  }
-  for (int j = 0; j < 4; ++j) factor[j] = c[j] >= args.limit ? args.factor : 0.0F;
+VOXLAB_INLINE VecBits word_bits(Words a) { return reinterpret_cast<VecBits>(a); }
+VOXLAB_INLINE Words high_to_low(Words a) { return a >> 32; }
+VOXLAB_INLINE Words exclusive_or(Words a, Words b, Words c) { return a ^ b ^ c; }
+VOXLAB_INLINE Words pairs_low(Words a, Words b) { return interleaved<false>(word_bits(a), word_bits(b)); }
+VOXLAB_INLINE Words pairs_high(Words a, Words b) { return interleaved<true>(word_bits(a), word_bits(b)); }
+VOXLAB_INLINE Words quads_low(Words a, Words b) { return interleaved<false>(a, b); }
+VOXLAB_INLINE Words quads_high(Words a, Words b) { return interleaved<true>(a, b); }
+VOXLAB_INLINE void put_factors(float* to, Words bits, const DropRule& rule) {
+  const bool all = rule.limit > 0xffffffffU;
+  const Vec kept = word_bits(bits) >= static_cast<uint32_t>(rule.limit) ? splat(rule.factor) : zero();
+  store(to, all ? zero() : kept);
 }
 
 #endif
+
+// The counters of as many blocks as there are lanes.
+struct Counters {
+  Words even, odd;  // of lanes 0, 2, .., and of lanes 1, 3, ..
+};
+
+// Lane l has counter first + offset(l).
+template <class F>
+VOXLAB_INLINE Counters counters(uint64_t first, F offset) {
+  uint64_t lanes[2][drop_lanes / 2];
+  for (int lane = 0; lane < drop_lanes; ++lane) lanes[lane % 2][lane / 2] = first + offset(lane);
+  Counters c;
+  __builtin_memcpy(&c, lanes, sizeof(c));
+  return c;
+}
+
+// The four words of every lane's block.
+struct Blocks {
+  Words word[4];
+};
+
+VOXLAB_INLINE Blocks half_blocks(const DropRule& rule, Words counter) {
+  Words c0 = counter, c1 = high_to_low(counter), c2 = all_words(rule.stream), c3 = all_words(rule.step);
+  uint32_t k0 = rule.key[0], k1 = rule.key[1];
+#pragma GCC unroll 10
+  for (int round = 0; round < 10; ++round) {
+    const Words p0 = product_of_low(c0, all_words(0xD2511F53)), p1 = product_of_low(c2, all_words(0xCD9E8D57));
+    c0 = exclusive_or(high_to_low(p1), c1, all_words(k0));
+    c2 = exclusive_or(high_to_low(p0), c3, all_words(k1));
+    c1 = p1;
+    c3 = p0;
+    k0 += 0x9E3779B9;
+    k1 += 0xBB67AE85;
+  }
+  return {{c0, c1, c2, c3}};
+}
+
+VOXLAB_INLINE Blocks blocks(const DropRule& rule, const Counters& c) {
+  const Blocks even = half_blocks(rule, c.even), odd = half_blocks(rule, c.odd);
+  Blocks b;
+  for (int j = 0; j < 4; ++j) b.word[j] = (even.word[j] & 0xffffffffU) | (odd.word[j] << 32);
+  return b;
+}
+
+// Factors of the 4 * drop_lanes elements of the blocks at counters `first` and on: word j of block l belongs to
+// element 4 l + j, and an element is kept where its word is at least the limit. The unpacking takes words by fours: lane
+// 4 k + q works on block (drop_lanes / 4) q + k, so that what it gives is already in the order of the elements.
+VOXLAB_INLINE void drop_factors(const DropRule& rule, uint64_t first, float* factor) {
+  const auto block_of = [](int lane) { return static_cast<uint64_t>(drop_lanes / 4 * (lane % 4) + lane / 4); };
+  const Blocks x = blocks(rule, counters(first, block_of));
+  const Words a = pairs_low(x.word[0], x.word[1]), b = pairs_low(x.word[2], x.word[3]);
+  const Words c = pairs_high(x.word[0], x.word[1]), d = pairs_high(x.word[2], x.word[3]);
+  put_factors(factor, quads_low(a, b), rule);
+  put_factors(factor + drop_lanes, quads_high(a, b), rule);
+  put_factors(factor + 2 * drop_lanes, quads_low(c, d), rule);
+  put_factors(factor + 3 * drop_lanes, quads_high(c, d), rule);
+}
 
 // Elements [4 begin, min(4 end, n)).
 template <class T>
@@ -126,7 +155,7 @@ void drop_loop(const DropArgs& args) {
   T* y = static_cast<T*>(args.y);
   float factor[4 * drop_lanes];
   for (int64_t block = args.begin; block < args.end; block += drop_lanes) {
-    drop_factors(args, static_cast<uint64_t>(block), factor);
+    drop_factors(args.rule, static_cast<uint64_t>(block), factor);
     const int64_t at = 4 * block, stop = 4 * args.end < args.n ? 4 * args.end : args.n;
     const int64_t count = stop - at < 4 * drop_lanes ? stop - at : 4 * drop_lanes;
     for_vectors(count, [&](int64_t i, auto lanes) {
@@ -137,7 +166,13 @@ void drop_loop(const DropArgs& args) {
   }
 }
 
+void keep_factors(const DropRule& rule, uint64_t first, int64_t blocks, float* factors) {
+  for (int64_t block = 0; block < blocks; block += drop_lanes)
+    drop_factors(rule, first + static_cast<uint64_t>(block), factors + 4 * block);
+}
+
 constexpr void set_dropout(Loops& table) {
+  table.keep_factors = keep_factors;
   table.drop[0] = drop_loop<float>;
   table.drop[1] = drop_loop<uint16_t>;
 }

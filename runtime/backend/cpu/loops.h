@@ -163,30 +163,73 @@ struct AdamArgs {
   float step_size, beta1, beta2, rest1, rest2, eps, weight_decay, grad_scale, keep, root_scale;
 };
 
-// Element dropout of blocks [begin, end) of four elements, at most up to element n.
-struct DropArgs {
-  const void* x;
-  void* y;
-  int64_t begin, end, n;
+// Which elements a dropout keeps, and what it multiplies them by.
+struct DropRule {
   uint32_t key[2];
   uint32_t stream, step;
   uint64_t limit;  // bits below it are dropped; 2^32 drops all
   float factor;
 };
 
-// y = softmax(q k) v, rows of as many values as q is deep; k and v are one row a key.
+// Element dropout of blocks [begin, end) of four elements, at most up to element n.
+struct DropArgs {
+  const void* x;
+  void* y;
+  int64_t begin, end, n;
+  DropRule rule;
+};
+
+// One row a query, in any layout: floats between queries, between values of one.
+struct QueryRows {
+  const float* at;
+  int64_t row, col;
+};
+
+// y = dropout(softmax(q k)) v, rows of as many values as q is deep; k and v are one row a key.
 struct NarrowAttentionArgs {
-  const float* q;
-  int64_t q_row, q_col;  // floats between queries, between values of one
+  QueryRows q;
   const float* k;
   const float* v;
-  float* scores;  // keys x lanes
+  float* scratch;  // 2 keys x lanes
   float* y;
+  float* sums;  // or null: of each row the logarithm of the sum of its exponentials
+  int64_t rows, keys;
+  const DropRule* drop;  // or null; else keys come in fours
+  uint64_t first_block;  // of the first row's random numbers, four keys each
+};
+
+// Its gradient, from the forward's y and sums. dq has rows like y; dk is depth x keys, dv one row a key.
+struct NarrowAttentionGradArgs {
+  QueryRows dy, q, y;
+  const float* k;
+  const float* v;
+  const float* sums;
+  float* scratch;  // narrow_grad_floats
+  float *dq, *dk, *dv;
+  int64_t rows, keys;
+  const DropRule* drop;
+  uint64_t first_block;
+};
+constexpr int64_t narrow_grad_vectors = 4;  // of queries at a time
+constexpr int64_t narrow_grad_floats(int64_t keys, int64_t depth) {  // for the widest vectors
+  return 16 * (keys * (1 + 2 * narrow_grad_vectors) + 2 * depth * (keys + narrow_grad_vectors));
+}
+
+// Rows of scores that become dropped weights; or, of gradients, scores that become their gradient and gradients of dropped
+// weights that become the dropped weights themselves.
+struct WeightRowsArgs {
+  float* scores;
+  float* dweights;       // of gradients
+  const float* factors;  // laid out like the scores, or null
+  float* sums;           // of each row the logarithm of the sum of its exponentials
+  const float* delta;    // of gradients: of each row the sum of dy y
   int64_t rows, keys;
 };
 
 struct Loops {
   void (*drop[2])(const DropArgs&);
+  // Factors of the elements of these blocks of four; up to 64 more are written.
+  void (*keep_factors)(const DropRule&, uint64_t first, int64_t blocks, float* factors);
   UnaryFn unary[unary_kinds][2];
   UnaryFn unary_grad[unary_kinds][2];
   BinaryFn binary[binary_kinds][3][2];  // [1]: b is one value a row; [2]: a is
@@ -214,7 +257,10 @@ struct Loops {
                     int64_t y_pitch_bytes);
   // Of heads 8 and 16 deep; null where their sums do not fit the registers. Lanes: queries at a time.
   void (*attend_narrow[2])(const NarrowAttentionArgs&);
+  void (*attend_narrow_grad[2])(const NarrowAttentionGradArgs&);
   int64_t narrow_lanes[2];
+  void (*dropped_weights)(const WeightRowsArgs&);
+  void (*dropped_weights_grad)(const WeightRowsArgs&);
   void (*widen)(const void* x, void* y, int64_t n);   // bf16 -> f32
   void (*narrow)(const void* x, void* y, int64_t n);  // f32 -> bf16
 };

@@ -6,6 +6,7 @@
 #include "runtime/backend/cpu/loss_head_impl.h"
 #include "runtime/backend/cpu/loss_impl.h"
 #include "runtime/backend/cpu/resize_impl.h"
+#include "runtime/backend/cpu/training_attention_impl.h"
 #include "runtime/backend/cpu/update_impl.h"
 
 namespace voxlab::cpu {
@@ -22,6 +23,7 @@ constexpr Loops loops_avx512 = [] {
   set_updates(table);
   set_dropout(table);
   set_attention(table);
+  set_training_attention(table);
   return table;
 }();
 

@@ -7,9 +7,6 @@
 namespace voxlab::cpu {
 namespace {
 
-// A unit is dropped where its random bits are below this: bits / 2^32 < p.
-uint64_t drop_limit(double p) { return static_cast<uint64_t>(std::ceil(p * 0x1p32)); }
-
 template <class T>
 T kept(T x, float factor) {
   return T(static_cast<float>(x) * factor);
@@ -29,8 +26,7 @@ void drop_rows(const std::vector<float>& factors, const T* x, T* y, int64_t n) {
 template <class T>
 void run_dropout(const Dropout::Attrs& a, uint32_t step, const Shape& shape, const T* x, T* y) {
   const Philox random(a.seed, a.stream, step);
-  const uint64_t limit = drop_limit(a.p);
-  const auto factor = static_cast<float>(a.p < 1 ? 1 / (1 - a.p) : 0);
+  const DropRule rule = drop_rule(a, step);
   const int64_t n = shape.numel();
   if (a.unit == DropUnit::element) {
     const auto loop = active_loops().drop[std::is_same_v<T, bfloat16> ? 1 : 0];
@@ -41,11 +37,7 @@ void run_dropout(const Dropout::Attrs& a, uint32_t step, const Shape& shape, con
             .begin = begin,
             .end = end,
             .n = n,
-            .key = {static_cast<uint32_t>(a.seed), static_cast<uint32_t>(a.seed >> 32)},
-            .stream = a.stream,
-            .step = step,
-            .limit = limit,
-            .factor = factor});
+            .rule = rule});
     });
     return;
   }
@@ -55,7 +47,7 @@ void run_dropout(const Dropout::Attrs& a, uint32_t step, const Shape& shape, con
     std::vector<float> factors(static_cast<size_t>(channels));
     for (int64_t c = 0; c < channels; ++c)
       factors[static_cast<size_t>(c)] =
-          random.bits(static_cast<uint64_t>(s * channels + c)) < limit ? 0.0F : factor;
+          random.bits(static_cast<uint64_t>(s * channels + c)) < rule.limit ? 0.0F : rule.factor;
     parallel_for(per_sample / channels, grain_rows(channels), [&](int64_t begin, int64_t end) {
       const int64_t at = s * per_sample + begin * channels;
       drop_rows(factors, x + at, y + at, (end - begin) * channels);
@@ -76,6 +68,15 @@ void add_rows(const T* dy, const int32_t* index, int64_t count, int64_t rows, in
 }
 
 }  // namespace
+
+// A unit is dropped where its random bits are below the limit: bits / 2^32 < p.
+DropRule drop_rule(const Dropout::Attrs& a, uint32_t step) {
+  return {.key = {static_cast<uint32_t>(a.seed), static_cast<uint32_t>(a.seed >> 32)},
+          .stream = a.stream,
+          .step = step,
+          .limit = static_cast<uint64_t>(std::ceil(a.p * 0x1p32)),
+          .factor = static_cast<float>(a.p < 1 ? 1 / (1 - a.p) : 0)};
+}
 
 Kernel prepare(const Dropout::Attrs& a, Descs in, Descs) {
   const int storage = storage_of(in[0].dtype());

@@ -128,17 +128,24 @@ VOXLAB_INLINE Vec square_root(Vec x) {
 #endif
 }
 
-// 2^n for integer n in [-126, 127].
-VOXLAB_INLINE Vec power_of_two(VecInts n) { return reinterpret_cast<Vec>((n + 127) << 23); }
+// p 2^n for integral n, overflow and subnormal results right. In parts: 2^n in two factors.
+VOXLAB_INLINE Vec scaled(Vec p, Vec n) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_scalef_ps(0xffff, p, n);
+#else
+  const VecInts exponent = __builtin_convertvector(n, VecInts), half = exponent >> 1;
+  const auto power_of_two = [](VecInts e) { return reinterpret_cast<Vec>((e + 127) << 23); };
+  return p * power_of_two(half) * power_of_two(exponent - half);
+#endif
+}
 
 // exp(x) = 2^n exp(r), r = x - n ln 2 in two parts (Cody & Waite), exp(r) by the polynomial of
-// Cephes' expf; 2^n in two factors, so that overflow and subnormal results come out right.
+// Cephes' expf.
 VOXLAB_INLINE Vec exponential(Vec value) {
   const Vec x = max(splat(-105.0F), min(splat(89.0F), value));  // keeps a NaN
   const Vec shifter = splat(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer
   const Vec shifted = mul_add(x, splat(1.44269504088896341F), shifter);
   const Vec n = shifted - shifter;
-  const VecInts exponent = reinterpret_cast<VecInts>(shifted) - reinterpret_cast<VecInts>(shifter);
   Vec r = mul_add(n, splat(-0.693359375F), x);
   r = mul_add(n, splat(2.12194440e-4F), r);
   Vec p = splat(1.9875691500e-4F);
@@ -148,8 +155,7 @@ VOXLAB_INLINE Vec exponential(Vec value) {
   p = mul_add(p, r, splat(1.6666665459e-1F));
   p = mul_add(p, r, splat(5.0000001201e-1F));
   p = mul_add(p, r * r, r) + splat(1.0F);
-  const VecInts half = exponent >> 1;
-  return p * power_of_two(half) * power_of_two(exponent - half);
+  return scaled(p, n);
 }
 
 // log(x) = n ln 2 + log(m), m in [sqrt(1/2), sqrt(2)), log(m) by the polynomial of Cephes' logf.

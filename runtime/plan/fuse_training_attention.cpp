@@ -47,8 +47,10 @@ int one_of(Rewriter& r, int value, size_t readers) {
   return found;
 }
 
-bool same_dropout(const Dropout::Attrs& a, const Dropout::Attrs& b) {
-  return a.p == b.p && a.unit == b.unit && a.seed == b.seed && a.stream == b.stream;
+// Whether both draw the same numbers.
+bool same_dropout(const TraceStep& one, const TraceStep& other) {
+  const auto &a = attrs<Dropout>(one), &b = attrs<Dropout>(other);
+  return a.p == b.p && a.unit == b.unit && a.seed == b.seed && a.stream == b.stream && one.inputs[1] == other.inputs[1];
 }
 
 // From the product that makes the scores to the one with v, and whether a backward pass reads the weights.
@@ -83,13 +85,13 @@ bool find_gradient(Rewriter& r, AttentionSteps& s) {
   if (r.only_user(d) != s.softmax_grad) return false;
   if (s.drop != absent) {
     s.drop_grad = r.maker(d);
-    if (!makes<Dropout>(r, s.drop_grad) || !same_dropout(attrs<Dropout>(r.node(s.drop_grad)), attrs<Dropout>(r.node(s.drop)))) return false;
-    if (r.node(s.drop_grad).inputs[1] != r.node(s.drop).inputs[1]) return false;
+    if (!makes<Dropout>(r, s.drop_grad) || !same_dropout(r.node(s.drop_grad), r.node(s.drop))) return false;
     d = r.node(s.drop_grad).inputs[0];
     if (r.only_user(d) != s.drop_grad) return false;
   }
   s.dweights = r.maker(d);
-  if (!makes<Matmul>(r, s.dweights) || r.node(s.dweights).inputs[0] != dy || !turned(r, r.node(s.dweights).inputs[1], v)) return false;
+  if (!makes<Matmul>(r, s.dweights) || r.node(s.dweights).inputs[0] != dy) return false;
+  if (!turned(r, r.node(s.dweights).inputs[1], v)) return false;
   const int dscores = r.node(s.softmax_grad).outputs[0];
   if (r.users(dscores).size() != 2) return false;
   for (const int user : r.users(dscores)) {

@@ -328,6 +328,29 @@ TEST(CpuShapes, TrainingAttention) {
     }
 }
 
+// Exponentials of the scores alone overflow; queries that fill no vector must not bring them into sums over queries.
+TEST(CpuShapes, TrainingAttentionOfLargeScores) {
+  for (const cpu::Isa isa : cpu::available_isas()) {
+    SCOPED_TRACE(cpu::name(isa));
+    const cpu::IsaScope scope(isa);
+    for (const int64_t depth : {8, 16, 12}) {
+      const auto drawn = [](Shape shape, uint64_t seed) { return draw({.shape = std::move(shape)}, DType::f32, Device::cpu, seed); };
+      const auto all = [](Shape shape, double value) { return Tensor::full(std::move(shape), value, DType::f32, Device::cpu); };
+      // One coordinate adds 256 to every score.
+      const Tensor q = concat({all({1, 19, 1}, 256), drawn({1, 19, depth - 1}, 1)}, -1);
+      const Tensor k = concat({all({1, 1, 20}, 1), drawn({1, depth - 1, 20}, 2)}, 1);
+      const Tensor v = drawn({1, 20, depth}, 3), dy = drawn({1, 19, depth}, 4);
+      const Tensors y = call<TrainingAttention>({}, {q, k, v});
+      const Tensors inputs{dy, q, k, v, y[0], y[1]};
+      Tensors reference;
+      for (const Tensor& t : inputs) reference.push_back(as_reference(t));
+      const Tensors got = call<TrainingAttentionGrad>({}, inputs), expected = call<TrainingAttentionGrad>({}, reference);
+      // The rounding of such scores alone moves a weight by 5e-5.
+      for (size_t i = 0; i < got.size(); ++i) expect_near(got[i], expected[i], 3e-4, "output " + std::to_string(i));
+    }
+  }
+}
+
 TEST(CpuShapes, LabelsOutsideTheClassesAreRefused) {
   const Tensor x = Tensor::zeros({70000, 3}, DType::f32);
   Tensor labels = Tensor::zeros({70000}, DType::i32);

@@ -28,7 +28,9 @@ Matrices matrices_of(const TensorDesc& t, const Shape& leading) {
   return m;
 }
 
-Shape leading_axes(const Shape& shape) { return Shape(std::span<const int64_t>(shape.begin(), static_cast<size_t>(shape.rank() - 2))); }
+Shape leading_axes(const Shape& shape) {
+  return Shape(std::span<const int64_t>(shape.begin(), static_cast<size_t>(shape.rank() - 2)));
+}
 
 Attention::Attention(const Shape& leading, const TensorDesc& q, const TensorDesc& k, const TensorDesc& v)
     : leading(leading),
@@ -71,6 +73,11 @@ const float* block_factors(const DropRule& rule, int64_t row, int64_t rows, int6
   return room + first % 4;
 }
 
+DropRule rule_of(const Attention& a, const std::byte* step) {
+  if (!a.drop) return {};
+  return drop_rule(*a.drop, static_cast<uint32_t>(*reinterpret_cast<const int32_t*>(step)));
+}
+
 namespace {
 
 // The tensors of one call.
@@ -97,8 +104,8 @@ void attend(const Attention& a, const Data& t, int64_t row, int64_t rows) {
         scores[m * a.keys + n] += t.bias[m * a.bias.strides.row + n * a.bias.strides.col];
   if (t.sums != nullptr) {
     const float* factors = t.rule == nullptr ? nullptr : block_factors(*t.rule, row, rows, a.keys, scores + size);
-    active_loops().dropped_weights({.scores = scores, .dweights = nullptr, .factors = factors, .sums = t.sums, .delta = nullptr,
-                                    .rows = rows, .keys = a.keys});
+    active_loops().dropped_weights({.scores = scores, .dweights = nullptr, .factors = factors, .sums = t.sums,
+                                    .known_sums = nullptr, .delta = nullptr, .rows = rows, .keys = a.keys});
   } else {
     AxisArgs args = {};
     args.x = args.y = scores;
@@ -170,7 +177,7 @@ Kernel prepare(const TrainingAttention::Attrs& attrs, Descs in, Descs) {
   Attention a(leading_axes(in[0].shape()), in[0], in[1], in[2]);
   if (attrs.p > 0) a.drop = attrs.dropout();
   return {.name = kernel_name_of(a), .run = [a](Pointers x, Pointers y, std::byte*) {
-            const DropRule rule = a.drop ? drop_rule(*a.drop, static_cast<uint32_t>(*reinterpret_cast<const int32_t*>(x[3]))) : DropRule{};
+            const DropRule rule = rule_of(a, a.drop ? x[3] : nullptr);
             run_attention(a, {.q = floats(x[0]), .k = floats(x[1]), .v = floats(x[2]), .bias = nullptr, .y = floats(y[0]),
                               .sums = floats(y[1]), .rule = a.drop ? &rule : nullptr});
           }};

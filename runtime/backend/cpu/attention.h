@@ -42,6 +42,9 @@ struct Attention {
 constexpr int64_t drop_slack = 72;
 const float* block_factors(const DropRule& rule, int64_t row, int64_t rows, int64_t keys, float* room);
 
+// The rule of this call's step.
+DropRule rule_of(const Attention& a, const std::byte* step);
+
 inline ConstBuffer constant(const float* p) { return {p, DType::f32}; }
 inline Buffer writable(float* p) { return {p, DType::f32}; }
 inline float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }

@@ -57,8 +57,10 @@ void attend_narrow_rows(const NarrowAttentionArgs& t) {
     alignas(64) float turned[Depth * lanes];
     turn_queries<Depth, lanes>(t.q, row, t.rows, turned);
     if constexpr (drop)
-      for (int v = 0; v < Vectors; ++v)
-        query_factors(*t.drop, t.first_block + static_cast<uint64_t>((row + v * vec_width) * (t.keys / 4)), t.keys, lanes, at(factors, v));
+      for (int v = 0; v < Vectors; ++v) {
+        const int64_t block = (row + v * vec_width) * (t.keys / 4);
+        query_factors(*t.drop, t.first_block + static_cast<uint64_t>(block), t.keys, lanes, at(factors, v));
+      }
     Vec q[Depth][Vectors], largest[Vectors];
     for (int v = 0; v < Vectors; ++v) {
       for (int d = 0; d < Depth; ++d) q[d][v] = load(at(turned + d * lanes, v));

@@ -221,8 +221,9 @@ struct WeightRowsArgs {
   float* scores;
   float* dweights;       // of gradients
   const float* factors;  // laid out like the scores, or null
-  float* sums;           // of each row the logarithm of the sum of its exponentials
-  const float* delta;    // of gradients: of each row the sum of dy y
+  float* sums;           // of each row the logarithm of the sum of its exponentials: written
+  const float* known_sums;  // of gradients, as what follows
+  const float* delta;       // of each row the sum of dy y
   int64_t rows, keys;
 };
 

@@ -53,7 +53,8 @@ void grad_block(const AttentionGrad& g, const Data& t, int64_t row, int64_t firs
   const Attention& a = g.a;
   const int64_t size = rows * a.keys;
   float* scores = scratch(Purpose::scores, 3 * size + drop_slack + rows + g.part_floats());
-  float *weights = scores + size, *delta = weights + size, *dk = delta + rows, *dv = dk + g.key_floats(), *factors = dv + a.keys * a.width;
+  float *weights = scores + size, *delta = weights + size;
+  float *dk = delta + rows, *dv = dk + g.key_floats(), *factors = dv + a.keys * a.width;
   const float *q = t.q + first * a.q.strides.row, *dy = t.dy + first * g.dy.strides.row;
   const MatrixStrides by_row{a.keys, 1};
   const auto multiply = [&](MatmulShape shape, const float* x, const float* y, float* z) {
@@ -63,13 +64,20 @@ void grad_block(const AttentionGrad& g, const Data& t, int64_t row, int64_t firs
   multiply({.m = rows, .n = a.keys, .k = a.width, .a = g.dy.strides, .b = turned(a.v.strides), .c = by_row}, dy, t.v, weights);
   put_deltas(g, t, first, rows, delta);
   active_loops().dropped_weights_grad(
-      {.scores = scores, .dweights = weights, .factors = t.rule == nullptr ? nullptr : block_factors(*t.rule, row, rows, a.keys, factors),
-       .sums = const_cast<float*>(t.sums) + first, .delta = delta, .rows = rows, .keys = a.keys});
+      {.scores = scores,
+       .dweights = weights,
+       .factors = t.rule == nullptr ? nullptr : block_factors(*t.rule, row, rows, a.keys, factors),
+       .sums = nullptr,
+       .known_sums = t.sums + first,
+       .delta = delta,
+       .rows = rows,
+       .keys = a.keys});
   multiply({.m = rows, .n = a.depth, .k = a.keys, .a = by_row, .b = turned(a.k.strides), .c = {a.depth, 1}}, scores, t.k,
            t.dq + first * a.depth);
   const bool adds = first > 0;
   multiply({.m = a.depth, .n = a.keys, .k = rows, .a = turned(a.q.strides), .b = by_row, .c = by_row}, q, scores, adds ? dk : t.dk);
-  multiply({.m = a.keys, .n = a.width, .k = rows, .a = turned(by_row), .b = g.dy.strides, .c = {a.width, 1}}, weights, dy, adds ? dv : t.dv);
+  multiply({.m = a.keys, .n = a.width, .k = rows, .a = turned(by_row), .b = g.dy.strides, .c = {a.width, 1}}, weights, dy,
+           adds ? dv : t.dv);
   if (!adds) return;
   add_to(t.dk, dk, g.key_floats());
   add_to(t.dv, dv, a.keys * a.width);
@@ -144,10 +152,10 @@ Kernel prepare(const TrainingAttentionGrad::Attrs& attrs, Descs in, Descs) {
   return {.name = loop_name("attention_grad", g.a.narrow_form() ? "narrow" : "blocks"),
           .workspace = parts * int64_t{sizeof(float)},
           .run = [g](Pointers x, Pointers y, std::byte* workspace) {
-            const DropRule rule =
-                g.a.drop ? drop_rule(*g.a.drop, static_cast<uint32_t>(*reinterpret_cast<const int32_t*>(x[6]))) : DropRule{};
-            run_grad(g, {.dy = floats(x[0]), .q = floats(x[1]), .k = floats(x[2]), .v = floats(x[3]), .y = floats(x[4]), .sums = floats(x[5]),
-                         .dq = floats(y[0]), .dk = floats(y[1]), .dv = floats(y[2]), .rule = g.a.drop ? &rule : nullptr},
+            const DropRule rule = rule_of(g.a, g.a.drop ? x[6] : nullptr);
+            run_grad(g, {.dy = floats(x[0]), .q = floats(x[1]), .k = floats(x[2]), .v = floats(x[3]), .y = floats(x[4]),
+                         .sums = floats(x[5]), .dq = floats(y[0]), .dk = floats(y[1]), .dv = floats(y[2]),
+                         .rule = g.a.drop ? &rule : nullptr},
                      floats(workspace));
           }};
 }

@@ -4,6 +4,8 @@
 // instruction set.
 #pragma once
 
+#include <type_traits>
+
 #include "runtime/backend/cpu/attention_impl.h"
 #include "runtime/backend/cpu/norm_impl.h"
 
@@ -72,23 +74,23 @@ void query_gradients(const NarrowAttentionGradArgs& t, int64_t row, const Narrow
   turn_queries<Depth, vec_width>(t.q, row, t.rows, q);
   turn_queries<Depth, vec_width>(t.dy, row, t.rows, dy);
   turn_queries<Depth, vec_width>(t.y, row, t.rows, turned);
-  QueryVector vector{q, dy, get_first(t.sums + row, count), zero()};
+  // Queries beyond the last add nothing to any sum: no weights, no dy.
+  QueryVector vector{q, dy, keep_or(get_first(t.sums + row, count), __builtin_inff(), First{count}), zero()};
   for (int d = 0; d < Depth; ++d) {
-    // Queries beyond the last add nothing to any sum.
     const Vec of = load_some(dy + d * vec_width, static_cast<int>(count));
     store(dy + d * vec_width, of);
     vector.delta = mul_add(of, load(turned + d * vec_width), vector.delta);
   }
-  if constexpr (drop) query_factors(*t.drop, t.first_block + static_cast<uint64_t>(row * (t.keys / 4)), t.keys, vec_width, s.factors);
+  if constexpr (drop) query_factors(*t.drop, t.first_block + static_cast<uint64_t>(row * t.keys / 4), t.keys, vec_width, s.factors);
   Vec dq[Depth] = {};
-  float *dscores = s.dscores + at * vec_width, *weights = s.weights + at * vec_width;
+  const auto of_keys = [&]<int Keys>(int64_t key, std::integral_constant<int, Keys>) {
+    const int64_t to = key * pitch + at * vec_width;
+    key_gradients<Depth, Keys, drop>(vector, t.k + key * Depth, t.v + key * Depth, s.factors + key * vec_width, pitch, s.dscores + to,
+                                     s.weights + to, dq);
+  };
   int64_t key = 0;
-  for (; key + 4 <= t.keys; key += 4)
-    key_gradients<Depth, 4, drop>(vector, t.k + key * Depth, t.v + key * Depth, s.factors + key * vec_width, pitch, dscores + key * pitch,
-                                  weights + key * pitch, dq);
-  for (; key < t.keys; ++key)
-    key_gradients<Depth, 1, drop>(vector, t.k + key * Depth, t.v + key * Depth, s.factors + key * vec_width, pitch, dscores + key * pitch,
-                                  weights + key * pitch, dq);
+  for (; key + 4 <= t.keys; key += 4) of_keys(key, std::integral_constant<int, 4>{});
+  for (; key < t.keys; ++key) of_keys(key, std::integral_constant<int, 1>{});
   for (int d = 0; d < Depth; ++d) store(turned + d * vec_width, dq[d]);
   put_queries<Depth, vec_width>(turned, count, t.dq + row * Depth);
 }
@@ -128,7 +130,8 @@ void attend_narrow_grad_rows(const NarrowAttentionGradArgs& t) {
   for (int64_t i = 0; i < 2 * t.keys * Depth; ++i) store(s.dk + i * vec_width, zero());  // dk, and dv behind it
   for (int64_t first = 0; first < t.rows; first += s.pitch) {
     int64_t vectors = 0;
-    for (int64_t row = first; row < std::min(t.rows, first + s.pitch); row += vec_width) query_gradients<Depth, drop>(t, row, s, vectors++);
+    for (int64_t row = first; row < std::min(t.rows, first + s.pitch); row += vec_width)
+      query_gradients<Depth, drop>(t, row, s, vectors++);
     add_key_sums<Depth>(s.dscores, s.q, vectors, t.keys, s.dk);
     add_key_sums<Depth>(s.weights, s.dy, vectors, t.keys, s.dv);
   }
@@ -151,7 +154,9 @@ void dropped_weights(const WeightRowsArgs& t) {
   for (int64_t r = 0; r < t.rows; ++r) {
     float* x = t.scores + r * t.keys;
     Vec most = splat(-__builtin_inff());
-    for_vectors(t.keys, [&](int64_t i, auto count) { most = max(keep_or(get(x + i, count), -__builtin_inff(), count), most); });
+    for_vectors(t.keys, [&](int64_t i, auto count) {
+      most = max(keep_or(get(x + i, count), -__builtin_inff(), count), most);
+    });
     const Vec largest = splat(max_of(most));
     Vec total = zero();
     for_vectors(t.keys, [&](int64_t i, auto count) {
@@ -172,7 +177,7 @@ void dropped_weights(const WeightRowsArgs& t) {
 void dropped_weights_grad(const WeightRowsArgs& t) {
   for (int64_t r = 0; r < t.rows; ++r) {
     float *x = t.scores + r * t.keys, *d = t.dweights + r * t.keys;
-    const Vec sum = splat(t.sums[r]), delta = splat(t.delta[r]);
+    const Vec sum = splat(t.known_sums[r]), delta = splat(t.delta[r]);
     for_vectors(t.keys, [&](int64_t i, auto count) {
       const Vec weight = exponential(get(x + i, count) - sum);
       const Vec factor = t.factors == nullptr ? splat(1.0F) : get(t.factors + r * t.keys + i, count);

@@ -13,6 +13,7 @@
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm.h"
 #include "runtime/ops/norm_activation.h"
+#include "runtime/ops/paired_attention.h"
 #include "runtime/ops/pool.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/resize.h"
@@ -43,7 +44,7 @@ using AllOps = OpList<
     Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, L2Normalise, L2NormaliseGrad,
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
-    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm, FusedAttention, FusedConvDgrad, FusedConvWgrad,
+    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm, FusedAttention, PairedAttention, FusedConvDgrad, FusedConvWgrad,
     LossHead, LossHeadGrad, NormActivation, NormActivationGrad, TrainingAttention, TrainingAttentionGrad>;
 
 inline std::vector<const OpRecord*> all_ops() {

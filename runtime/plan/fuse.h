@@ -48,6 +48,10 @@ void fuse_norms(Trace& graph);
 // else. What a product would round anyway loses nothing; what a norm or a sum reads is rounded once more.
 void narrow_values(Trace& graph);
 
+// Efficient paired attention (PairedAttention), from the layer that makes query, key and values to the joined or added
+// branches: one op. Before fuse_attention. f32 only.
+void fuse_paired_attention(Trace& graph);
+
 // matmul, a sum that broadcasts to the scores (optional), softmax over the keys, matmul: one op. f32 only.
 void fuse_attention(Trace& graph);
 

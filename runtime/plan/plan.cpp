@@ -177,6 +177,7 @@ Plan::Plan(const std::function<Tensors()>& body, const Tensors& inputs, Tensors*
   if (traced != nullptr) *traced = outputs;
   plan::own_outputs(graph);
   plan::fold_batch_norms(graph);
+  plan::fuse_paired_attention(graph);
   plan::fuse_attention(graph);
   plan::fuse_training_attention(graph);
   plan::fuse_training_norms(graph);

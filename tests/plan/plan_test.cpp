@@ -59,6 +59,7 @@ Trace fused(const std::function<Tensors()>& body, const Tensors& inputs) {
   Trace graph = trace(inputs, body);
   plan::own_outputs(graph);
   plan::fold_batch_norms(graph);
+  plan::fuse_paired_attention(graph);
   plan::fuse_attention(graph);
   plan::fuse_training_attention(graph);
   plan::fuse_training_norms(graph);

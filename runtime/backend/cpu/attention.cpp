@@ -42,6 +42,7 @@ Attention::Attention(const Shape& leading, const TensorDesc& q, const TensorDesc
       q(matrices_of(q, leading)),
       k(matrices_of(k, leading)),
       v(matrices_of(v, leading)),
+      y{width, 1},
       precision(f32_precision()) {}
 
 int64_t Attention::block_rows(int64_t arrays) const {
@@ -90,7 +91,7 @@ struct Data {
 };
 
 // Rows [first, first + rows) of one batch, whose parts `t` points at; `row` is the first one's number over all batches.
-void attend(const Attention& a, const Data& t, int64_t row, int64_t rows) {
+void attend_wide(const Attention& a, const Data& t, int64_t row, int64_t rows) {
   const int64_t size = rows * a.keys;
   float* scores = scratch(Purpose::scores, 2 * size + drop_slack);
   Epilogue epilogue;
@@ -113,7 +114,7 @@ void attend(const Attention& a, const Data& t, int64_t row, int64_t rows) {
     args.columns = a.keys;
     active_loops().axis_rows[axis_softmax](args);
   }
-  matmul({.m = rows, .n = a.width, .k = a.keys, .a = {a.keys, 1}, .b = a.v.strides, .c = {a.width, 1}}, constant(scores),
+  matmul({.m = rows, .n = a.width, .k = a.keys, .a = {a.keys, 1}, .b = a.v.strides, .c = a.y}, constant(scores),
          constant(t.v), writable(t.y), {}, a.precision);
 }
 
@@ -122,8 +123,8 @@ void attend_narrow(const Attention& a, size_t form, const Data& t, int64_t row, 
   float* packed = scratch(Purpose::panel, 2 * a.keys * a.depth);
   a.pack(t.k, t.v, packed);
   loops.attend_narrow[form]({.q = {t.q, a.q.strides.row, a.q.strides.col}, .k = packed, .v = packed + a.keys * a.depth,
-                             .scratch = scratch(Purpose::scores, 2 * a.keys * loops.narrow_lanes[form]), .y = t.y, .sums = t.sums,
-                             .rows = rows, .keys = a.keys, .drop = t.rule,
+                             .scratch = scratch(Purpose::scores, 2 * a.keys * loops.narrow_lanes[form]), .y = t.y, .y_row = a.y.row,
+                             .y_col = a.y.col, .sums = t.sums, .rows = rows, .keys = a.keys, .drop = t.rule,
                              .first_block = static_cast<uint64_t>(row * a.keys / 4)});
 }
 
@@ -143,11 +144,7 @@ void run_attention(const Attention& a, const Data& t) {
                       .y = t.y + row * a.width,
                       .sums = t.sums == nullptr ? nullptr : t.sums + row,
                       .rule = t.rule};
-      if (narrow) {
-        attend_narrow(a, *narrow, part, row, rows);
-      } else {
-        attend(a, part, row, rows);
-      }
+      narrow ? attend_narrow(a, *narrow, part, row, rows) : attend_wide(a, part, row, rows);
     }
   });
 }
@@ -160,6 +157,12 @@ std::string kernel_name_of(const Attention& a) {
 }
 
 }  // namespace
+
+void attend(const Attention& a, const float* q, const float* k, const float* v, const float* bias, float* y, int64_t rows) {
+  const Data data{.q = q, .k = k, .v = v, .bias = bias, .y = y, .sums = nullptr, .rule = nullptr};
+  const std::optional<size_t> narrow = a.narrow_form();
+  narrow ? attend_narrow(a, *narrow, data, 0, rows) : attend_wide(a, data, 0, rows);
+}
 
 Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out) {
   if (!all_f32(in)) return {};

@@ -19,6 +19,7 @@ Matrices matrices_of(const TensorDesc& t, const Shape& leading);
 Shape leading_axes(const Shape& shape);  // all but the last two
 
 struct Attention {
+  Attention() = default;
   // Of q, k, v under these leading axes.
   Attention(const Shape& leading, const TensorDesc& q, const TensorDesc& k, const TensorDesc& v);
 
@@ -32,10 +33,14 @@ struct Attention {
   Shape leading;
   int64_t batches = 0, queries = 0, depth = 0, keys = 0, width = 0;
   Matrices q, k, v, bias;
+  MatrixStrides y;
   bool biased = false;
   std::optional<Dropout::Attrs> drop;
   Precision precision = Precision::strict;
 };
+
+// y = softmax(q k + bias) v on some rows of one matrix; `bias` points at that of the first row, or nowhere.
+void attend(const Attention& a, const float* q, const float* k, const float* v, const float* bias, float* y, int64_t rows);
 
 // What dropout makes of the weights of `rows` queries from `row` on, counted over all batches, laid out like the scores.
 // `room` has place for them and drop_slack more.

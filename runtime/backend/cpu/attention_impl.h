@@ -29,9 +29,9 @@ void turn_queries(const QueryRows& q, int64_t first, int64_t rows, float* turned
 
 // The first `count` of queries that lie value by value, as rows.
 template <int Depth, int64_t lanes>
-void put_queries(const float* turned, int64_t count, float* rows) {
+void put_queries(const float* turned, int64_t count, float* rows, int64_t row = Depth, int64_t col = 1) {
   for (int64_t lane = 0; lane < count; ++lane)
-    for (int64_t d = 0; d < Depth; ++d) rows[lane * Depth + d] = turned[d * lanes + lane];
+    for (int64_t d = 0; d < Depth; ++d) rows[lane * row + d * col] = turned[d * lanes + lane];
 }
 
 // What dropout makes of the weights of each lane's query: (keys, a vector of lanes), rows `pitch` floats apart.
@@ -91,13 +91,16 @@ void attend_narrow_rows(const NarrowAttentionArgs& t) {
         for (int d = 0; d < Depth; ++d) y[d][v] = mul_add(splat(values[d]), weight, y[d][v]);
       }
     }
+    const bool lanes_lie = t.y_row == 1 && count == lanes;
+    float* const to = lanes_lie ? t.y + row : turned;
+    const int64_t step = lanes_lie ? t.y_col : lanes;
     for (int v = 0; v < Vectors; ++v) {
       const Vec scale = splat(1.0F) / sum[v];
-      for (int d = 0; d < Depth; ++d) store(at(turned + d * lanes, v), y[d][v] * scale);
+      for (int d = 0; d < Depth; ++d) store(at(to + d * step, v), y[d][v] * scale);
       if (t.sums != nullptr && count > v * vec_width)
         put_first(at(t.sums + row, v), largest[v] + logarithm(sum[v]), std::min<int64_t>(vec_width, count - v * vec_width));
     }
-    put_queries<Depth, lanes>(turned, count, t.y + row * Depth);
+    if (!lanes_lie) put_queries<Depth, lanes>(turned, count, t.y + row * t.y_row, t.y_row, t.y_col);
   }
 }
 

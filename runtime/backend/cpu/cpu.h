@@ -65,6 +65,7 @@ Kernel prepare(const NormActivationGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out);
 Kernel prepare(const TrainingAttention::Attrs&, Descs in, Descs out);
 Kernel prepare(const TrainingAttentionGrad::Attrs&, Descs in, Descs out);
+Kernel prepare(const PairedAttention::Attrs&, Descs in, Descs out);
 
 // Installs every kernel above on Device::cpu.
 void install();

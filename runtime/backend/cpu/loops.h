@@ -192,6 +192,7 @@ struct NarrowAttentionArgs {
   const float* v;
   float* scratch;  // 2 keys x lanes
   float* y;
+  int64_t y_row, y_col;  // floats between rows, between values of one
   float* sums;  // or null: of each row the logarithm of the sum of its exponentials
   int64_t rows, keys;
   const DropRule* drop;  // or null; else keys come in fours

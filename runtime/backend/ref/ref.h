@@ -80,6 +80,7 @@ void reference(const NormActivationGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out);
 void reference(const TrainingAttention::Attrs&, RefInputs in, RefOutputs out);
 void reference(const TrainingAttentionGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const PairedAttention::Attrs&, RefInputs in, RefOutputs out);
 
 // Installs a kernel for every op above on Device::ref; the cpu backend falls back on them by name.
 void install();

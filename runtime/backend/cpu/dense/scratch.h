@@ -21,6 +21,7 @@ enum class Purpose : uint8_t {
   input_a,
   input_b,
   output,
+  queries,
   scores,
   residual,
   joined,

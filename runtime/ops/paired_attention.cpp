@@ -60,6 +60,10 @@ Metas PairedAttention::infer(const Attrs& a, MetaSpan in) {
     const int64_t spatial = expect_layer(in, spatial_out);
     shape.set(2, spatial + expect_layer(in, channel_out));
   }
+  if (given(in, gamma) || given(in, residual)) {
+    expect(in, gamma, Shape{shape[2]}, "gamma");
+    expect(in, residual, shape, "the residual");
+  }
   return {{shape, in[0].dtype, in[0].device}};
 }
 
@@ -71,7 +75,7 @@ Cost PairedAttention::cost(const Attrs&, MetaSpan in, MetaSpan out) {
   const int64_t channel = 2 * depth, spatial = 4 * projected, outputs = layers ? out[0].shape[2] : 0;
   const int64_t macs = positions * width * (4 * width + channel + spatial + outputs);
   const int64_t norms = 6 * positions * width, softmax = 5 * positions * heads * projected;
-  return {.macs = macs, .flops = 2 * macs + norms + softmax + (layers ? 0 : out[0].numel())};
+  return {.macs = macs, .flops = 2 * macs + norms + softmax + (layers ? 0 : out[0].numel()) + (given(in, gamma) ? 2 * out[0].numel() : 0)};
 }
 
 Tensors PairedAttention::decompose(const Attrs& a, const Tensors& in) {
@@ -91,10 +95,15 @@ Tensors PairedAttention::decompose(const Attrs& a, const Tensors& in) {
   const std::vector<int> order = a.tokens_last ? std::vector<int>{0, 3, 1, 2} : std::vector<int>{0, 2, 1, 3};
   Tensor spatial = reshape(permute(attended, order), {batch, count, width});
 
-  if (!input(in, spatial_out)) return {add(channel, spatial)};
-  spatial = linear(spatial, in[spatial_out], input(in, spatial_out_bias));
-  channel = linear(channel, in[channel_out], input(in, channel_out_bias));
-  return {concat({spatial, channel}, -1)};
+  Tensor y;
+  if (input(in, spatial_out)) {
+    spatial = linear(spatial, in[spatial_out], input(in, spatial_out_bias));
+    channel = linear(channel, in[channel_out], input(in, channel_out_bias));
+    y = concat({spatial, channel}, -1);
+  } else {
+    y = add(channel, spatial);
+  }
+  return {input(in, residual) ? add(in[residual], mul(in[gamma], y)) : y};
 }
 
 namespace {
@@ -122,7 +131,12 @@ std::vector<Sample> PairedAttention::samples() {
   const SampleSize small{.batch = 2};
   std::vector<SampleInput> biased = sample_inputs(small), several_heads = sample_inputs({.width = 6, .heads = 4});
   biased[key_bias] = bias;
+  const std::vector<SampleInput> no_layers{none, none, none, none, none, none};
+  const SampleInput residual_of_sum{.shape = {2, 5, 4}};
   return {sample<Op>("sum", {}, sample_inputs(small)),
+          sample<Op>("sum, residual", {}, joined(joined(sample_inputs(small), no_layers), {{.shape = {4}}, residual_of_sum})),
+          sample<Op>("output layers, residual", {},
+                     joined(biased, {none, none, layer, bias, wide, none, {.shape = {8}}, {.shape = {2, 5, 8}}})),
           sample<Op>("heads in order", {.tokens_last = false}, sample_inputs(small)),
           sample<Op>("shared projection, output layers", {}, joined(biased, {none, none, layer, bias, wide, {.shape = {5}}})),
           sample<Op>("own projection of values", {.tokens_last = false},
@@ -139,6 +153,8 @@ std::vector<Sample> PairedAttention::samples() {
           refused<Op>("are not (heads, 1, 1) for 6 channels", {}, several_heads),
           refused<Op>("values' projection must be", {}, joined(biased, {{.shape = {5, 4}}})),
           refused<Op>("bias without their projection", {}, joined(biased, {none, bias})),
+          refused<Op>("gamma must be", {}, joined(joined(biased, no_layers), {none, residual_of_sum})),
+          refused<Op>("the residual must be", {}, joined(joined(biased, no_layers), {{.shape = {4}}, {.shape = {1, 5, 4}}})),
           refused<Op>("of one branch alone", {}, joined(biased, {none, none, layer})),
           refused<Op>("an output layer's bias", {}, joined(biased, {none, none, layer, {.shape = {2}}, wide}))};
 }

@@ -12,14 +12,15 @@ namespace voxlab {
 // Inputs, in the order of `Input`: tokens x (B, N, C); the weight (C, 4 C) of query, key, channel value and spatial value,
 // its columns by part, head and channel of a head; two temperatures (heads, 1, 1); the keys' projection (N, P) and its bias
 // (P, optional), the same of the values (both absent: that of the keys); for each branch the weight (C, S) and bias
-// (S, optional) of an output layer, or none of the four.
-// y (B, N, ...): the two outputs joined, spatial first, or without output layers the sum of the branches, (B, N, C).
+// (S, optional) of an output layer, or none of the four; gamma (columns of y) and a residual like y, or neither.
+// z (B, N, ...): the two outputs joined, spatial first, or without output layers the sum of the branches, (B, N, C).
+// y = z, or residual + gamma z.
 struct PairedAttention {
   static constexpr std::string_view name = "paired_attention";
   static constexpr Precision precision = Precision::reduced;
   enum Input : uint8_t {
     tokens, weight, channel_temperature, spatial_temperature, key_projection, key_bias, value_projection, value_bias,
-    spatial_out, spatial_out_bias, channel_out, channel_out_bias, input_count
+    spatial_out, spatial_out_bias, channel_out, channel_out_bias, gamma, residual, input_count
   };
   struct Attrs {
     double eps = 1e-12;       // of the norms: see L2Normalise

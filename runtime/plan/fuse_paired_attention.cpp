@@ -76,7 +76,7 @@ class PairedMatch {
     pattern_.take(end);
   }
 
-  // The op's step in place of `end`, if all of it is there.
+  // The op's step in place of `end()`, if all of it is there.
   std::optional<TraceStep> find() {
     const TraceStep& end = r_.graph.steps[static_cast<size_t>(end_)];
     const Meta& y = r_.meta(end.outputs[0]);
@@ -93,15 +93,34 @@ class PairedMatch {
     if (!pattern_.closed(end_)) return {};
     for (const int value : in_)
       if (value != absent && r_.meta(value).dtype != DType::f32) return {};
+    take_residual(end.outputs[0]);
     TraceStep fused = end;
-    become<Op>(fused, attrs_, in_, end.outputs);
+    become<Op>(fused, attrs_, in_, r_.graph.steps[static_cast<size_t>(end_)].outputs);
     return fused;
   }
+
+  int end() const { return end_; }
 
   const std::set<int>& taken() const { return pattern_.taken(); }
 
  private:
   const Shape& shape_of(int value) const { return r_.meta(value).shape; }
+
+  // A product with gamma and the sum with a residual, where these alone read what was joined: the end is then theirs.
+  void take_residual(int joined) {
+    const int scaling = r_.only_user(joined);
+    if (scaling == absent || !is<Binary>(r_.graph.steps[static_cast<size_t>(scaling)])) return;
+    const TraceStep& product = r_.graph.steps[static_cast<size_t>(scaling)];
+    const int gamma = product.inputs[product.inputs[0] == joined ? 1 : 0], sum = r_.only_user(product.outputs[0]);
+    if (attrs<Binary>(product).kind != BinaryKind::mul || shape_of(gamma) != Shape{shape_of(joined)[2]} || sum == absent) return;
+    const int residual = other_operand(r_, r_.graph.steps[static_cast<size_t>(sum)], product.outputs[0]);
+    if (residual == absent || r_.meta(gamma).dtype != DType::f32) return;
+    in_[Op::gamma] = gamma;
+    in_[Op::residual] = residual;
+    pattern_.take(scaling);
+    pattern_.take(sum);
+    end_ = sum;
+  }
 
   // The input of a linear layer whose weight and bias become inputs `at` and `at` + 1.
   int layer(int value, size_t at) {
@@ -243,7 +262,7 @@ void fuse_paired_attention(Trace& graph) {
     auto fused = match.find();
     if (!fused) continue;
     for (const int step : match.taken()) r.remove(step);
-    r.node(n) = std::move(*fused);
+    r.node(match.end()) = std::move(*fused);
     r.refresh();
   }
 }

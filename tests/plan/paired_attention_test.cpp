@@ -22,12 +22,21 @@ Tensor random(Shape shape, uint64_t seed, double low = -1, double high = 1) {
   return draw({.shape = std::move(shape), .low = low, .high = high}, DType::f32, Device::cpu, seed);
 }
 
-int64_t paired_ops(const Forward& forward, const Tensor& x) {
+struct Found {
+  int64_t paired = 0, with_residual = 0;
+};
+
+Found found_in(const Forward& forward, const Tensor& x) {
   Trace graph = trace({x}, [&] { return forward(x); });
   plan::own_outputs(graph);
   plan::fuse_paired_attention(graph);
-  return std::count_if(graph.steps.begin(), graph.steps.end(),
-                       [](const TraceStep& step) { return step.op == &record_of<PairedAttention>(); });
+  Found found;
+  for (const TraceStep& step : graph.steps) {
+    if (step.op != &record_of<PairedAttention>()) continue;
+    ++found.paired;
+    found.with_residual += step.inputs[PairedAttention::residual] != absent;
+  }
+  return found;
 }
 
 // Largest difference between a plan and op by op, relative to the largest value, on an input that the trace did not see.
@@ -87,7 +96,9 @@ TEST_P(PairedInNetworks, EveryBlockIsOneOpAndGivesTheSame) {
   const auto forward = [&](const Tensor& x) { return net.forward(x, {}); };
   for (const int64_t batch : {1, 2}) {
     const Shape shape{batch, 8, 32, 32, config.unetr_pp.in_channels};
-    EXPECT_EQ(paired_ops(forward, random(shape, 1)), GetParam().paired) << "batch of " << batch;
+    const Found found = found_in(forward, random(shape, 1));
+    EXPECT_EQ(found.paired, GetParam().paired) << "batch of " << batch;
+    EXPECT_EQ(found.with_residual, GetParam().paired) << "batch of " << batch;
     EXPECT_LT(plan_error(forward, shape), 1e-5) << "batch of " << batch;
   }
 }
@@ -108,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(Forms, PairedInNetworks,
 // Each differs from paired attention in one thing.
 enum class Twist : uint8_t {
   none, bias_of_parts, parts_swapped, value_of_the_other, key_of_spatial_normalised, another_eps, another_axis_of_softmax,
-  norm_along_channels, order_of_channels, temperature_of_all_heads, temperature_of_channels, query_read, norm_read, sum_of_channels
+  norm_along_channels, order_of_channels, temperature_of_all_heads, temperature_of_channels, query_read, norm_read, sum_of_channels, end
 };
 
 Tensors almost_paired(Twist twist, const Tensor& x) {
@@ -142,12 +153,33 @@ Tensors almost_paired(Twist twist, const Tensor& x) {
 
 TEST(PairedAttention, NothingButItIsTakenForIt) {
   const Shape shape{2, 21, 8};
-  for (auto twist = static_cast<uint8_t>(Twist::none); twist <= static_cast<uint8_t>(Twist::sum_of_channels); ++twist) {
+  for (uint8_t twist = 0; twist < static_cast<uint8_t>(Twist::end); ++twist) {
     SCOPED_TRACE(static_cast<int>(twist));
     const auto forward = [&](const Tensor& x) { return almost_paired(static_cast<Twist>(twist), x); };
-    EXPECT_EQ(paired_ops(forward, random(shape, 1)), static_cast<Twist>(twist) == Twist::none ? 1 : 0);
+    EXPECT_EQ(found_in(forward, random(shape, 1)).paired, static_cast<Twist>(twist) == Twist::none ? 1 : 0);
     EXPECT_LT(plan_error(forward, shape), 2e-6);
   }
+}
+
+// Only a product with one factor a column and the sum of that alone, where nobody else reads either.
+TEST(PairedAttention, TakesInGammaAndResidual) {
+  const Shape shape{2, 21, 8};
+  const Tensor gamma = random({8}, 20), of_tokens = random({21, 1}, 21), one = random({1, 1, 8}, 22);
+  const auto found = [&](const auto& after, int64_t expected) {
+    const auto forward = [&](const Tensor& x) { return after(x, almost_paired(Twist::none, x)[0]); };
+    const Found ops = found_in(forward, random(shape, 1));
+    EXPECT_EQ(ops.paired, 1);
+    EXPECT_EQ(ops.with_residual, expected);
+    EXPECT_LT(plan_error(forward, shape), 2e-6);
+  };
+  found([&](const Tensor& x, const Tensor& y) { return Tensors{add(x, mul(gamma, y))}; }, 1);
+  found([&](const Tensor& x, const Tensor& y) { return Tensors{add(mul(y, gamma), scale(x, 3))}; }, 1);
+  found([&](const Tensor& x, const Tensor& y) { return Tensors{add(x, mul(gamma, y)), scale(y, 2)}; }, 0);
+  found([&](const Tensor& x, const Tensor& y) { const Tensor z = mul(gamma, y); return Tensors{add(x, z), scale(z, 2)}; }, 0);
+  found([&](const Tensor& x, const Tensor& y) { return Tensors{add(x, mul(of_tokens, y))}; }, 0);
+  found([&](const Tensor& x, const Tensor& y) { return Tensors{sub(x, mul(gamma, y))}; }, 0);
+  found([&](const Tensor&, const Tensor& y) { return Tensors{add(one, mul(gamma, y))}; }, 0);
+  found([&](const Tensor& x, const Tensor& y) { return Tensors{add(x, y)}; }, 0);
 }
 
 }  // namespace

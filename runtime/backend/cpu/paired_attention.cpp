@@ -27,8 +27,8 @@ struct Paired {
 
   bool layers() const { return spatial_columns > 0; }
   int64_t columns() const { return layers() ? spatial_columns + channel_columns : width; }
-  MatmulShape out_product() const {
-    return {.m = tokens, .n = spatial_columns, .k = width, .a = {width, 1}, .b = {spatial_columns, 1}, .c = {columns(), 1}};
+  MatmulShape out_product(int64_t rows) const {
+    return {.m = rows, .n = spatial_columns, .k = width, .a = {width, 1}, .b = {spatial_columns, 1}, .c = {columns(), 1}};
   }
 };
 
@@ -184,30 +184,54 @@ void attend_tokens(const Paired& p, const float* weight, const float* x, const M
   });
 }
 
-// Both branches through their output layers side by side, or added up.
-void write(const Paired& p, const Inputs& in, const float* x, const Middle& m, float* y) {
+// Both branches of some rows through their output layers side by side, or added up.
+void join(const Paired& p, const Inputs& in, const float* x, const float* spatial, const Middle& m, float* y, int64_t rows) {
   if (!p.layers()) {
-    const MatmulShape sum{.m = p.tokens, .n = p.width, .k = p.width, .a = {p.width, 1}, .b = {p.width, 1}, .c = {p.width, 1}};
-    return product(sum, x, m.mixed, y, {.residual = m.spatial}, p.precision);
+    const MatmulShape sum{.m = rows, .n = p.width, .k = p.width, .a = {p.width, 1}, .b = {p.width, 1}, .c = {p.width, 1}};
+    return product(sum, x, m.mixed, y, {.residual = spatial}, p.precision);
   }
-  MatmulShape shape = p.out_product();
-  product(shape, m.spatial, in[Op::spatial_out], y, {.bias = in[Op::spatial_out_bias]}, p.precision, p.kept_out.get());
+  MatmulShape shape = p.out_product(rows);
+  product(shape, spatial, in[Op::spatial_out], y, {.bias = in[Op::spatial_out_bias]}, p.precision, p.kept_out.get());
   shape.n = shape.b.row = p.channel_columns;
   product(shape, x, m.mixed_out, y + p.spatial_columns, {.bias = in[Op::channel_out_bias]}, p.precision);
 }
 
-void run_sample(const Paired& p, const Inputs& in, const float* x, const Middle& m, float* y) {
+// y = residual + gamma z, a block of z at a time.
+void write(const Paired& p, const Inputs& in, const float* x, const Middle& m, const float* residual, float* y) {
+  if (residual == nullptr) return join(p, in, x, m.spatial, m, y, p.tokens);
+  const int64_t columns = p.columns(), block = block_of(p), blocks = ceil_div(p.tokens, block);
+  const std::vector<float> none(static_cast<size_t>(columns));
+  parallel_for(blocks, task_grain(blocks, p.tokens * columns * p.width), [&](int64_t begin, int64_t end) {
+    float* joined = scratch(Purpose::queries, block * columns);
+    for (int64_t first = begin * block; first < std::min(end * block, p.tokens); first += block) {
+      const int64_t rows = std::min(block, p.tokens - first);
+      join(p, in, x + first * p.width, m.spatial + first * p.width, m, joined, rows);
+      FinishColumnsArgs args = {};
+      args.x = joined;
+      args.residual = residual + first * columns;
+      args.y = y + first * columns;
+      args.rows = rows;
+      args.columns = columns;
+      args.value = {.mean = none.data(), .scale = in[Op::gamma], .shift = none.data()};
+      active_loops().finish_columns(args);
+    }
+  });
+}
+
+void run_sample(const Paired& p, const Inputs& in, int64_t sample, const Middle& m, float* out) {
+  const float* x = in[Op::tokens] + sample * p.tokens * p.width;
   const Sums sums = sum_tokens(p, in, x, m);
   const std::vector<double> inverse = inverse_norms(p, sums.squares);
   mix_channels(p, in, sums, inverse, m);
   project(p, in, inverse, m);
   attend_tokens(p, in[Op::weight], x, m);
-  write(p, in, x, m, y);
+  const int64_t at = sample * p.tokens * p.columns();
+  write(p, in, x, m, in[Op::residual] == nullptr ? nullptr : in[Op::residual] + at, out + at);
 }
 
 }  // namespace
 
-Kernel prepare(const PairedAttention::Attrs& a, Descs in, Descs out) {
+Kernel prepare(const PairedAttention::Attrs& a, Descs in, Descs) {
   if (!all_f32(in)) return {};
   const auto given = [&](size_t i) { return i < in.size() && in[i].present; };
   Paired p{.batch = in[0].size(0), .tokens = in[0].size(1), .width = in[0].size(2), .heads = in[Op::channel_temperature].size(0)};
@@ -218,9 +242,9 @@ Kernel prepare(const PairedAttention::Attrs& a, Descs in, Descs out) {
   p.precision = f32_precision();
   if (given(Op::spatial_out)) {
     p.spatial_columns = in[Op::spatial_out].size(1);
-    p.channel_columns = out[0].size(2) - p.spatial_columns;
+    p.channel_columns = in[Op::channel_out].size(1);
     if (const std::byte* constant = in[Op::spatial_out].constant)
-      p.kept_out = keep_matrix(p.out_product(), reinterpret_cast<const float*>(constant), p.precision);
+      p.kept_out = keep_matrix(p.out_product(p.tokens), reinterpret_cast<const float*>(constant), p.precision);
   }
   const int64_t floats = Middle{}.place(p, nullptr);
   return {.name = loop_name("paired_attention"),
@@ -230,9 +254,7 @@ Kernel prepare(const PairedAttention::Attrs& a, Descs in, Descs out) {
             for (size_t i = 0; i < x.size(); ++i) inputs.x[i] = reinterpret_cast<const float*>(x[i]);
             Middle m{};
             m.place(p, reinterpret_cast<float*>(workspace));
-            for (int64_t sample = 0; sample < p.batch; ++sample)
-              run_sample(p, inputs, inputs[0] + sample * p.tokens * p.width, m,
-                         reinterpret_cast<float*>(y[0]) + sample * p.tokens * p.columns());
+            for (int64_t sample = 0; sample < p.batch; ++sample) run_sample(p, inputs, sample, m, reinterpret_cast<float*>(y[0]));
           }};
 }
 

@@ -134,9 +134,11 @@ void reference(const PairedAttention::Attrs& a, RefInputs in, RefOutputs out) {
     for (int64_t n = 0; n < tokens; ++n)
       for (int64_t c = 0; c < columns; ++c) {
         const int64_t first = both.spatial.columns;
-        out[0][(sample * tokens + n) * columns + c] = !layers     ? both.spatial.at(n, c) + both.channel.at(n, c)
-                                                      : c < first ? both.spatial.at(n, c)
-                                                                  : both.channel.at(n, c - first);
+        const int64_t i = (sample * tokens + n) * columns + c;
+        out[0][i] = !layers     ? both.spatial.at(n, c) + both.channel.at(n, c)
+                    : c < first ? both.spatial.at(n, c)
+                                : both.channel.at(n, c - first);
+        if (const Array* residual = given(in, Op::residual)) out[0][i] = (*residual)[i] + in[Op::gamma][c] * out[0][i];
       }
   }
 }

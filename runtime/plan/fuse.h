@@ -49,7 +49,7 @@ void fuse_norms(Trace& graph);
 void narrow_values(Trace& graph);
 
 // Efficient paired attention (PairedAttention), from the layer that makes query, key and values to the joined or added
-// branches: one op. Before fuse_attention. f32 only.
+// branches, and the sum of a residual and gamma times those where it follows: one op. Before fuse_attention. f32 only.
 void fuse_paired_attention(Trace& graph);
 
 // matmul, a sum that broadcasts to the scores (optional), softmax over the keys, matmul: one op. f32 only.

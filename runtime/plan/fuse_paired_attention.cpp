@@ -192,10 +192,10 @@ class PairedMatch {
   bool channel_branch(int value) {
     const int in_heads = pattern_.permuted(reshape_input(value), {0, 3, 1, 2});
     int v = absent;
-    const TraceStep* scaled = nullptr;
     const int scores = softmax_in_product(in_heads, v);
-    // The number of heads is known with the query.
-    const TraceStep* product = (scaled = pattern_.made_by<Binary>(scores)) == nullptr ? nullptr : pattern_.made_by<Matmul>(scaled->inputs[0]);
+    // Its temperature is looked at below: the number of heads is known with the query.
+    const TraceStep* scaled = pattern_.made_by<Binary>(scores);
+    const TraceStep* product = scaled == nullptr ? nullptr : pattern_.made_by<Matmul>(scaled->inputs[0]);
     if (product == nullptr) return false;
     query_ = normalised(product->inputs[0]);
     const TraceStep* key = normalised(pattern_.permuted(product->inputs[1], {0, 1, 3, 2}));

@@ -38,6 +38,22 @@ Tensor constant_of(const Shape& shape, const std::vector<double>& values, DType 
 
 }  // namespace
 
+void rewrite(Trace& graph) {
+  own_outputs(graph);
+  fold_batch_norms(graph);
+  fuse_paired_attention(graph);
+  fuse_attention(graph);
+  fuse_training_attention(graph);
+  fuse_training_norms(graph);
+  fuse_loss_heads(graph);
+  fuse_epilogues(graph);
+  fuse_concats(graph);
+  split_joined_gradients(graph);
+  fuse_gradient_sums(graph);
+  fuse_norms(graph);
+  narrow_values(graph);
+}
+
 void own_outputs(Trace& graph) {
   for (size_t i = 0; i < graph.outputs.size(); ++i) {
     int& output = graph.outputs[i];

@@ -5,6 +5,9 @@
 
 namespace voxlab::plan {
 
+// All of what follows, in this order.
+void rewrite(Trace& graph);
+
 // Every output becomes a value of its own: a copy where it is the input, a view, or an output already.
 void own_outputs(Trace& graph);
 
@@ -12,9 +15,16 @@ void own_outputs(Trace& graph);
 // bias (computed in f64).
 void fold_batch_norms(Trace& graph);
 
-// Convolution, linear layer or group norm, then a sum with a tensor of the same shape, then an
-// activation: one op of runtime/ops/fused.h. f32 only.
-void fuse_epilogues(Trace& graph);
+// Efficient paired attention (PairedAttention), from the layer that makes query, key and values to the joined or added
+// branches, and the sum of a residual and gamma times those where it follows: one op. Before fuse_attention. f32 only.
+void fuse_paired_attention(Trace& graph);
+
+// matmul, a sum that broadcasts to the scores (optional), softmax over the keys, matmul: one op. f32 only.
+void fuse_attention(Trace& graph);
+
+// matmul, softmax over the keys, dropout (optional), matmul, and their gradients: one op each way. Where no backward pass reads
+// the weights, the forward one alone, if it has a dropout. f32 only.
+void fuse_training_attention(Trace& graph);
 
 // Norms whose statistics a backward pass reads: with the activation that follows, and the sum before that; and the gradients
 // of both as one. f32 only.
@@ -23,9 +33,9 @@ void fuse_training_norms(Trace& graph);
 // Softmax, cross entropy and class sums of one pair of logits and labels, and their gradients: one op each way.
 void fuse_loss_heads(Trace& graph);
 
-// matmul, softmax over the keys, dropout (optional), matmul, and their gradients: one op each way. Where no backward pass reads
-// the weights, the forward one alone, if it has a dropout. f32 only.
-void fuse_training_attention(Trace& graph);
+// Convolution, linear layer or group norm, then a sum with a tensor of the same shape, then an
+// activation: one op of runtime/ops/fused.h. f32 only.
+void fuse_epilogues(Trace& graph);
 
 // Two tensors joined along their channels for convolutions and their weight gradients alone, whose kernels can read both
 // where they lie: after fuse_epilogues.
@@ -47,12 +57,5 @@ void fuse_norms(Trace& graph);
 // Under bf16, values between kernels that read and write bf16 as readily as f32 (Kernel::narrows) become bf16: after all
 // else. What a product would round anyway loses nothing; what a norm or a sum reads is rounded once more.
 void narrow_values(Trace& graph);
-
-// Efficient paired attention (PairedAttention), from the layer that makes query, key and values to the joined or added
-// branches, and the sum of a residual and gamma times those where it follows: one op. Before fuse_attention. f32 only.
-void fuse_paired_attention(Trace& graph);
-
-// matmul, a sum that broadcasts to the scores (optional), softmax over the keys, matmul: one op. f32 only.
-void fuse_attention(Trace& graph);
 
 }  // namespace voxlab::plan

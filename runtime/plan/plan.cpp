@@ -175,19 +175,7 @@ Plan::Plan(const std::function<Tensors()>& body, const Tensors& inputs, Tensors*
   Tensors outputs;
   Trace graph = trace(inputs, [&] { return outputs = body(); });
   if (traced != nullptr) *traced = outputs;
-  plan::own_outputs(graph);
-  plan::fold_batch_norms(graph);
-  plan::fuse_paired_attention(graph);
-  plan::fuse_attention(graph);
-  plan::fuse_training_attention(graph);
-  plan::fuse_training_norms(graph);
-  plan::fuse_loss_heads(graph);
-  plan::fuse_epilogues(graph);
-  plan::fuse_concats(graph);
-  plan::split_joined_gradients(graph);
-  plan::fuse_gradient_sums(graph);
-  plan::fuse_norms(graph);
-  plan::narrow_values(graph);
+  plan::rewrite(graph);
   Planner(*this, graph).run();
   release_cached_blocks();  // what the traced run needed: the plan has its own block
 }

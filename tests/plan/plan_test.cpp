@@ -57,19 +57,7 @@ std::map<std::string, int> ops_of(const Trace& graph) {
 
 Trace fused(const std::function<Tensors()>& body, const Tensors& inputs) {
   Trace graph = trace(inputs, body);
-  plan::own_outputs(graph);
-  plan::fold_batch_norms(graph);
-  plan::fuse_paired_attention(graph);
-  plan::fuse_attention(graph);
-  plan::fuse_training_attention(graph);
-  plan::fuse_training_norms(graph);
-  plan::fuse_loss_heads(graph);
-  plan::fuse_epilogues(graph);
-  plan::fuse_concats(graph);
-  plan::split_joined_gradients(graph);
-  plan::fuse_gradient_sums(graph);
-  plan::fuse_norms(graph);
-  plan::narrow_values(graph);
+  plan::rewrite(graph);
   return graph;
 }
 Trace fused(const Forward& forward, const Tensor& x) {

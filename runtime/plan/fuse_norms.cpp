@@ -22,8 +22,7 @@ int moments_of(Rewriter& r, int value) {
   FusedConv::Attrs with = *a;
   with.moments = true;
   const Meta& y = r.meta(value);
-  const int moments = static_cast<int>(r.graph.values.size());
-  r.graph.values.push_back({.meta = {Shape{y.shape[0], y.shape[-1], 2}, DType::f32, y.device}});
+  const int moments = r.add_value({Shape{y.shape[0], y.shape[-1], 2}, DType::f32, y.device});
   TraceStep changed = r.node(maker);
   become<FusedConv>(changed, with, changed.inputs, {value, moments});
   if (!fuses(r, changed)) {

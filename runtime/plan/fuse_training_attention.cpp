@@ -130,9 +130,7 @@ void fuse(Rewriter& r, const AttentionSteps& s, bool trained) {
     a = {.p = drop.p, .seed = drop.seed, .stream = drop.stream};
   }
   const Shape& scores = r.meta(r.node(s.scores).outputs[0]).shape;
-  const int sums = static_cast<int>(r.graph.values.size());
-  r.graph.values.push_back(
-      {.meta = {Shape(std::span<const int64_t>(scores.begin(), static_cast<size_t>(scores.rank() - 1))), DType::f32, Device::cpu}});
+  const int sums = r.add_value({Shape(std::span<const int64_t>(scores.begin(), static_cast<size_t>(scores.rank() - 1))), DType::f32, Device::cpu});
   become<TrainingAttention>(r.node(s.product), {a}, {q, k, v, step}, {y, sums});
   std::vector<int> gone{s.scores, s.softmax, s.drop}, views;
   if (trained) {

@@ -4,6 +4,7 @@
 #include "runtime/ops/call.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/matmul.h"
+#include "runtime/ops/optional_inputs.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/softmax.h"
 #include "runtime/ops/view.h"
@@ -11,8 +12,6 @@
 namespace voxlab {
 namespace {
 
-bool given(MetaSpan in, size_t i) { return i < in.size() && in[i].shape != Shape{0}; }
-Tensor input(const Tensors& in, size_t i) { return i < in.size() ? in[i] : Tensor(); }
 MetaSpan first(MetaSpan in, size_t n) { return in.subspan(0, std::min(n, in.size())); }
 
 void check_residual(std::string_view op, MetaSpan in, const Meta& out) {

@@ -2,6 +2,7 @@
 
 #include "runtime/ops/binary.h"
 #include "runtime/ops/call.h"
+#include "runtime/ops/optional_inputs.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/unary.h"
 #include "runtime/ops/view.h"
@@ -15,7 +16,6 @@ Tensor statistic(const Tensor& s, const NormGeometry& g) { return reshape(s, Sha
 
 namespace {
 
-bool given(MetaSpan in, size_t i) { return i < in.size() && in[i].shape != Shape{0}; }
 
 void check_input(std::string_view op, const Meta& x, int least_rank, double eps) {
   if (!is_floating(x.dtype)) fail(op, "expected a floating dtype, got " + x.to_string());

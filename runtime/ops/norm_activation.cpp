@@ -3,14 +3,13 @@
 #include "runtime/ops/binary.h"
 #include "runtime/ops/call.h"
 #include "runtime/ops/copy.h"
+#include "runtime/ops/optional_inputs.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/view.h"
 
 namespace voxlab {
 namespace {
 
-bool given(MetaSpan in, size_t i) { return i < in.size() && in[i].shape != Shape{0}; }
-Tensor input(const Tensors& in, size_t i) { return i < in.size() ? in[i] : Tensor(); }
 
 Tensor rstd_of(const Tensor& variance, double eps) { return unary(UnaryKind::rsqrt, affine(variance, 1, eps)); }
 

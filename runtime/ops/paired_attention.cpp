@@ -3,6 +3,7 @@
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/matmul.h"
+#include "runtime/ops/optional_inputs.h"
 #include "runtime/ops/softmax.h"
 #include "runtime/ops/view.h"
 
@@ -11,8 +12,6 @@ namespace {
 
 using Op = PairedAttention;
 
-bool given(MetaSpan in, size_t i) { return i < in.size() && in[i].shape != Shape{0}; }
-Tensor input(const Tensors& in, size_t i) { return i < in.size() ? in[i] : Tensor(); }
 
 void expect(MetaSpan in, size_t i, const Shape& shape, std::string_view what) {
   if (!given(in, i) || in[i].shape != shape || in[i].dtype != in[0].dtype)

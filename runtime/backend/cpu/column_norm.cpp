@@ -66,7 +66,7 @@ Normaliser normaliser_of(const NormGeometry& g, double eps, const std::vector<Mo
 }
 
 void finish_wide_rows(const WideRows& wide, const FinishColumnsArgs& args) {
-  const auto run = [&](int64_t row, int64_t rows, int64_t width) {
+  for_wide_rows(wide, [&](int64_t row, int64_t rows, int64_t width) {
     FinishColumnsArgs part = args;
     part.x = moved(args.x, args.x_storage, row * wide.width);
     part.residual = moved(args.residual, args.residual_storage, row * wide.width);
@@ -74,10 +74,7 @@ void finish_wide_rows(const WideRows& wide, const FinishColumnsArgs& args) {
     part.rows = rows;
     part.columns = width;
     active_loops().finish_columns(part);
-  };
-  parallel_for(wide.rows, grain_rows(wide.width),
-               [&](int64_t begin, int64_t end) { run(begin, end - begin, wide.width); });
-  if (wide.rest > 0) run(wide.rows, 1, wide.rest);
+  });
 }
 
 }  // namespace voxlab::cpu

@@ -61,6 +61,13 @@ inline void* moved(void* p, int storage, int64_t elements) {
   return const_cast<void*>(moved(static_cast<const void*>(p), storage, elements));
 }
 
+// In parallel: f(first row, rows, values of one), the part of a row that is left over last.
+template <class F>
+void for_wide_rows(const WideRows& wide, const F& f) {
+  parallel_for(wide.rows, grain_rows(wide.width), [&](int64_t begin, int64_t end) { f(begin, end - begin, wide.width); });
+  if (wide.rest > 0) f(wide.rows, 1, wide.rest);
+}
+
 // In parallel; x, residual and y of args are those of the first row.
 void finish_wide_rows(const WideRows& wide, const FinishColumnsArgs& args);
 

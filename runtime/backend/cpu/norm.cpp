@@ -93,9 +93,7 @@ void normalise_grad(const NormGeometry& g, GradColumnsArgs args, Affine affine, 
   args.a = level.v.data();
   args.b = slope.v.data();
   const auto apply = active_loops().grad_apply_columns;
-  parallel_for(wide.rows, grain_rows(wide.width),
-               [&](int64_t begin, int64_t end) { apply(rows_from(args, wide, begin, end - begin, wide.width)); });
-  if (wide.rest > 0) apply(rows_from(args, wide, wide.rows, 1, wide.rest));
+  for_wide_rows(wide, [&](int64_t row, int64_t rows, int64_t values) { apply(rows_from(args, wide, row, rows, values)); });
 }
 
 void store(const std::vector<double>& from, std::byte* to) {

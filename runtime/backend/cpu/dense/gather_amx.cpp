@@ -53,7 +53,11 @@ Triple choose_amx_block(const GatherConv& c, bool split) {
                                   unit ? ceil_div((block[1] - 1) * extent[2] + block[2], amx_rows) : block[1] * block[2]);
     const double multiplying = 16.0 * products * static_cast<double>(block[0] * rows);
     const double copying = (c.in.dtype == DType::bf16 ? 0.4 : 0.8) * static_cast<double>(extent[0] * plane);
-    const double overhead = (1000.0 * panels + a_cycles + b_cycles) * static_cast<double>(block[0]) + 2000.0;
+    // Rows narrower than the tensors' begin anew in memory, each on a page of its own.
+    constexpr double row_cycles = 500;
+    const double rows_begun = block[2] == c.axis[2].out ? 0 : static_cast<double>(extent[0] * extent[1] + block[0] * block[1]);
+    const double overhead =
+        (1000.0 * panels + a_cycles + b_cycles) * static_cast<double>(block[0]) + row_cycles * rows_begun + 2000.0;
     return idle_factor(blocks * panel_groups(blocks, static_cast<int64_t>(panels))) * (multiplying + copying + overhead) / positions;
   });
 }

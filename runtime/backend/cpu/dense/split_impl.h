@@ -328,16 +328,70 @@ void store_vector(const AmxStoreArgs& t, int column, int count) {
   }
 }
 
-void store_sums(const AmxStoreArgs& t) {
-  for (int c = 0; c < t.columns; c += vec_width) {
-    const int count = t.columns - c < vec_width ? t.columns - c : vec_width;
-    switch (t.activation) {
-      case 0: store_vector<0>(t, c, count); break;
-      case 1: store_vector<1>(t, c, count); break;
-      case 2: store_vector<2>(t, c, count); break;
-      case 3: store_vector<3>(t, c, count); break;
-      default: store_vector<4>(t, c, count); break;
+#if defined(__AVX512BF16__)
+
+// Two vectors of columns of every row as bf16: whole lines.
+template <int Activation>
+void store_line(const AmxStoreArgs& t, int column) {
+  Vec bias[2], pivot[2], sum[2], square[2];
+  for (int i = 0; i < 2; ++i) {
+    const int at = column + i * vec_width;
+    bias[i] = t.bias == nullptr ? zero() : load(t.bias + at);
+    pivot[i] = t.pivot == nullptr ? zero() : load_first(t.pivot + at, vec_width);
+    sum[i] = square[i] = zero();
+  }
+  const Vec slope = splat(t.slope);
+  const float* sums = t.sums + column;
+  const float* residual = t.residual == nullptr ? nullptr : t.residual + column;
+  const uint16_t* residual_bf16 = t.residual_bf16 == nullptr ? nullptr : t.residual_bf16 + column;
+  uint16_t* out = t.out_bf16 + column;
+  const int64_t rows = t.rows, step = t.out_step;
+  const bool moments = t.pivot != nullptr;
+  for (int64_t r = 0; r < rows; ++r) {
+    Vec v[2];
+    for (int i = 0; i < 2; ++i) {
+      v[i] = load(sums + r * amx_block_columns + i * vec_width) + bias[i];
+      if (residual != nullptr) v[i] += load(residual + r * step + i * vec_width);
+      if (residual_bf16 != nullptr) v[i] += load_half(residual_bf16 + r * step + i * vec_width, first_lanes(vec_width));
+      if constexpr (Activation != 0) v[i] = activate(v[i], Activation, slope);
+      if (moments) {
+        const Vec d = v[i] - pivot[i];
+        sum[i] += d;
+        square[i] = mul_add(d, d, square[i]);
+      }
     }
+    _mm512_storeu_si512(out + r * step, round_two(v[0], v[1]));
+  }
+  if (!moments) return;
+  for (int i = 0; i < 2; ++i) {
+    float lanes[2][vec_width];
+    store(lanes[0], sum[i]);
+    store(lanes[1], square[i]);
+    for (int j = 0; j < vec_width; ++j) {
+      t.sum[column + i * vec_width + j] += lanes[0][j];
+      t.square[column + i * vec_width + j] += lanes[1][j];
+    }
+  }
+}
+
+#endif
+
+template <int Activation>
+void store_columns(const AmxStoreArgs& t) {
+  int c = 0;
+#if defined(__AVX512BF16__)
+  for (; t.out == nullptr && t.columns - c >= 2 * vec_width; c += 2 * vec_width) store_line<Activation>(t, c);
+#endif
+  for (; c < t.columns; c += vec_width) store_vector<Activation>(t, c, t.columns - c < vec_width ? t.columns - c : vec_width);
+}
+
+void store_sums(const AmxStoreArgs& t) {
+  switch (t.activation) {
+    case 0: store_columns<0>(t); break;
+    case 1: store_columns<1>(t); break;
+    case 2: store_columns<2>(t); break;
+    case 3: store_columns<3>(t); break;
+    default: store_columns<4>(t); break;
   }
 }
 

@@ -541,6 +541,9 @@ TEST(DenseConv, ExtrasOnTiles) {
   check({.in = {6, 8, 10}, .in_channels = 12, .out_channels = 6}, 6);
   check({.batch = 2, .in = {1, 7, 33}, .in_channels = 35, .out_channels = 20, .stride = {1, 2, 2}}, 3);
   check({.batch = 3, .in = {5, 20, 70}, .in_channels = 16, .out_channels = 16, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 8);
+  // Slabs of channels, the second input beginning within one: all planes at once, and in slices.
+  check({.batch = 2, .in = {4, 5, 6}, .in_channels = 288, .out_channels = 100, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 100);
+  check({.in = {1, 10, 9}, .in_channels = 4160, .out_channels = 40, .kernel = {1, 3, 3}, .pad = {0, 1, 1}}, 1000);
 }
 
 // Weights made ready once give the bits that plain ones give: forward and transposed, several gathers in one call, sums so
@@ -571,25 +574,37 @@ TEST(DenseConv, KeptWeights) {
     check({.in = {3, 9, 10}, .in_channels = 40, .out_channels = 36, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, finite);
     check({.batch = 2, .in = {4, 7, 20}, .in_channels = 32, .out_channels = 64, .kernel = {3, 3, 3}, .stride = {2, 2, 2}, .pad = {1, 1, 1}, .groups = 2}, finite);
     check({.in = {4, 8, 8}, .in_channels = 16, .out_channels = 24, .kernel = {2, 2, 2}, .stride = {2, 2, 2}}, finite);
+    check({.in = {3, 4, 5}, .in_channels = 288, .out_channels = 288, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, finite);
   }
   Values w = random_values(27 * 16 * 16, 1);
   w[5] = std::nanf("");
   EXPECT_EQ(keep_conv_weights({.in = {4, 8, 8}, .in_channels = 16, .out_channels = 16, .kernel = {3, 3, 3}}, w.data(), false, Precision::bf16), nullptr);
 }
 
-// One panel of B beyond the second-level cache: its sum is taken run by run.
+// B beyond the second-level cache: channels in slabs, also in slices of them; a panel's sum in parts.
 TEST(DenseConv, DeepSumsOnTiles) {
-  const ConvGeometry g = {.in = {1, 5, 26}, .in_channels = 2400, .out_channels = 49, .kernel = {1, 3, 3}, .pad = {0, 1, 1}};
-  const Values x = random_values(size_x(g), 1), w = random_values(size_w(g), 2);
-  const Sums want = reference_forward(g, x, w);
-  for (const Isa isa : available_isas()) {
-    if (!has_amx(isa)) continue;
-    const IsaScope scope(isa);
-    Values y(static_cast<size_t>(size_y(g)));
-    conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, Precision::bf16x3);
-    EXPECT_LT(relative_error(y, want), 1e-5) << name(isa);
-    conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, Precision::bf16);
-    EXPECT_LT(relative_error(y, want), 3e-3) << name(isa);
+  const ConvGeometry cases[] = {
+      {.in = {1, 5, 26}, .in_channels = 2400, .out_channels = 49, .kernel = {1, 3, 3}, .pad = {0, 1, 1}},
+      {.in = {1, 10, 9}, .in_channels = 4160, .out_channels = 40, .kernel = {1, 3, 3}, .pad = {0, 1, 1}},
+      {.batch = 2, .in = {4, 5, 6}, .in_channels = 288, .out_channels = 100, .kernel = {3, 3, 3}, .pad = {1, 1, 1}},
+      {.in = {6, 7, 9}, .in_channels = 288, .out_channels = 100, .kernel = {3, 3, 3}, .stride = {2, 2, 2}, .pad = {1, 1, 1}},
+      {.in = {5, 7, 9}, .in_channels = 288, .out_channels = 100, .kernel = {3, 3, 3}, .pad = {2, 2, 2}, .dilation = {1, 2, 2}},
+  };
+  for (const ConvGeometry& g : cases) {
+    const Values x = random_values(size_x(g), 1), w = random_values(size_w(g), 2), dy = random_values(size_y(g), 3);
+    const Sums want = reference_forward(g, x, w), want_dx = reference_dgrad(g, dy, w);
+    for (const Isa isa : available_isas()) {
+      if (!has_amx(isa)) continue;
+      const IsaScope scope(isa);
+      for (const Precision precision : {Precision::bf16x3, Precision::bf16}) {
+        const double bound = precision == Precision::bf16 ? 3e-3 : 1e-5;
+        Values y(static_cast<size_t>(size_y(g))), dx(static_cast<size_t>(size_x(g)));
+        conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, precision);
+        EXPECT_LT(relative_error(y, want), bound) << name(isa) << describe(g);
+        conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {}, precision);
+        EXPECT_LT(relative_error(dx, want_dx), bound) << name(isa) << describe(g);
+      }
+    }
   }
 }
 

@@ -28,17 +28,18 @@ std::array<int64_t, 3> cheapest_block(const std::array<int64_t, 3>& size, const 
 double idle_factor(int64_t blocks);
 
 // Few blocks (deep layers) are shared out by groups of column panels as well.
-inline int64_t panel_groups(int64_t blocks, int64_t panels) {
-  return std::clamp<int64_t>(ceil_div(2 * thread_count(), blocks), 1, std::max<int64_t>(panels, 1));
+inline int64_t panel_groups(int64_t blocks, int64_t panels, int64_t tasks_a_thread = 2) {
+  return std::clamp<int64_t>(ceil_div(tasks_a_thread * thread_count(), blocks), 1, std::max<int64_t>(panels, 1));
 }
 
 // Calls run(block, panels, count) on the runners that threads make for themselves, for every block and group of
 // panels. A runner that has run(block, panels, count, ahead) learns the thread's next block too, -1 where there is none.
 // `work`: in f32 multiply-adds.
 template <class Panel, class MakeRunner>
-void run_blocks(int64_t blocks, const std::vector<Panel>& panels, int64_t work, const MakeRunner& make_runner) {
+void run_blocks(int64_t blocks, const std::vector<Panel>& panels, int64_t work, const MakeRunner& make_runner,
+                int64_t tasks_a_thread = 2) {
   const auto count = static_cast<int64_t>(panels.size());
-  const int64_t groups = panel_groups(blocks, count);
+  const int64_t groups = panel_groups(blocks, count, tasks_a_thread);
   parallel_for(blocks * groups, task_grain(blocks * groups, work), [&](int64_t begin, int64_t end) {
     auto runner = make_runner();
     for (int64_t i = begin; i < end; ++i) {

@@ -26,49 +26,96 @@ using Triple = std::array<int64_t, 3>;
 
 constexpr int64_t most_planes = int64_t{32} << 20;  // bytes of scratch
 
+// Each task on a block makes the planes anew.
+int64_t tasks_a_thread(bool whole) { return whole ? 1 : 2; }
+
 // In cycles of a core.
-Triple choose_amx_block(const GatherConv& c, bool split) {
-  const int64_t value_bytes = half_bytes * (split ? 2 : 1);
-  const RunShape shape = run_shape(c);
-  const auto kernel_rows = static_cast<int64_t>(c.axis[0].taps.size() * c.axis[1].taps.size());
-  const int64_t tiles_of_b = kernel_rows * shape.runs_a_row * shape.depth_blocks() * ceil_div(c.columns, amx_columns);
-  const int64_t b_bytes = tiles_of_b * amx_tile * value_bytes, l2 = l2_bytes();
-  const int64_t budget = std::max(l2 / 3, l2 * 3 / 5 - b_bytes);
-  const double products = static_cast<double>(tiles_of_b * (split ? 3 : 1));
-  // What comes from beyond the second level in every block: a B that does not fit there; an A that does not, for each panel.
-  constexpr double far_bytes_a_cycle = 8;
-  const double b_cycles = 2 * b_bytes < l2 ? 0 : static_cast<double>(b_bytes) / far_bytes_a_cycle;
-  const auto panels = static_cast<double>(ceil_div(c.columns, amx_block_columns));
-  const bool unit = c.axis[1].stride == 1 && c.axis[2].stride == 1;
-  return cheapest_block(out_size(c), {1, 1, std::min<int64_t>(c.axis[2].out, 16)}, [&](const Triple& block) {
-    const Triple extent = input_extent(c, block);
-    const int64_t plane = extent[1] * extent[2] * c.channels;
-    const int64_t blocks = block_count(c.batch, out_size(c), block);
-    const int64_t held = blocks > thread_count() ? planes_held(c) : std::min(planes_held(c), extent[0]);
-    const int64_t a_bytes = held * plane * value_bytes;
-    if (a_bytes > most_planes) return std::numeric_limits<double>::infinity();
-    const double a_cycles = a_bytes > budget ? panels * static_cast<double>(planes_under(c) * plane * value_bytes) / far_bytes_a_cycle : 0;
-    const double positions = static_cast<double>(product(block));
+class CutCost {
+ public:
+  CutCost(const GatherConv& conv, bool split, bool slabs) : c_(conv), split_(split) {
+    const RunShape shape = run_shape(conv, slabs);
+    const auto kernel_rows = static_cast<int64_t>(conv.axis[0].taps.size() * conv.axis[1].taps.size());
+    tiles_of_b_ = shape.slabs * kernel_rows * shape.runs_a_row * shape.depth_blocks() * ceil_div(conv.columns, amx_columns);
+    value_bytes_ = half_bytes * (split ? 2 : 1);
+  }
+
+  bool b_stays() const { return 3 * b_bytes() < 2 * l2_bytes(); }
+
+  // Planes of the input are made ahead while tiles multiply, so all at once only if B would be read again for each.
+  bool whole(const Triple& block, int64_t slices) const {
+    return (slices > 1 || (block[0] > 1 && !b_stays())) &&
+           product(input_extent(c_, block)) * (c_.channels / slices) * value_bytes_ <= l2_bytes() / 2;
+  }
+
+  double operator()(const Triple& block, int64_t slices) const {
+    const int64_t panels = ceil_div(c_.columns, amx_block_columns), blocks = block_count(c_.batch, out_size(c_), block);
+    const Triple extent = input_extent(c_, block);
+    const int64_t plane = extent[1] * extent[2] * c_.channels / slices;
+    const int64_t held = blocks > thread_count() ? planes_held(c_) : std::min(planes_held(c_), extent[0]);
+    const int64_t a_bytes = held * plane * value_bytes_;
+    const bool at_once = whole(block, slices);
+    if ((!at_once && slices > 1) || a_bytes > most_planes) return std::numeric_limits<double>::infinity();
+    // What comes from beyond the second level: a B that does not fit there, once or for each plane; an A that does not, for
+    // each panel; the sums of all panels, with each slice but the first.
+    constexpr double far_bytes_a_cycle = 8;
+    const int64_t l2 = l2_bytes(), positions = product(block);
+    int64_t far = b_stays() ? 0 : b_bytes() * (at_once ? 1 : block[0]);
+    if (!at_once && a_bytes > std::max(l2 / 3, l2 * 3 / 5 - b_bytes()))
+      far += panels * planes_under(c_) * plane * value_bytes_ * block[0];
+    far += 2 * (slices - 1) * c_.columns * size_of(DType::f32) * positions;
+    const bool unit = c_.axis[1].stride == 1 && c_.axis[2].stride == 1;
     const int64_t rows = std::min(block[1] * ceil_div(block[2], amx_rows),
                                   unit ? ceil_div((block[1] - 1) * extent[2] + block[2], amx_rows) : block[1] * block[2]);
-    const double multiplying = 16.0 * products * static_cast<double>(block[0] * rows);
-    const double copying = (c.in.dtype == DType::bf16 ? 0.4 : 0.8) * static_cast<double>(extent[0] * plane);
+    const double multiplying = 16.0 * static_cast<double>(tiles_of_b_ * (split_ ? 3 : 1) * block[0] * rows);
+    const double copying = (c_.in.dtype == DType::bf16 ? 0.4 : 0.8) * static_cast<double>(extent[0] * plane * slices);
     // Rows narrower than the tensors' begin anew in memory, each on a page of its own.
     constexpr double row_cycles = 500;
-    const double rows_begun = block[2] == c.axis[2].out ? 0 : static_cast<double>(extent[0] * extent[1] + block[0] * block[1]);
-    const double overhead =
-        (1000.0 * panels + a_cycles + b_cycles) * static_cast<double>(block[0]) + row_cycles * rows_begun + 2000.0;
-    return idle_factor(blocks * panel_groups(blocks, static_cast<int64_t>(panels))) * (multiplying + copying + overhead) / positions;
-  });
+    const int64_t rows_begun = block[2] == c_.axis[2].out ? 0 : extent[0] * extent[1] + block[0] * block[1];
+    const double overhead = 1000.0 * static_cast<double>(panels * block[0] * slices) +
+                            static_cast<double>(far) / far_bytes_a_cycle + row_cycles * static_cast<double>(rows_begun) + 2000.0;
+    return idle_factor(blocks * panel_groups(blocks, panels, tasks_a_thread(at_once))) * (multiplying + copying + overhead) /
+           static_cast<double>(positions);
+  }
+
+ private:
+  int64_t b_bytes() const { return tiles_of_b_ * amx_tile * value_bytes_; }
+
+  const GatherConv& c_;
+  bool split_;
+  int64_t tiles_of_b_, value_bytes_;
+};
+
+// Slabs let channels be taken in slices, whose planes fit in the second-level cache where those of all channels do not;
+// and taps read lines that are still in the first-level cache.
+bool wants_slabs(const GatherConv& c, bool split) {
+  const bool cuts = c.channels % amx_depth == 0 && c.channels > amx_depth && weight_rows(c) > c.channels;
+  return cuts && !CutCost(c, split, true).b_stays();
+}
+
+AmxCut choose_cut(const GatherConv& c, bool split, bool slabs) {
+  const CutCost cost(c, split, slabs);
+  const int64_t most = slabs ? c.channels / amx_depth : 1;
+  AmxCut best = {{}, slabs};
+  double best_cost = std::numeric_limits<double>::infinity();
+  for (int64_t slices = 1; slices <= most; ++slices) {
+    if (most % slices != 0) continue;
+    const Triple block = cheapest_block(out_size(c), {1, 1, std::min<int64_t>(c.axis[2].out, 16)},
+                                        [&](const Triple& tried) { return cost(tried, slices); });
+    const double this_cost = cost(block, slices);
+    if (slices > 1 && this_cost >= best_cost) continue;
+    best_cost = this_cost;
+    best = {block, slabs, slices, cost.whole(block, slices), !cost.b_stays()};
+  }
+  return best;
 }
 
 class AmxRunner {
  public:
   // `finite` becomes false when a block's input holds a value that is not; nothing more is then computed.
-  AmxRunner(const AmxTable& amx, const GatherConv& conv, const Triple& block, const AmxWeights& weights, bool split,
+  AmxRunner(const AmxTable& amx, const GatherConv& conv, const AmxCut& cut, const AmxWeights& weights, bool split,
             std::atomic<bool>& finite, MomentParts& moments)
-      : amx_(amx), c_(conv), planes_(amx, conv, block, split), weights_(weights), split_(split), finite_(finite),
-        shape_(run_shape(conv)), all_moments_(moments),
+      : amx_(amx), c_(conv), cut_(cut), planes_(amx, conv, cut, split), weights_(weights), split_(split), finite_(finite),
+        shape_(run_shape(conv, cut.slabs)), all_moments_(moments),
         moments_(conv.moments == nullptr ? 0 : static_cast<size_t>(conv.batch * conv.columns)) {
     amx_.begin();
   }
@@ -79,138 +126,183 @@ class AmxRunner {
   AmxRunner(const AmxRunner&) = delete;
   AmxRunner& operator=(const AmxRunner&) = delete;
 
-  // Plane after plane of the output, so that no more planes of the input are held than one needs and the next.
+  // Plane after plane of the output, so that no more planes of the input are held than one needs and the next; or all at
+  // once, slice after slice of the channels.
   void run(int64_t index, const Panel* panels, int64_t panel_count, int64_t ahead) {
     if (!finite_) return;
     if (first_block_ < 0) first_block_ = index;
-    planes_.enter(index, ahead);
-    begin_ = planes_.begin();
-    size_ = planes_.size();
-    extent_ = planes_.extent();
-    list_stretches();
-    for (int64_t d = 0; d < size_[0]; ++d) {
-      const int64_t first = d * c_.axis[0].stride;
-      if (!planes_.need(first + planes_under(c_))) {
-        finite_ = false;
-        return;
-      }
-      list_runs(d);
-      plan_parts(panels, panel_count);
-      planes_.plan_ahead(first, blocks_of_plane(panels, panel_count));
-      run_plane(panels, panel_count, d);
+    for (slice_ = 0; slice_ < cut_.slices; ++slice_) {
+      const int64_t visit = index * cut_.slices + slice_;
+      planes_.enter(visit, slice_ + 1 < cut_.slices ? visit + 1 : ahead < 0 ? -1 : ahead * cut_.slices);
+      begin_ = planes_.begin();
+      size_ = planes_.size();
+      extent_ = planes_.extent();
+      const int64_t together = cut_.whole ? size_[0] : 1;
+      for (int64_t d = 0; d < size_[0]; d += together)
+        if (!run_planes(panels, panel_count, d, together)) return;
     }
   }
 
  private:
+  bool run_planes(const Panel* panels, int64_t panel_count, int64_t d, int64_t count) {
+    const int64_t stride = c_.axis[0].stride;
+    if (!planes_.need((d + count - 1) * stride + planes_under(c_))) {
+      finite_ = false;
+      return false;
+    }
+    plan_parts(panels, panel_count);
+    runs_.clear();
+    ranges_.clear();
+    stretches_.clear();
+    for (int64_t i = d; i < d + count; ++i) {
+      list_runs(i);
+      list_stretches(i, i - d);
+    }
+    const auto kept = static_cast<int64_t>(stretches_.size()) * (cut_.slices == 1 ? 1 : panel_count);
+    sums_ = scratch(Purpose::partial, (parts_ * cut_.slices == 1 ? 1 : kept) * stretch_sums);
+    planes_.plan_ahead(d * stride, blocks_of_planes(panels, panel_count));
+    run_panels(panels, panel_count);
+    return true;
+  }
+
   // Those of a plane of the output; kernel rows that meet no input are left out.
   void list_runs(int64_t d) {
-    runs_.clear();
     const GatherAxis& ad = c_.axis[0];
     const GatherAxis& ah = c_.axis[1];
     const std::vector<int64_t>& tw = c_.axis[2].taps;
-    if (tw.empty()) return;
-    for (size_t i = 0; i < ad.taps.size(); ++i) {
-      const int64_t at_d = (begin_[0] + d) * ad.stride + ad.taps[i];
-      if (at_d < 0 || at_d >= ad.in) continue;
-      const int64_t plane = planes_.plane_at(d * ad.stride + ad.taps[i] - ad.taps[0]);
-      for (size_t j = 0; j < ah.taps.size(); ++j) {
-        const int64_t low = begin_[1] * ah.stride + ah.taps[j];
-        if (low + (size_[1] - 1) * ah.stride < 0 || low >= ah.in) continue;
-        const int64_t row = plane + (ah.taps[j] - ah.taps[0]) * extent_[2] * c_.channels;
-        const auto kernel_row = static_cast<int64_t>(i * ah.taps.size() + j);
+    const int64_t position = planes_.position(), rows = kernel_rows();
+    for (int64_t part = 0; part < parts_; ++part) {
+      ranges_.push_back(static_cast<int64_t>(runs_.size()));
+      for (int64_t i = slab_rows() * part / parts_; i < slab_rows() * (part + 1) / parts_ && !tw.empty(); ++i) {
+        const int64_t slab = i / rows, row = i % rows;
+        const int64_t tap_d = ad.taps[static_cast<size_t>(row) / ah.taps.size()];
+        const int64_t tap_h = ah.taps[static_cast<size_t>(row) % ah.taps.size()];
+        const int64_t at_d = (begin_[0] + d) * ad.stride + tap_d, low = begin_[1] * ah.stride + tap_h;
+        if (at_d < 0 || at_d >= ad.in || low + (size_[1] - 1) * ah.stride < 0 || low >= ah.in) continue;
+        const int64_t first = planes_.plane_at(d * ad.stride + tap_d - ad.taps[0]) + slab * planes_.slab_step() +
+                              (tap_h - ah.taps[0]) * extent_[2] * position;
         for (int64_t k = 0; k < shape_.runs_a_row; ++k) {
           const int64_t tap = shape_.runs_a_row == 1 ? 0 : tw[static_cast<size_t>(k)] - tw[0];
-          runs_.push_back({(row + tap * c_.channels) * half_bytes,
-                           (kernel_row * shape_.runs_a_row + k) * shape_.depth_blocks()});
+          runs_.push_back({(first + tap * position) * half_bytes,
+                           ((slice_ * slab_rows() + i) * shape_.runs_a_row + k) * shape_.depth_blocks()});
         }
       }
     }
+    ranges_.push_back(static_cast<int64_t>(runs_.size()));
   }
+
+  int64_t kernel_rows() const { return static_cast<int64_t>(c_.axis[0].taps.size() * c_.axis[1].taps.size()); }
+  int64_t slab_rows() const { return planes_.slabs() * kernel_rows(); }  // of a slice
 
   // Neighbouring positions of a plane of the output.
   struct Stretch {
-    int64_t a;     // bytes from the plane's first input
-    int64_t rows;  // of A
-    int64_t h, w;
+    int64_t a;       // bytes from the plane's first input
+    int64_t rows;    // of A
+    int64_t d, h, w;
+    int64_t ranges;  // of its plane's runs: where those of each part begin
   };
 
   // Rows of the output, or with stride 1 often better the plane as one stretch, whose rows of A lie one input row apart
   // and whose tiles waste the border between them.
-  void list_stretches() {
+  void list_stretches(int64_t d, int64_t plane) {
     const bool unit = c_.axis[1].stride == 1 && c_.axis[2].stride == 1;
     const int64_t width = size_[2];
     const int64_t height = size_[1];
     const auto tiles = [](int64_t rows) { return ceil_div(rows, amx_rows); };
     const int64_t whole = (height - 1) * extent_[2] + width;
     joined_ = unit && 8 * tiles(whole) < 9 * height * tiles(width);
-    stretches_.clear();
-    const int64_t step = c_.axis[2].stride * c_.channels * half_bytes;
+    const int64_t position = planes_.position() * half_bytes;
     for (int64_t h = 0; h < (joined_ ? 1 : height); ++h) {
       const int64_t rows = joined_ ? whole : width;
       for (int64_t m = 0; m < rows; m += most_amx_block_rows) {
-        const int64_t a = h * c_.axis[1].stride * extent_[2] * c_.channels * half_bytes + m * step;
+        const int64_t a = (h * c_.axis[1].stride * extent_[2] + m * c_.axis[2].stride) * position;
         const int64_t at_h = joined_ ? m / extent_[2] : h;
-        stretches_.push_back({a, std::min(most_amx_block_rows, rows - m), at_h, m - (joined_ ? at_h * extent_[2] : 0)});
+        stretches_.push_back({a, std::min(most_amx_block_rows, rows - m), d, at_h, m - (joined_ ? at_h * extent_[2] : 0),
+                              plane * (parts_ + 1)});
       }
     }
   }
 
-  int64_t blocks_of_plane(const Panel* panels, int64_t panel_count) const {
+  int64_t blocks_of_planes(const Panel* panels, int64_t panel_count) const {
     int64_t blocks = 0;
     for (int64_t p = 0; p < panel_count; ++p)
       for (const Stretch& stretch : stretches_) blocks += ceil_div(stretch.rows, amx_block_rows(panels[p].vectors));
     return blocks * parts_;
   }
 
-  // A panel of B that would not stay in the second-level cache while stretch after stretch passes is taken run by run, or
-  // several at a time; sums of all stretches wait in memory.
+  // A panel of B that would not stay in the second-level cache while stretch after stretch passes is taken kernel row by
+  // kernel row, or several at a time; sums of all stretches wait in memory.
   void plan_parts(const Panel* panels, int64_t panel_count) {
     int64_t tiles = 0;
     for (int64_t p = 0; p < panel_count; ++p) tiles = std::max<int64_t>(tiles, panels[p].vectors);
-    const int64_t bytes = tiles * weights_.depth_blocks * amx_tile * half_bytes * (split_ ? 2 : 1);
-    const auto runs = static_cast<int64_t>(runs_.size()), stretches = static_cast<int64_t>(stretches_.size());
-    parts_ = stretches == 1 ? 1 : std::clamp<int64_t>(ceil_div(bytes, l2_bytes() / 3), 1, std::max<int64_t>(runs, 1));
-    sums_ = scratch(Purpose::partial, (parts_ == 1 ? 1 : stretches) * stretch_sums);
+    const int64_t bytes = tiles * weights_.depth_blocks / cut_.slices * amx_tile * half_bytes * (split_ ? 2 : 1);
+    const bool one_stretch = !cut_.whole && (size_[1] - 1) * extent_[2] + size_[2] <= most_amx_block_rows;
+    parts_ = one_stretch ? 1 : std::clamp<int64_t>(ceil_div(bytes, l2_bytes() / 3), 1, std::max<int64_t>(slab_rows(), 1));
   }
 
   // What passes over the other in the inner loop should stay in the first-level cache: a stretch of A if all of B is
   // small, else one panel of B.
-  void run_plane(const Panel* panels, int64_t panel_count, int64_t d) {
+  void run_panels(const Panel* panels, int64_t panel_count) {
     constexpr int64_t small = int64_t{64} << 10;
     int64_t tiles = 0;
     for (int64_t p = 0; p < panel_count; ++p) tiles += panels[p].vectors;
     const bool small_b = tiles * weights_.depth_blocks * amx_tile * half_bytes * (split_ ? 2 : 1) <= small;
-    if (small_b && parts_ == 1) {
+    if (small_b && parts_ * cut_.slices == 1) {
       for (const Stretch& stretch : stretches_)
-        for (int64_t p = 0; p < panel_count; ++p) run_stretch(panels[p], d, stretch, 0, sums_);
-    } else {
-      for (int64_t p = 0; p < panel_count; ++p)
-        for (int64_t part = 0; part < parts_; ++part) {
-          float* sums = sums_;
-          for (const Stretch& stretch : stretches_) {
-            run_stretch(panels[p], d, stretch, part, sums);
-            if (parts_ > 1) sums += stretch_sums;
-          }
-        }
+        for (int64_t p = 0; p < panel_count; ++p) run_stretch(panels[p], stretch, 0, sums_);
+      return;
     }
+    float* first = sums_;
+    for (int64_t p = 0; p < panel_count; ++p) {
+      for (int64_t part = 0; part < parts_; ++part) {
+        float* sums = first;
+        plan_b_fetch(panels, panel_count, p, part);
+        for (const Stretch& stretch : stretches_) {
+          run_stretch(panels[p], stretch, part, sums);
+          if (parts_ * cut_.slices > 1) sums += stretch_sums;
+        }
+      }
+      if (cut_.slices > 1) first += static_cast<int64_t>(stretches_.size()) * stretch_sums;
+    }
+  }
+
+  // Of tiles of B that do not stay in the second-level cache, those that come next are brought meanwhile.
+  void plan_b_fetch(const Panel* panels, int64_t panel_count, int64_t p, int64_t part) {
+    b_next_ = nullptr;
+    if (!cut_.far_b) return;
+    int64_t blocks = 0;
+    for (const Stretch& stretch : stretches_) blocks += ceil_div(stretch.rows, amx_block_rows(panels[p].vectors));
+    int64_t slice = slice_;
+    if (++part == parts_) {
+      part = 0;
+      if (++p == panel_count) {
+        p = 0;
+        if (++slice == cut_.slices) return;
+      }
+    }
+    const int64_t row_tiles = shape_.runs_a_row * shape_.depth_blocks() * panels[p].vectors, rows = slab_rows();
+    const int64_t begin = rows * part / parts_, end = rows * (part + 1) / parts_;
+    b_next_ = reinterpret_cast<const char*>(weights_.panel(panels[p], split_).high + (slice * rows + begin) * row_tiles * amx_tile);
+    b_share_ = ceil_div((end - begin) * row_tiles * amx_tile * half_bytes, blocks * 64) * 64;
   }
 
   static constexpr int64_t stretch_sums = most_amx_block_rows * amx_block_columns;
 
-  void run_stretch(const Panel& panel, int64_t d, const Stretch& stretch, int64_t part, float* sums) {
+  void run_stretch(const Panel& panel, const Stretch& stretch, int64_t part, float* sums) {
     AmxBlockArgs args = {};
-    args.a_step = c_.axis[2].stride * c_.channels * half_bytes;
-    const auto runs = static_cast<int64_t>(runs_.size());
-    args.runs = runs_.data() + runs * part / parts_;
-    args.run_count = runs * (part + 1) / parts_ - runs * part / parts_;
-    args.accumulate = part > 0;
+    args.a_step = c_.axis[2].stride * planes_.position() * half_bytes;
+    const int64_t* const range = ranges_.data() + stretch.ranges + part;
+    args.runs = runs_.data() + range[0];
+    args.run_count = range[1] - range[0];
+    args.accumulate = part + slice_ > 0;
+    const bool last = part + 1 == parts_ && slice_ + 1 == cut_.slices;
     args.depth_blocks = shape_.depth_blocks();
     args.last_pairs = ceil_div(shape_.length - (args.depth_blocks - 1) * amx_depth, 2);
     args.b = weights_.panel(panel, split_);
     args.column_tiles = panel.vectors;
     // Close enough where a stretch runs on over the border.
     const int64_t out_bytes = size_of(c_.out.dtype);
-    const char* out = static_cast<const char*>(c_.out.data) + out_bytes * out_at(panel, d, stretch.h, stretch.w);
+    const char* out = static_cast<const char*>(c_.out.data) + out_bytes * out_at(panel, stretch.d, stretch.h, stretch.w);
     args.out_step = out_bytes * c_.out_step[2];
     args.out_lines = static_cast<int>(ceil_div(panel.vectors * amx_columns * out_bytes, cache_line_halves * half_bytes));
     const int64_t block_rows = amx_block_rows(panel.vectors);
@@ -219,20 +311,26 @@ class AmxRunner {
       args.a = {planes_.parts().high + offset, split_ ? planes_.parts().low + offset : nullptr};
       args.rows = std::min(block_rows, stretch.rows - row);
       args.c = sums + row * amx_block_columns;
-      args.out = part + 1 == parts_ ? out + row * args.out_step : nullptr;
+      args.out = last ? out + row * args.out_step : nullptr;
       planes_.share(args);
+      if (b_next_ != nullptr) {
+        args.next = b_next_;
+        args.next_bytes = b_share_;
+        args.next_low = split_ ? weights_.low * half_bytes : 0;
+        b_next_ += b_share_;
+      }
       amx_.block(args);
     }
-    if (part + 1 == parts_) store_stretch(panel, sums, d, stretch);
+    if (last) store_stretch(panel, sums, stretch);
   }
 
-  void store_stretch(const Panel& panel, const float* sums, int64_t d, const Stretch& stretch) {
+  void store_stretch(const Panel& panel, const float* sums, const Stretch& stretch) {
     int64_t h = stretch.h, w = stretch.w;
     for (int64_t row = 0; row < stretch.rows; ++h, w = 0) {
       const int64_t line = joined_ ? extent_[2] : size_[2];  // what is beyond size_ belongs to the border
       const int64_t left = stretch.rows - row;
       const int64_t wanted = std::min(size_[2] - w, left);
-      if (wanted > 0) store(panel, sums + row * amx_block_columns, wanted, d, h, w);
+      if (wanted > 0) store(panel, sums + row * amx_block_columns, wanted, stretch.d, h, w);
       row += std::min(line - w, left);
     }
   }
@@ -280,6 +378,7 @@ class AmxRunner {
 
   const AmxTable& amx_;
   const GatherConv& c_;
+  AmxCut cut_;
   AmxPlanes planes_;
   AmxWeights weights_;
   bool split_;
@@ -288,11 +387,15 @@ class AmxRunner {
   Triple begin_ = {};
   Triple size_ = {};
   Triple extent_ = {};
+  int64_t slice_ = 0;
+  const char* b_next_ = nullptr;
+  int64_t b_share_ = 0;  // bytes for each block of tiles
   std::vector<Run> runs_;
+  std::vector<int64_t> ranges_;
   bool joined_ = false;  // all rows of a plane are one stretch, cut where a block ends
   std::vector<Stretch> stretches_;
-  int64_t parts_ = 1;      // of the runs
-  float* sums_ = nullptr;  // of one stretch, or with several parts of all
+  int64_t parts_ = 1;      // of the kernel's rows
+  float* sums_ = nullptr;  // of one stretch; with several parts of all, with several slices of all panels'
   MomentParts& all_moments_;
   MomentSums moments_;
   int64_t first_block_ = -1;
@@ -305,28 +408,30 @@ std::vector<Panel> panels_of(const GatherConv& conv) { return split_groups(conv,
 bool keep_tiles(const KernelTable& kernels, GatherConv conv, bool split, KeptWeights& to) {
   flatten(conv);
   const std::vector<Panel> panels = panels_of(conv);
-  const Storage& block = to.memory.emplace_back(packed_halves(conv, panels, split) * half_bytes, Device::cpu);
+  const RunShape shape = run_shape(conv, wants_slabs(conv, split));
+  const Storage& block = to.memory.emplace_back(packed_halves(conv, shape, panels, split) * half_bytes, Device::cpu);
   auto* memory = reinterpret_cast<uint16_t*>(block.data());
-  return pack_weights(kernels, active_amx(), conv, panels, split, memory, to.tiles.emplace_back());
+  return pack_weights(kernels, active_amx(), conv, shape, panels, split, memory, to.tiles.emplace_back());
 }
 
 bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
   const AmxTable& amx = active_amx();
   flatten(conv);
-  const Triple block = choose_amx_block(conv, split);
   const std::vector<Panel> panels = panels_of(conv);
   AmxWeights weights = {};
   std::atomic<bool> finite = true;
   if (conv.weights.tiles != nullptr) {
     weights = *conv.weights.tiles;
   } else {
-    uint16_t* memory = half_scratch(Purpose::weights, packed_halves(conv, panels, split));
-    finite = pack_weights(kernels, amx, conv, panels, split, memory, weights);
+    const RunShape shape = run_shape(conv, wants_slabs(conv, split));
+    uint16_t* memory = half_scratch(Purpose::weights, packed_halves(conv, shape, panels, split));
+    finite = pack_weights(kernels, amx, conv, shape, panels, split, memory, weights);
   }
+  const AmxCut cut = choose_cut(conv, split, weights.slabs);
   const double work = static_cast<double>(multiply_adds(conv)) / amx.speed;
   MomentParts moments;
-  run_blocks(block_count(conv.batch, out_size(conv), block), panels, static_cast<int64_t>(work),
-             [&] { return AmxRunner(amx, conv, block, weights, split, finite, moments); });
+  run_blocks(block_count(conv.batch, out_size(conv), cut.block), panels, static_cast<int64_t>(work),
+             [&] { return AmxRunner(amx, conv, cut, weights, split, finite, moments); }, tasks_a_thread(cut.whole));
   if (conv.moments != nullptr && finite) moments.write(conv.moments);
   return finite;
 }

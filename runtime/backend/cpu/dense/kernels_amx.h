@@ -24,12 +24,15 @@ struct AmxParts {
   const uint16_t* low;  // null for plain bf16
 };
 
+constexpr int64_t amx_fill_values = 32;  // of a row, done at a time: one chunk
+
 // Rows of n values to their parts; pitches in elements.
 struct AmxSplitArgs {
   const float* in;          // one of these; bf16 is copied
   const uint16_t* in_bf16;
   int64_t rows, n;
   int64_t in_pitch, out_pitch;
+  int64_t out_chunk;  // from a chunk of a row to the next
   uint16_t* high;
   uint16_t* low;  // or null
   // Or null: values are activated (x - mean) * scale + shift first, by their place in the row. Readable to a whole chunk.
@@ -41,7 +44,6 @@ struct AmxSplitArgs {
 };
 
 // A list of such jobs and how far they are done.
-constexpr int64_t amx_fill_values = 32;  // of a row, done at a time: one chunk
 struct AmxFill {
   const AmxSplitArgs* job;
   const AmxSplitArgs* end;
@@ -69,8 +71,9 @@ struct AmxBlockArgs {
   const char* out;
   int64_t out_step;  // bytes between rows
   int out_lines;     // of 64 bytes, in a row
-  const char* next;  // input of a later block, brought to the second-level cache
+  const char* next;  // what later blocks read, brought to the second-level cache
   int64_t next_bytes;
+  int64_t next_low;  // as much again so far on, or 0
   AmxFill* fill;  // work for the units that tiles leave idle, or null
   int64_t fill_chunks;
 };

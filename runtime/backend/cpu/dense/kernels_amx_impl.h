@@ -18,7 +18,7 @@ constexpr int64_t c_row_bytes = amx_block_columns * static_cast<int64_t>(sizeof(
 class Meanwhile {
  public:
   explicit Meanwhile(const AmxBlockArgs& t)
-      : at_(t.out), step_(t.out_step), lines_(t.out_lines), next_(t.next), next_end_(t.next + t.next_bytes), fill_(t.fill) {
+      : at_(t.out), step_(t.out_step), lines_(t.out_lines), next_(t.next), next_end_(t.next + t.next_bytes), next_low_(t.next_low), fill_(t.fill) {
     const int64_t steps = t.run_count * t.depth_blocks > 0 ? t.run_count * t.depth_blocks : 1;
     next_share_ = (t.next_bytes / 64 + steps) / steps * 64;
     if (at_ != nullptr) {
@@ -40,7 +40,10 @@ class Meanwhile {
 
   __attribute__((always_inline)) void some() {
     const char* const to = next_ + next_share_ < next_end_ ? next_ + next_share_ : next_end_;
-    for (; next_ < to; next_ += 64) __builtin_prefetch(next_, 0, 2);
+    for (; next_ < to; next_ += 64) {
+      __builtin_prefetch(next_, 0, 2);
+      if (next_low_ != 0) __builtin_prefetch(next_ + next_low_, 0, 2);
+    }
     for (int64_t i = 0; i < share_ && at_ < end_; ++i, at_ += step_) {
       for (int line = 0; line < lines_; ++line) __builtin_prefetch(at_ + 64 * line, 1, 2);
     }
@@ -57,7 +60,7 @@ class Meanwhile {
   int lines_;
   const char* next_;
   const char* next_end_;
-  int64_t next_share_;
+  int64_t next_low_, next_share_;
   AmxFill* fill_;
   AmxFill state_ = {};
   int64_t chunks_ = 0, fill_share_ = 0;

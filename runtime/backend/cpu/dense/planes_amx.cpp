@@ -26,12 +26,16 @@ int64_t planes_under(const GatherConv& c) {
 
 int64_t planes_held(const GatherConv& c) { return planes_under(c) + c.axis[0].stride; }
 
-AmxPlanes::AmxPlanes(const AmxTable& amx, const GatherConv& conv, const std::array<int64_t, 3>& block, bool split)
-    : amx_(amx), c_(conv), block_(block), slots_(planes_held(conv)) {
-  const std::array<int64_t, 3> extent = input_extent(c_, block_);
-  slot_ = ceil_div(extent[1] * extent[2] * c_.channels + tail, cache_line_halves) * cache_line_halves;
+AmxPlanes::AmxPlanes(const AmxTable& amx, const GatherConv& conv, const AmxCut& cut, bool split)
+    : amx_(amx), c_(conv), cut_(cut), channels_(conv.channels / cut.slices) {
+  const std::array<int64_t, 3> extent = input_extent(c_, cut_.block);
+  slots_ = cut_.whole ? extent[0] : planes_held(conv);
+  slabs_ = cut_.slabs ? channels_ / amx_depth : 1;
+  position_ = channels_ / slabs_;
+  slab_ = extent[1] * extent[2] * position_;
+  slot_ = ceil_div(slabs_ * slab_ + tail, cache_line_halves) * cache_line_halves;
   // Rows of A that nobody wants lie beyond the last position; they may hold anything.
-  const int64_t slack = most_amx_block_rows * c_.axis[2].stride * c_.channels;
+  const int64_t slack = most_amx_block_rows * c_.axis[2].stride * position_;
   const int64_t whole = ceil_div(slots_ * slot_ + slack, cache_line_halves) * cache_line_halves;
   high_ = half_scratch(Purpose::tile, whole * (split ? 2 : 1));
   low_ = split ? high_ + whole : nullptr;
@@ -39,8 +43,9 @@ AmxPlanes::AmxPlanes(const AmxTable& amx, const GatherConv& conv, const std::arr
 }
 
 AmxPlanes::Source AmxPlanes::locate(int64_t index, int64_t first) const {
-  const BlockPlace place = place_block(out_size(c_), block_, index);
-  Source s = {index, place.sample, place.begin, place.size, input_extent(c_, place.size), {}, first, 0};
+  const BlockPlace place = place_block(out_size(c_), cut_.block, index / cut_.slices);
+  const int64_t channel = index % cut_.slices * channels_;
+  Source s = {index, place.sample, channel, place.begin, place.size, input_extent(c_, place.size), {}, first, 0};
   for (size_t i = 0; i < 3; ++i) {
     const GatherAxis& a = c_.axis[i];
     s.origin[i] = s.begin[i] * a.stride + (a.taps.empty() ? 0 : a.taps.front());
@@ -101,6 +106,7 @@ void AmxPlanes::share(AmxBlockArgs& args) {
 void AmxPlanes::plan_prefetch() {
   next_ = nullptr;
   next_share_ = 0;
+  if (cut_.slices > 1) return;
   const Source& s = making_;
   const int64_t d = s.origin[0] + s.made, h = std::max<int64_t>(0, s.origin[1]);
   const int64_t end = std::min(s.origin[1] + s.extent[1], c_.axis[1].in);
@@ -113,34 +119,41 @@ void AmxPlanes::plan_prefetch() {
 // Lists the jobs of one more plane.
 void AmxPlanes::make_plane() {
   const Source& s = making_;
-  const int64_t channels = c_.channels, plane = making_.made++;
+  const int64_t plane = making_.made++;
   const std::array<int64_t, 3> in = {c_.axis[0].in, c_.axis[1].in, c_.axis[2].in};
   const int64_t d = s.origin[0] + plane;
   if (d < 0 || d >= in[0]) return;  // in no run
   const int64_t from = std::clamp<int64_t>(-s.origin[2], 0, s.extent[2]);
   const int64_t end = std::clamp<int64_t>(in[2] - s.origin[2], from, s.extent[2]);
   int64_t to = place_of(s.first + plane);
-  for (int64_t h = s.origin[1]; h < s.origin[1] + s.extent[1]; ++h, to += s.extent[2] * channels) {
+  for (int64_t h = s.origin[1]; h < s.origin[1] + s.extent[1]; ++h, to += s.extent[2] * position_) {
     if (h < 0 || h >= in[1]) {
-      clear(to, s.extent[2] * channels);
+      clear_positions(to, s.extent[2]);
       continue;
     }
     const int64_t row = ((s.sample * in[0] + d) * in[1] + h) * in[2] + s.origin[2];
-    clear(to, from * channels);
-    add_row(row + from, end - from, to + from * channels);
-    clear(to + end * channels, (s.extent[2] - end) * channels);
+    clear_positions(to, from);
+    add_row(row + from, end - from, to + from * position_);
+    clear_positions(to + end * position_, s.extent[2] - end);
   }
-  clear(to, tail);
+  if (slabs_ == 1) clear(to, tail);
 }
 
 // `count` positions from input position `row` on.
 void AmxPlanes::add_row(int64_t row, int64_t count, int64_t to) {
   if (c_.norm != nullptr) return add_normalised(row, count, to);
-  const int64_t channels = c_.channels, first = channels - c_.second.channels, at = c_.in_offset + row * c_.in_pitch;
-  if (c_.in_pitch == channels) return add(c_.in, at, 1, count * channels, 0, 0, to);
-  add(c_.in, at, count, first, c_.in_pitch, channels, to);
-  const int64_t rest = c_.second.channels;
-  if (rest > 0) add(c_.second.buffer, row * rest, count, rest, rest, channels, to + first);
+  if (c_.in_pitch == channels_ && slabs_ == 1)
+    return add(c_.in, c_.in_offset + row * c_.in_pitch, 1, count * channels_, 0, 0, to);
+  // The slice's channels of the first input, and of the second.
+  const int64_t begin = making_.channel, second = c_.second.channels, first = c_.channels - second;
+  const int64_t from_first = std::clamp<int64_t>(first - begin, 0, channels_), rest = channels_ - from_first;
+  add(c_.in, c_.in_offset + row * c_.in_pitch + begin, count, from_first, c_.in_pitch, position_, to);
+  // They may begin within a slab.
+  const int64_t at = row * second + begin + from_first - first, within = slabs_ == 1 ? from_first : from_first % amx_depth;
+  const int64_t head = slabs_ == 1 ? rest : std::min(rest, (amx_depth - within) % amx_depth);
+  const int64_t slab = to + (slabs_ == 1 ? 0 : from_first / amx_depth * slab_);
+  add(c_.second.buffer, at, count, head, second, position_, slab + within);
+  add(c_.second.buffer, at + head, count, rest - head, second, position_, slab + (within == 0 ? 0 : slab_));
 }
 
 void AmxPlanes::repeat_norm() {
@@ -158,14 +171,18 @@ void AmxPlanes::repeat_norm() {
 
 // The input is compact.
 void AmxPlanes::add_normalised(int64_t row, int64_t count, int64_t to) {
-  const int64_t width = repeat_ * c_.channels, rows = count / repeat_, rest = count % repeat_ * c_.channels;
-  const int64_t at = c_.in_offset + row * c_.in_pitch;
+  const int64_t at = c_.in_offset + row * c_.in_pitch + making_.channel;
   const size_t before = jobs_.size();
-  add(c_.in, at, rows, width, width, width, to);
-  add(c_.in, at + rows * width, 1, rest, 0, 0, to + rows * width);
+  if (cut_.slabs) {
+    add(c_.in, at, count, channels_, c_.in_pitch, position_, to);
+  } else {
+    const int64_t width = repeat_ * channels_, rows = count / repeat_, rest = count % repeat_ * channels_;
+    add(c_.in, at, rows, width, width, width, to);
+    add(c_.in, at + rows * width, 1, rest, 0, 0, to + rows * width);
+  }
   for (size_t i = before; i < jobs_.size(); ++i) {
     AmxSplitArgs& job = jobs_[i];
-    job.mean = norm_.data() + 3 * norm_row_ * making_.sample;
+    job.mean = norm_.data() + 3 * norm_row_ * making_.sample + making_.channel;
     job.scale = job.mean + norm_row_;
     job.shift = job.scale + norm_row_;
     job.activation = static_cast<int>(c_.norm->activation);
@@ -178,13 +195,18 @@ void AmxPlanes::add(ConstBuffer from, int64_t at, int64_t rows, int64_t n, int64
   if (rows * n == 0) return;
   const bool f32 = from.dtype == DType::f32;
   jobs_.push_back({f32 ? static_cast<const float*>(from.data) + at : nullptr,
-                   f32 ? nullptr : static_cast<const uint16_t*>(from.data) + at, rows, n, in_pitch, out_pitch, high_ + to,
+                   f32 ? nullptr : static_cast<const uint16_t*>(from.data) + at, rows, n, in_pitch, out_pitch,
+                   slabs_ == 1 ? amx_fill_values : slab_, high_ + to,
                    low_ == nullptr ? nullptr : low_ + to, nullptr, nullptr, nullptr, 0, 0});
 }
 
 void AmxPlanes::clear(int64_t to, int64_t n) const {
   std::memset(high_ + to, 0, static_cast<size_t>(n * half_bytes));
   if (low_ != nullptr) std::memset(low_ + to, 0, static_cast<size_t>(n * half_bytes));
+}
+
+void AmxPlanes::clear_positions(int64_t to, int64_t count) const {
+  for (int64_t slab = 0; slab < slabs_ && count > 0; ++slab) clear(to + slab * slab_, count * position_);
 }
 
 // Does what is left of all jobs.

@@ -14,11 +14,21 @@ namespace voxlab::cpu {
 int64_t planes_under(const GatherConv& conv);
 int64_t planes_held(const GatherConv& conv);
 
+// How a gather is cut.
+struct AmxCut {
+  std::array<int64_t, 3> block;  // of the output
+  bool slabs;                    // of channels, as RunShape has them
+  int64_t slices = 1;            // of the slabs: held one after the other
+  // All planes of a block are held, and each tile of B serves them all; else one plane of the output is made at a time.
+  bool whole = false;
+  bool far_b = false;  // tiles of B do not stay in the second-level cache
+};
+
 class AmxPlanes {
  public:
-  AmxPlanes(const AmxTable& amx, const GatherConv& conv, const std::array<int64_t, 3>& block, bool split);
+  AmxPlanes(const AmxTable& amx, const GatherConv& conv, const AmxCut& cut, bool split);
 
-  // Goes to a block of the output; `ahead` is the one after it, or -1.
+  // Goes to a slice of a block's input; `ahead` is the one after it, or -1. Slices are numbered on from block to block.
   void enter(int64_t index, int64_t ahead);
   // Makes what is missing of the block's first `end` planes. False when a value is not finite.
   bool need(int64_t end);
@@ -35,11 +45,15 @@ class AmxPlanes {
   int64_t sample() const { return reading_.sample; }
 
   AmxParts parts() const { return {high_, low_}; }
+  int64_t slabs() const { return slabs_; }        // of a slice
+  int64_t slab_step() const { return slab_; }     // halves from one to the next
+  int64_t position() const { return position_; }  // halves from one to the next
   int64_t plane_at(int64_t plane) const { return place_of(reading_.first + plane); }  // in halves
 
  private:
   struct Source {
     int64_t index = -1, sample = 0;
+    int64_t channel = 0;  // its slice's first
     std::array<int64_t, 3> begin = {}, size = {}, extent = {};
     std::array<int64_t, 3> origin = {};  // the input position under the block's first output and tap
     int64_t first = 0;                   // the number of its first plane among all planes made
@@ -53,12 +67,15 @@ class AmxPlanes {
   void repeat_norm();
   void add(ConstBuffer from, int64_t at, int64_t rows, int64_t n, int64_t in_pitch, int64_t out_pitch, int64_t to);
   void clear(int64_t to, int64_t n) const;
+  void clear_positions(int64_t to, int64_t count) const;
   bool finish();
   void plan_prefetch();
 
   const AmxTable& amx_;
   const GatherConv& c_;
-  std::array<int64_t, 3> block_;
+  AmxCut cut_;
+  int64_t channels_;  // of a slice
+  int64_t slabs_, slab_, position_;
   int64_t slots_;
   int64_t slot_ = 0;  // halves from one place to the next
   uint16_t* high_ = nullptr;

@@ -134,14 +134,15 @@ VOXLAB_INLINE void fill_chunks(AmxFill& f, int64_t chunks) {
     uint16_t* const high = t.high + f.row * t.out_pitch;
     uint16_t* const low = t.low == nullptr ? nullptr : t.low + f.row * t.out_pitch;
     bool finite = true;
-    for (int64_t i = f.column; i < end; i += amx_fill_values) {
-      uint16_t* const low_at = low == nullptr ? nullptr : low + i;
+    int64_t at = f.column / amx_fill_values * t.out_chunk;
+    for (int64_t i = f.column; i < end; i += amx_fill_values, at += t.out_chunk) {
+      uint16_t* const low_at = low == nullptr ? nullptr : low + at;
       if (t.mean != nullptr) {
-        finite &= normalise_chunk(t, in, i, high + i, low_at);
+        finite &= normalise_chunk(t, in, i, high + at, low_at);
       } else if (t.in != nullptr) {
-        finite &= split_chunk(t.in + in + i, t.n - i, high + i, low_at);
+        finite &= split_chunk(t.in + in + i, t.n - i, high + at, low_at);
       } else {
-        finite &= copy_chunk(t.in_bf16 + in + i, t.n - i, high + i);
+        finite &= copy_chunk(t.in_bf16 + in + i, t.n - i, high + at);
       }
     }
     f.finite &= finite;

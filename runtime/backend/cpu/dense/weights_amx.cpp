@@ -9,11 +9,12 @@ namespace voxlab::cpu {
 
 #if defined(__x86_64__)
 
-RunShape run_shape(const GatherConv& c) {
+RunShape run_shape(const GatherConv& c, bool slabs) {
   const std::vector<int64_t>& w = c.axis[2].taps;
-  const auto count = static_cast<int64_t>(w.size());
+  const auto count = static_cast<int64_t>(w.size()), slab_count = slabs ? c.channels / amx_depth : 1;
+  const int64_t channels = c.channels / slab_count;
   const bool joined = count == 0 || w.back() - w.front() + 1 == count;
-  return joined ? RunShape{1, count * c.channels} : RunShape{count, c.channels};
+  return joined ? RunShape{1, count * channels, slab_count} : RunShape{count, channels, slab_count};
 }
 
 namespace {
@@ -28,78 +29,86 @@ bool packs_in_place(const GatherConv& c, const Panel& panel) {
          (kw.size() == 1 || w.position == c.channels * w.pitch);
 }
 
-// One panel: run by run, tiles of K pairs; `rows_at` gives a run's first row, rows `pitch` apart.
+// One panel: run by run, tiles of K pairs; `rows_at` gives a run's first row, rows `pitch` apart, depth blocks `block_rows`.
 template <class RowsAt>
 bool pack_runs(const AmxTable& amx, const RunShape& shape, int64_t runs, const Panel& panel, const RowsAt& rows_at, int64_t pitch,
-               const AmxParts& to) {
+               int64_t block_rows, const AmxParts& to) {
   bool finite = true;
   int64_t tile = 0;
   for (int64_t run = 0; run < runs; ++run) {
     const float* from = rows_at(run);
-    for (int64_t k = 0; k < shape.length; k += amx_depth) {
+    for (int64_t k = 0; k < shape.length; k += amx_depth, from += block_rows * pitch) {
       const int64_t left = std::min(amx_depth, shape.length - k);
-      for (int64_t r = k + amx_depth; r < std::min(k + 2 * amx_depth, shape.length); ++r) {
-        __builtin_prefetch(from + r * pitch);
-        for (int v = 1; v < panel.vectors; ++v) __builtin_prefetch(from + r * pitch + v * amx_columns);
+      const float* const next = from + block_rows * pitch;
+      for (int64_t r = 0; r < std::min(amx_depth, shape.length - k - amx_depth); ++r) {
+        __builtin_prefetch(next + r * pitch);
+        for (int v = 1; v < panel.vectors; ++v) __builtin_prefetch(next + r * pitch + v * amx_columns);
       }
       for (int v = 0; v < panel.vectors; ++v, ++tile)
-        finite &= amx.pack(from + k * pitch + v * amx_columns, left, pitch, const_cast<uint16_t*>(to.high) + tile * amx_tile,
+        finite &= amx.pack(from + v * amx_columns, left, pitch, const_cast<uint16_t*>(to.high) + tile * amx_tile,
                            to.low == nullptr ? nullptr : const_cast<uint16_t*>(to.low) + tile * amx_tile);
     }
   }
   return finite;
 }
 
-bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherConv& c, const Panel& panel,
-                const AmxParts& to) {
-  const RunShape shape = run_shape(c);
-  const int64_t rows = weight_rows(c), runs = rows / shape.length;
+bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherConv& c, const RunShape& shape,
+                const Panel& panel, const AmxParts& to) {
+  const int64_t rows = weight_rows(c), runs = rows / shape.length, slab_runs = runs / shape.slabs;
+  const int64_t block_rows = shape.slabs == 1 ? amx_depth : c.channels;
   if (packs_in_place(c, panel)) {
     const GatherWeights& w = c.weights;
     const auto width = static_cast<int64_t>(w.kernel[2].size()), height = static_cast<int64_t>(w.kernel[1].size());
     const auto rows_at = [&](int64_t run) {
+      const int64_t slab = run / slab_runs;
+      run %= slab_runs;
       const int64_t kw = shape.runs_a_row == 1 ? 0 : run % width, kernel_row = run / shape.runs_a_row;
       const auto kd = static_cast<size_t>(kernel_row / height), kh = static_cast<size_t>(kernel_row % height);
       const int64_t row = w.kernel[0][kd] * w.kernel_size[1] + w.kernel[1][kh];
-      return w.data + (row * w.kernel_size[2] + w.kernel[2][static_cast<size_t>(kw)]) * w.position + panel.column;
+      return w.data + (row * w.kernel_size[2] + w.kernel[2][static_cast<size_t>(kw)]) * w.position +
+             slab * amx_depth * w.pitch + panel.column;
     };
-    return pack_runs(amx, shape, runs, panel, rows_at, w.pitch, to);
+    return pack_runs(amx, shape, runs, panel, rows_at, w.pitch, block_rows, to);
   }
   const int64_t pitch = panel.vectors * amx_columns;
   float* f32 = scratch(Purpose::panel, rows * pitch);
   std::fill(f32, f32 + rows * pitch, 0.0F);
   pack_panel(kernels, c, panel, f32);
-  return pack_runs(amx, shape, runs, panel, [&](int64_t run) { return f32 + run * shape.length * pitch; }, pitch, to);
+  const auto rows_at = [&](int64_t run) {
+    const int64_t row = run % slab_runs * shape.length * shape.slabs + run / slab_runs * amx_depth;
+    return f32 + row * pitch;
+  };
+  return pack_runs(amx, shape, runs, panel, rows_at, pitch, block_rows, to);
 }
 
 }  // namespace
 
 namespace {
 
-int64_t panel_depth_blocks(const GatherConv& conv) {
-  const RunShape shape = run_shape(conv);
+int64_t panel_depth_blocks(const GatherConv& conv, const RunShape& shape) {
   return shape.length == 0 ? 0 : weight_rows(conv) / shape.length * shape.depth_blocks();
 }
 
 }  // namespace
 
-int64_t packed_halves(const GatherConv& conv, const std::vector<Panel>& panels, bool split) {
-  return vectors_of(panels) * panel_depth_blocks(conv) * amx_tile * (split ? 2 : 1);
+int64_t packed_halves(const GatherConv& conv, const RunShape& shape, const std::vector<Panel>& panels, bool split) {
+  return vectors_of(panels) * panel_depth_blocks(conv, shape) * amx_tile * (split ? 2 : 1);
 }
 
-bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherConv& conv, const std::vector<Panel>& panels,
-                  bool split, uint16_t* memory, AmxWeights& to) {
+bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherConv& conv, const RunShape& shape,
+                  const std::vector<Panel>& panels, bool split, uint16_t* memory, AmxWeights& to) {
   const auto count = static_cast<int64_t>(panels.size());
   to.data = memory;
-  to.depth_blocks = panel_depth_blocks(conv);
-  to.low = packed_halves(conv, panels, false);
+  to.depth_blocks = panel_depth_blocks(conv, shape);
+  to.slabs = shape.slabs > 1;
+  to.low = packed_halves(conv, shape, panels, false);
   if (to.depth_blocks == 0) return true;
   std::atomic<bool> finite = true;
   // Copying a weight costs about as much as a hundred multiply-adds.
   parallel_for(count, task_grain(count, weight_rows(conv) * conv.columns * 100), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const Panel& panel = panels[static_cast<size_t>(i)];
-      if (!pack_tiles(kernels, amx, conv, panel, to.panel(panel, split))) finite = false;
+      if (!pack_tiles(kernels, amx, conv, shape, panel, to.panel(panel, split))) finite = false;
     }
   });
   return finite;

@@ -12,19 +12,22 @@
 
 namespace voxlab::cpu {
 
-// K runs: neighbouring taps along W and their channels are one run, else each tap is its own.
+// K runs: neighbouring taps along W and their channels are one run, else each tap is its own. Channels may also fall into
+// slabs of one depth block each, one after the other.
 struct RunShape {
-  int64_t runs_a_row;  // for one (tap D, tap H)
+  int64_t runs_a_row;  // for one slab and one (tap D, tap H)
   int64_t length;      // bf16 values of K
+  int64_t slabs = 1;
   int64_t depth_blocks() const { return ceil_div(length, amx_depth); }
 };
 
-RunShape run_shape(const GatherConv& conv);
+RunShape run_shape(const GatherConv& conv, bool slabs);
 
 struct AmxWeights {
   const uint16_t* data;
   int64_t low;           // from a high part to its low part
   int64_t depth_blocks;  // of a whole panel
+  bool slabs;
   AmxParts panel(const Panel& p, bool split) const {
     const uint16_t* high = data + p.before * depth_blocks * amx_tile;
     return {high, split ? high + low : nullptr};
@@ -32,11 +35,11 @@ struct AmxWeights {
 };
 
 // bf16 values of all panels, with `split` of both parts.
-int64_t packed_halves(const GatherConv& conv, const std::vector<Panel>& panels, bool split);
+int64_t packed_halves(const GatherConv& conv, const RunShape& shape, const std::vector<Panel>& panels, bool split);
 
 // All panels, in `memory`. False when a weight is not finite.
-bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherConv& conv, const std::vector<Panel>& panels,
-                  bool split, uint16_t* memory, AmxWeights& to);
+bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherConv& conv, const RunShape& shape,
+                  const std::vector<Panel>& panels, bool split, uint16_t* memory, AmxWeights& to);
 
 // Of the gathers that make up one call, in the order in which it runs them.
 struct KeptWeights {

@@ -2,6 +2,9 @@
 // instruction set.
 #pragma once
 
+#include <array>
+#include <type_traits>
+
 #include "runtime/backend/cpu/dense/kernels_amx.h"
 #include "runtime/backend/cpu/dense/vec.h"
 
@@ -92,67 +95,91 @@ VOXLAB_INLINE __mmask32 chunk_lanes(int64_t n) {
   return n >= amx_fill_values ? ~__mmask32{0} : static_cast<__mmask32>((uint32_t{1} << n) - 1U);
 }
 
-VOXLAB_INLINE bool split_chunk(const float* in, int64_t n, uint16_t* high, uint16_t* low) {
-  const __mmask32 lanes = chunk_lanes(n);
-  const Vec first = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), in);
-  const Vec second = _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes >> vec_width), in + vec_width);
-  return split_vectors(first, second, lanes, high, low);
-}
-
-VOXLAB_INLINE bool copy_chunk(const uint16_t* in, int64_t n, uint16_t* to) {
-  const __m512i exponent = _mm512_set1_epi16(0x7f80);
-  const __mmask32 lanes = chunk_lanes(n);
-  const __m512i v = _mm512_maskz_loadu_epi16(lanes, in);
-  _mm512_mask_storeu_epi16(to, lanes, v);
-  return _mm512_cmpeq_epi16_mask(_mm512_and_si512(v, exponent), exponent) == 0;
-}
-
-// A chunk of a normalised row, from column i on.
-VOXLAB_INLINE bool normalise_chunk(const AmxSplitArgs& t, int64_t in, int64_t i, uint16_t* high, uint16_t* low) {
-  const __mmask32 lanes = chunk_lanes(t.n - i);
-  Vec v[2];
-  for (int half = 0; half < 2; ++half) {
-    const auto mask = static_cast<__mmask16>(lanes >> (half * vec_width));
-    const int64_t at = i + half * vec_width;
-    if (t.in != nullptr) {
-      v[half] = _mm512_maskz_loadu_ps(mask, t.in + in + at);
-    } else {
-      v[half] = load_half(t.in_bf16 + in + at, mask);
+// One chunk of a row from `in` on, its place in the row for the norm's. `Norm`: -1 none, else the activation after it.
+template <class In, int Norm, bool Low>
+VOXLAB_INLINE bool fill_chunk(const AmxSplitArgs& t, const In* in, int64_t column, __mmask32 lanes, uint16_t* high, uint16_t* low) {
+  constexpr bool f32 = std::is_same_v<In, float>;
+  if constexpr (!f32 && Norm < 0) {
+    const __m512i exponent = _mm512_set1_epi16(0x7f80);
+    const __m512i v = _mm512_maskz_loadu_epi16(lanes, in);
+    _mm512_mask_storeu_epi16(high, lanes, v);
+    return _mm512_cmpeq_epi16_mask(_mm512_and_si512(v, exponent), exponent) == 0;
+  } else {
+    Vec v[2];
+    for (int half = 0; half < 2; ++half) {
+      const auto mask = static_cast<__mmask16>(lanes >> (half * vec_width));
+      const int64_t at = column + half * vec_width;
+      if constexpr (f32) {
+        v[half] = _mm512_maskz_loadu_ps(mask, in + half * vec_width);
+      } else {
+        v[half] = load_half(in + half * vec_width, mask);
+      }
+      if constexpr (Norm >= 0) {
+        v[half] = mul_add(v[half] - load(t.mean + at), load(t.scale + at), load(t.shift + at));
+        v[half] = activate(v[half], Norm, splat(t.slope));
+      }
     }
-    v[half] = mul_add(v[half] - load(t.mean + at), load(t.scale + at), load(t.shift + at));
-    v[half] = activate(v[half], t.activation, splat(t.slope));
+    return split_vectors(v[0], v[1], lanes, high, Low ? low : nullptr);
   }
-  return split_vectors(v[0], v[1], lanes, high, low);
 }
+
+// The next chunks of the first job, at most so many; how many that were. A function of its own for each kind of job, and not
+// inlined: tiles leave few instructions to what goes on meanwhile.
+template <class In, int Norm, bool Low>
+__attribute__((noinline)) int64_t fill_some(AmxFill& f, int64_t chunks) {
+  const AmxSplitArgs& t = *f.job;
+  const In* first;
+  if constexpr (std::is_same_v<In, float>) {
+    first = t.in;
+  } else {
+    first = t.in_bf16;
+  }
+  int64_t row = f.row, column = f.column, done = 0;
+  const In* in = first + row * t.in_pitch + column;
+  int64_t to = row * t.out_pitch + column / amx_fill_values * t.out_chunk;
+  const int64_t n = t.n, step = t.out_chunk;
+  bool finite = true;
+  while (done < chunks) {
+    uint16_t* const low = Low ? t.low + to : nullptr;
+    const int64_t left = n - column;
+    finite &= left >= amx_fill_values ? fill_chunk<In, Norm, Low>(t, in, column, ~__mmask32{0}, t.high + to, low)
+                                      : fill_chunk<In, Norm, Low>(t, in, column, chunk_lanes(left), t.high + to, low);
+    ++done;
+    if (left > amx_fill_values) {
+      column += amx_fill_values;
+      in += amx_fill_values;
+      to += step;
+      continue;
+    }
+    column = 0;
+    if (++row == t.rows) {
+      row = 0;
+      ++f.job;
+      break;
+    }
+    in = first + row * t.in_pitch;
+    to = row * t.out_pitch;
+  }
+  f.row = row;
+  f.column = column;
+  f.finite &= finite;
+  return done;
+}
+
+template <class In, bool Low>
+constexpr std::array<int64_t (*)(AmxFill&, int64_t), 6> fill_kinds = {fill_some<In, -1, Low>, fill_some<In, 0, Low>, fill_some<In, 1, Low>,
+                                                                      fill_some<In, 2, Low>,  fill_some<In, 3, Low>, fill_some<In, 4, Low>};
 
 // The next chunks of the jobs, as far as there are any.
 VOXLAB_INLINE void fill_chunks(AmxFill& f, int64_t chunks) {
   while (chunks > 0 && f.job != f.end) {
     const AmxSplitArgs& t = *f.job;
-    const int64_t in = f.row * t.in_pitch, left = (t.n - f.column + amx_fill_values - 1) / amx_fill_values;
-    const int64_t now = chunks < left ? chunks : left, end = f.column + now * amx_fill_values;
-    uint16_t* const high = t.high + f.row * t.out_pitch;
-    uint16_t* const low = t.low == nullptr ? nullptr : t.low + f.row * t.out_pitch;
-    bool finite = true;
-    int64_t at = f.column / amx_fill_values * t.out_chunk;
-    for (int64_t i = f.column; i < end; i += amx_fill_values, at += t.out_chunk) {
-      uint16_t* const low_at = low == nullptr ? nullptr : low + at;
-      if (t.mean != nullptr) {
-        finite &= normalise_chunk(t, in, i, high + at, low_at);
-      } else if (t.in != nullptr) {
-        finite &= split_chunk(t.in + in + i, t.n - i, high + at, low_at);
-      } else {
-        finite &= copy_chunk(t.in_bf16 + in + i, t.n - i, high + at);
-      }
+    const auto norm = static_cast<size_t>(t.mean == nullptr ? 0 : 1 + t.activation);
+    if (t.in != nullptr) {
+      chunks -= (t.low == nullptr ? fill_kinds<float, false> : fill_kinds<float, true>)[norm](f, chunks);
+    } else {
+      chunks -= (t.low == nullptr ? fill_kinds<uint16_t, false> : fill_kinds<uint16_t, true>)[norm](f, chunks);
     }
-    f.finite &= finite;
-    chunks -= now;
-    f.column = end;
-    if (end < t.n) return;
-    f.column = 0;
-    if (++f.row < t.rows) continue;
-    f.row = 0;
-    ++f.job;
   }
 }
 

@@ -24,6 +24,8 @@ constexpr int64_t half_bytes = sizeof(uint16_t);
 constexpr int64_t cache_line_halves = 32;
 using Triple = std::array<int64_t, 3>;
 
+// A sum of fewer does not make up for longer stores of its block.
+constexpr int64_t tall_depth_blocks = 16;
 constexpr int64_t most_planes = int64_t{32} << 20;  // bytes of scratch
 
 // Each task on a block makes the planes anew.
@@ -150,6 +152,9 @@ class AmxRunner {
       finite_ = false;
       return false;
     }
+    tall_ = !split_ && weights_.depth_blocks >= tall_depth_blocks;
+    for (int64_t p = 0; p < panel_count; ++p) tall_ &= panels[p].vectors > 1;
+    stretch_rows_ = tall_ ? most_stretch_rows : most_amx_block_rows;
     plan_parts(panels, panel_count);
     runs_.clear();
     ranges_.clear();
@@ -214,10 +219,10 @@ class AmxRunner {
     const int64_t position = planes_.position() * half_bytes;
     for (int64_t h = 0; h < (joined_ ? 1 : height); ++h) {
       const int64_t rows = joined_ ? whole : width;
-      for (int64_t m = 0; m < rows; m += most_amx_block_rows) {
+      for (int64_t m = 0; m < rows; m += stretch_rows_) {
         const int64_t a = (h * c_.axis[1].stride * extent_[2] + m * c_.axis[2].stride) * position;
         const int64_t at_h = joined_ ? m / extent_[2] : h;
-        stretches_.push_back({a, std::min(most_amx_block_rows, rows - m), d, at_h, m - (joined_ ? at_h * extent_[2] : 0),
+        stretches_.push_back({a, std::min(stretch_rows_, rows - m), d, at_h, m - (joined_ ? at_h * extent_[2] : 0),
                               plane * (parts_ + 1)});
       }
     }
@@ -226,7 +231,7 @@ class AmxRunner {
   int64_t blocks_of_planes(const Panel* panels, int64_t panel_count) const {
     int64_t blocks = 0;
     for (int64_t p = 0; p < panel_count; ++p)
-      for (const Stretch& stretch : stretches_) blocks += ceil_div(stretch.rows, amx_block_rows(panels[p].vectors));
+      for (const Stretch& stretch : stretches_) blocks += ceil_div(stretch.rows, amx_block_rows(panels[p].vectors, tall_));
     return blocks * parts_;
   }
 
@@ -236,7 +241,7 @@ class AmxRunner {
     int64_t tiles = 0;
     for (int64_t p = 0; p < panel_count; ++p) tiles = std::max<int64_t>(tiles, panels[p].vectors);
     const int64_t bytes = tiles * weights_.depth_blocks / cut_.slices * amx_tile * half_bytes * (split_ ? 2 : 1);
-    const bool one_stretch = !cut_.whole && (size_[1] - 1) * extent_[2] + size_[2] <= most_amx_block_rows;
+    const bool one_stretch = !cut_.whole && (size_[1] - 1) * extent_[2] + size_[2] <= stretch_rows_;
     parts_ = one_stretch ? 1 : std::clamp<int64_t>(ceil_div(bytes, l2_bytes() / 3), 1, std::max<int64_t>(slab_rows(), 1));
   }
 
@@ -271,7 +276,7 @@ class AmxRunner {
     b_next_ = nullptr;
     if (!cut_.far_b) return;
     int64_t blocks = 0;
-    for (const Stretch& stretch : stretches_) blocks += ceil_div(stretch.rows, amx_block_rows(panels[p].vectors));
+    for (const Stretch& stretch : stretches_) blocks += ceil_div(stretch.rows, amx_block_rows(panels[p].vectors, tall_));
     int64_t slice = slice_;
     if (++part == parts_) {
       part = 0;
@@ -286,7 +291,8 @@ class AmxRunner {
     b_share_ = ceil_div((end - begin) * row_tiles * amx_tile * half_bytes, blocks * 64) * 64;
   }
 
-  static constexpr int64_t stretch_sums = most_amx_block_rows * amx_block_columns;
+  static constexpr int64_t most_stretch_rows = 6 * amx_rows;  // a multiple of two and of three tiles
+  static constexpr int64_t stretch_sums = most_stretch_rows * amx_block_columns;
 
   void run_stretch(const Panel& panel, const Stretch& stretch, int64_t part, float* sums) {
     AmxBlockArgs args = {};
@@ -305,7 +311,7 @@ class AmxRunner {
     const char* out = static_cast<const char*>(c_.out.data) + out_bytes * out_at(panel, stretch.d, stretch.h, stretch.w);
     args.out_step = out_bytes * c_.out_step[2];
     args.out_lines = static_cast<int>(ceil_div(panel.vectors * amx_columns * out_bytes, cache_line_halves * half_bytes));
-    const int64_t block_rows = amx_block_rows(panel.vectors);
+    const int64_t block_rows = amx_block_rows(panel.vectors, tall_);
     for (int64_t row = 0; row < stretch.rows; row += block_rows) {
       const int64_t offset = (stretch.a + row * args.a_step) / half_bytes;
       args.a = {planes_.parts().high + offset, split_ ? planes_.parts().low + offset : nullptr};
@@ -388,6 +394,8 @@ class AmxRunner {
   Triple size_ = {};
   Triple extent_ = {};
   int64_t slice_ = 0;
+  bool tall_ = false;
+  int64_t stretch_rows_ = 0;
   const char* b_next_ = nullptr;
   int64_t b_share_ = 0;  // bytes for each block of tiles
   std::vector<Run> runs_;

@@ -15,7 +15,10 @@ constexpr int64_t amx_tile = amx_columns * amx_depth;  // bf16 values of one B t
 constexpr int64_t amx_block_columns = 3 * amx_columns;
 
 // Rows of a block: four tiles of sums or six, so that each tile of A or B serves as many products as it can.
-constexpr int64_t amx_block_rows(int column_tiles) { return column_tiles == 1 ? 4 * amx_rows : 2 * amx_rows; }
+// Plain bf16 may have three rows of two tiles.
+constexpr int64_t amx_block_rows(int column_tiles, bool tall) {
+  return amx_rows * (column_tiles == 1 ? 4 : column_tiles == 2 && tall ? 3 : 2);
+}
 constexpr int64_t most_amx_block_rows = 4 * amx_rows;
 
 // A bf16 number, or with `low` the sum of two that together hold 16 bits of an f32's significand.

@@ -66,29 +66,38 @@ class Meanwhile {
   int64_t chunks_ = 0, fill_share_ = 0;
 };
 
-// Up to 2 x 2 tiles.
+// Up to 3 x 2 tiles: 0 to 2 the sums of the first column, 3 to 5 of the second. Rows in reverse there: the last tile of A is
+// still loaded.
 void wide_bf16(const AmxBlockArgs& t, int64_t row_tiles) {
-  const bool two_rows = row_tiles == 2;
   const int64_t step = t.a_step;
   Meanwhile meanwhile(t);
   for (int64_t r = 0; r < t.run_count; ++r) {
-    const char* a0 = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
-    const char* a1 = a0 + amx_rows * step;
+    const char* a = reinterpret_cast<const char*>(t.a.high) + t.runs[r].a_bytes;
     const uint16_t* b = t.b.high + t.runs[r].b_row * 2 * amx_tile;
     for (int64_t k = 0; k < t.depth_blocks; ++k) {
       meanwhile.some();
-      VOXLAB_TILE_LOAD(6, b, b_row_bytes);
-      VOXLAB_TILE_LOAD(4, a0, step);
-      VOXLAB_TILE_MULTIPLY(0, 4, 6);
-      VOXLAB_TILE_LOAD(7, b + amx_tile, b_row_bytes);
-      VOXLAB_TILE_MULTIPLY(1, 4, 7);
-      if (two_rows) {
-        VOXLAB_TILE_LOAD(5, a1, step);
-        VOXLAB_TILE_MULTIPLY(2, 5, 6);
-        VOXLAB_TILE_MULTIPLY(3, 5, 7);
+      VOXLAB_TILE_LOAD(7, b, b_row_bytes);
+      VOXLAB_TILE_LOAD(6, a, step);
+      VOXLAB_TILE_MULTIPLY(0, 6, 7);
+      if (row_tiles > 1) {
+        VOXLAB_TILE_LOAD(6, a + amx_rows * step, step);
+        VOXLAB_TILE_MULTIPLY(1, 6, 7);
       }
-      a0 += 2 * amx_depth;
-      a1 += 2 * amx_depth;
+      if (row_tiles > 2) {
+        VOXLAB_TILE_LOAD(6, a + 2 * amx_rows * step, step);
+        VOXLAB_TILE_MULTIPLY(2, 6, 7);
+      }
+      VOXLAB_TILE_LOAD(7, b + amx_tile, b_row_bytes);
+      if (row_tiles > 2) {
+        VOXLAB_TILE_MULTIPLY(5, 6, 7);
+        VOXLAB_TILE_LOAD(6, a + amx_rows * step, step);
+      }
+      if (row_tiles > 1) {
+        VOXLAB_TILE_MULTIPLY(4, 6, 7);
+        VOXLAB_TILE_LOAD(6, a, step);
+      }
+      VOXLAB_TILE_MULTIPLY(3, 6, 7);
+      a += 2 * amx_depth;
       b += 2 * amx_tile;
     }
   }
@@ -306,8 +315,47 @@ void triple_block(const AmxBlockArgs& t) {
   __asm__ volatile("" ::: "memory");
 }
 
+void wide_bf16_block(const AmxBlockArgs& t) {
+  const int64_t row_tiles = (t.rows + amx_rows - 1) / amx_rows;
+  float* const second = t.c + amx_rows * amx_block_columns;
+  float* const third = second + amx_rows * amx_block_columns;
+  __asm__ volatile("" ::: "memory");
+  if (t.accumulate) {
+    VOXLAB_TILE_LOAD(0, t.c, c_row_bytes);
+    VOXLAB_TILE_LOAD(3, t.c + amx_columns, c_row_bytes);
+    if (row_tiles > 1) {
+      VOXLAB_TILE_LOAD(1, second, c_row_bytes);
+      VOXLAB_TILE_LOAD(4, second + amx_columns, c_row_bytes);
+    }
+    if (row_tiles > 2) {
+      VOXLAB_TILE_LOAD(2, third, c_row_bytes);
+      VOXLAB_TILE_LOAD(5, third + amx_columns, c_row_bytes);
+    }
+  } else {
+    VOXLAB_TILE_ZERO(0);
+    VOXLAB_TILE_ZERO(1);
+    VOXLAB_TILE_ZERO(2);
+    VOXLAB_TILE_ZERO(3);
+    VOXLAB_TILE_ZERO(4);
+    VOXLAB_TILE_ZERO(5);
+  }
+  wide_bf16(t, row_tiles);
+  VOXLAB_TILE_STORE(0, t.c, c_row_bytes);
+  VOXLAB_TILE_STORE(3, t.c + amx_columns, c_row_bytes);
+  if (row_tiles > 1) {
+    VOXLAB_TILE_STORE(1, second, c_row_bytes);
+    VOXLAB_TILE_STORE(4, second + amx_columns, c_row_bytes);
+  }
+  if (row_tiles > 2) {
+    VOXLAB_TILE_STORE(2, third, c_row_bytes);
+    VOXLAB_TILE_STORE(5, third + amx_columns, c_row_bytes);
+  }
+  __asm__ volatile("" ::: "memory");
+}
+
 void block(const AmxBlockArgs& t) {
   if (t.column_tiles == 3) return triple_block(t);
+  if (t.column_tiles == 2 && t.a.low == nullptr) return wide_bf16_block(t);
   constexpr int64_t tile_floats = amx_rows * amx_block_columns;
   const int64_t row_tiles = (t.rows + amx_rows - 1) / amx_rows;
   const bool wide = t.column_tiles == 2;
@@ -329,7 +377,7 @@ void block(const AmxBlockArgs& t) {
     VOXLAB_TILE_ZERO(3);
   }
   if (t.a.low == nullptr) {
-    (wide ? wide_bf16 : narrow_bf16)(t, row_tiles);
+    narrow_bf16(t, row_tiles);
   } else {
     (wide ? wide_split : narrow_split)(t, row_tiles);
   }

@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -97,13 +98,16 @@ int command_time(const TimeOptions& o) {
   use_files(o, work, config);
   if (o.from_stdin) return serve(work, precision);
   reset_peak(Device::cpu);
-  const Spread s = spread_of(time_runs(work, o.warmup, o.repeats));
+  // It traces and plans.
+  const double first = o.warmup == 0 ? 0 : time_runs(work, 0, 1).front();
+  const Spread s = spread_of(time_runs(work, std::max<int64_t>(o.warmup - 1, 0), o.repeats));
   const MemoryReport memory = memory_report(Device::cpu);
   const Machine machine = this_machine();
   if (o.common.json) {
     std::cout << nlohmann::json{{"seconds", s.median},       {"low_quartile", s.low_quartile},
                                 {"high_quartile", s.high_quartile}, {"least", s.least},
-                                {"n", s.n},                  {"peak_bytes", memory.peak},
+                                {"n", s.n},                  {"first_seconds", o.warmup == 0 ? nlohmann::json() : nlohmann::json(first)},
+                                {"peak_bytes", memory.peak},
                                 {"precision", to_string(precision)}, {"training", o.training},
                                 {"batch", o.batch},          {"volume", o.volume},
                                 {"machine", describe(machine)}}
@@ -111,7 +115,7 @@ int command_time(const TimeOptions& o) {
               << '\n';
     return exit_done;
   }
-  std::cout << fmt::format("{} of {}, {}, {}\n  median {:.4g} s, quartiles {:.4g} to {:.4g} s, least {:.4g} s, n = {} after {} warm-up runs\n"
+  std::cout << fmt::format("{} of {}, {}, {}\n  median {:.4g} s, quartiles {:.4g} to {:.4g} s, least {:.4g} s, n = {} after {} warm-up runs{}\n"
                            "  in the clock: {}\n  peak of tensors {:.1f} MiB\n",
                            o.training ? "training step" : "inference",
                            o.volume       ? "a whole volume"
@@ -119,6 +123,7 @@ int command_time(const TimeOptions& o) {
                                           : fmt::format("{} samples", o.batch),
                            to_string(precision), describe(machine), s.median,
                            s.low_quartile, s.high_quartile, s.least, s.n, o.warmup,
+                           o.warmup == 0 ? "" : fmt::format(", the first of which took {:.4g} s", first),
                            o.training ? "forward, loss, backward, clipping, SGD update" : "image tensor to logits",
                            static_cast<double>(memory.peak) / (1 << 20));
   return exit_done;

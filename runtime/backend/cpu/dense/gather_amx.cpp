@@ -230,9 +230,13 @@ class AmxRunner {
 
   int64_t blocks_of_planes(const Panel* panels, int64_t panel_count) const {
     int64_t blocks = 0;
-    for (int64_t p = 0; p < panel_count; ++p)
-      for (const Stretch& stretch : stretches_) blocks += ceil_div(stretch.rows, amx_block_rows(panels[p].vectors, tall_));
+    for (int64_t p = 0; p < panel_count; ++p) blocks += blocks_under(panels[p]);
     return blocks * parts_;
+  }
+  int64_t blocks_under(const Panel& panel) const {
+    int64_t blocks = 0;
+    for (const Stretch& stretch : stretches_) blocks += ceil_div(stretch.rows, amx_block_rows(panel.vectors, tall_));
+    return blocks;
   }
 
   // A panel of B that would not stay in the second-level cache while stretch after stretch passes is taken kernel row by
@@ -275,8 +279,7 @@ class AmxRunner {
   void plan_b_fetch(const Panel* panels, int64_t panel_count, int64_t p, int64_t part) {
     b_next_ = nullptr;
     if (!cut_.far_b) return;
-    int64_t blocks = 0;
-    for (const Stretch& stretch : stretches_) blocks += ceil_div(stretch.rows, amx_block_rows(panels[p].vectors, tall_));
+    const int64_t blocks = blocks_under(panels[p]);
     int64_t slice = slice_;
     if (++part == parts_) {
       part = 0;

@@ -8,7 +8,7 @@
 namespace voxlab::cpu {
 namespace {
 
-// 0-3 sums, 4-5 A, 6-7 B; of blocks three tiles wide 0-5 sums, 6 A, 7 B. Tile numbers must be literals. The compiler does not know that tile loads read memory, hence
+// 0-3 sums, 4-5 A, 6-7 B; of blocks of six tiles 0-5 sums, 6 A, 7 B. Tile numbers must be literals. The compiler does not know that tile loads read memory, hence
 // the barriers around a block's sums (GCC 12 gives the loads no memory clobber).
 constexpr int64_t b_row_bytes = 64;
 constexpr int64_t c_row_bytes = amx_block_columns * static_cast<int64_t>(sizeof(float));
@@ -284,108 +284,39 @@ void triple_split(const AmxBlockArgs& t, int64_t row_tiles) {
   }
 }
 
-void triple_block(const AmxBlockArgs& t) {
-  const bool two_rows = t.rows > amx_rows;
-  float* const second = t.c + amx_rows * amx_block_columns;
-  __asm__ volatile("" ::: "memory");
-  if (t.accumulate) {
-    VOXLAB_TILE_LOAD(0, t.c, c_row_bytes);
-    VOXLAB_TILE_LOAD(1, t.c + amx_columns, c_row_bytes);
-    VOXLAB_TILE_LOAD(2, t.c + 2 * amx_columns, c_row_bytes);
-    VOXLAB_TILE_LOAD(3, second, c_row_bytes);
-    VOXLAB_TILE_LOAD(4, second + amx_columns, c_row_bytes);
-    VOXLAB_TILE_LOAD(5, second + 2 * amx_columns, c_row_bytes);
-  } else {
-    VOXLAB_TILE_ZERO(0);
-    VOXLAB_TILE_ZERO(1);
-    VOXLAB_TILE_ZERO(2);
-    VOXLAB_TILE_ZERO(3);
-    VOXLAB_TILE_ZERO(4);
-    VOXLAB_TILE_ZERO(5);
-  }
-  (t.a.low == nullptr ? triple_bf16 : triple_split)(t, two_rows ? 2 : 1);
-  VOXLAB_TILE_STORE(0, t.c, c_row_bytes);
-  VOXLAB_TILE_STORE(1, t.c + amx_columns, c_row_bytes);
-  VOXLAB_TILE_STORE(2, t.c + 2 * amx_columns, c_row_bytes);
-  if (two_rows) {
-    VOXLAB_TILE_STORE(3, second, c_row_bytes);
-    VOXLAB_TILE_STORE(4, second + amx_columns, c_row_bytes);
-    VOXLAB_TILE_STORE(5, second + 2 * amx_columns, c_row_bytes);
-  }
-  __asm__ volatile("" ::: "memory");
-}
-
-void wide_bf16_block(const AmxBlockArgs& t) {
-  const int64_t row_tiles = (t.rows + amx_rows - 1) / amx_rows;
-  float* const second = t.c + amx_rows * amx_block_columns;
-  float* const third = second + amx_rows * amx_block_columns;
-  __asm__ volatile("" ::: "memory");
-  if (t.accumulate) {
-    VOXLAB_TILE_LOAD(0, t.c, c_row_bytes);
-    VOXLAB_TILE_LOAD(3, t.c + amx_columns, c_row_bytes);
-    if (row_tiles > 1) {
-      VOXLAB_TILE_LOAD(1, second, c_row_bytes);
-      VOXLAB_TILE_LOAD(4, second + amx_columns, c_row_bytes);
-    }
-    if (row_tiles > 2) {
-      VOXLAB_TILE_LOAD(2, third, c_row_bytes);
-      VOXLAB_TILE_LOAD(5, third + amx_columns, c_row_bytes);
-    }
-  } else {
-    VOXLAB_TILE_ZERO(0);
-    VOXLAB_TILE_ZERO(1);
-    VOXLAB_TILE_ZERO(2);
-    VOXLAB_TILE_ZERO(3);
-    VOXLAB_TILE_ZERO(4);
-    VOXLAB_TILE_ZERO(5);
-  }
-  wide_bf16(t, row_tiles);
-  VOXLAB_TILE_STORE(0, t.c, c_row_bytes);
-  VOXLAB_TILE_STORE(3, t.c + amx_columns, c_row_bytes);
-  if (row_tiles > 1) {
-    VOXLAB_TILE_STORE(1, second, c_row_bytes);
-    VOXLAB_TILE_STORE(4, second + amx_columns, c_row_bytes);
-  }
-  if (row_tiles > 2) {
-    VOXLAB_TILE_STORE(2, third, c_row_bytes);
-    VOXLAB_TILE_STORE(5, third + amx_columns, c_row_bytes);
-  }
-  __asm__ volatile("" ::: "memory");
-}
-
 void block(const AmxBlockArgs& t) {
-  if (t.column_tiles == 3) return triple_block(t);
-  if (t.column_tiles == 2 && t.a.low == nullptr) return wide_bf16_block(t);
-  constexpr int64_t tile_floats = amx_rows * amx_block_columns;
   const int64_t row_tiles = (t.rows + amx_rows - 1) / amx_rows;
-  const bool wide = t.column_tiles == 2;
-  // Where the sums of tiles 1 to 3 lie.
-  float* const c1 = wide ? t.c + amx_columns : t.c + tile_floats;
-  float* const c2 = wide ? t.c + tile_floats : t.c + 2 * tile_floats;
-  float* const c3 = wide ? t.c + tile_floats + amx_columns : t.c + 3 * tile_floats;
-  const int64_t tiles = wide ? 2 * row_tiles : row_tiles;
+  const bool split = t.a.low != nullptr, tall = t.column_tiles == 2 && !split;
+  // Where the sums of each tile lie, or null: row after row of tiles, in tall blocks column after column.
+  float* sums[6] = {};
+  for (int64_t row = 0; row < row_tiles; ++row)
+    for (int column = 0; column < t.column_tiles; ++column)
+      sums[tall ? 3 * column + row : row * t.column_tiles + column] =
+          t.c + row * amx_rows * amx_block_columns + column * amx_columns;
+#define VOXLAB_EACH_SUM(action) \
+  action(0) action(1) action(2) action(3) action(4) action(5)
+#define VOXLAB_LOAD_SUM(tile) \
+  if (sums[tile] != nullptr) VOXLAB_TILE_LOAD(tile, sums[tile], c_row_bytes);
+#define VOXLAB_ZERO_SUM(tile) VOXLAB_TILE_ZERO(tile);
+#define VOXLAB_STORE_SUM(tile) \
+  if (sums[tile] != nullptr) VOXLAB_TILE_STORE(tile, sums[tile], c_row_bytes);
   __asm__ volatile("" ::: "memory");
   if (t.accumulate) {
-    VOXLAB_TILE_LOAD(0, t.c, c_row_bytes);
-    if (tiles > 1) VOXLAB_TILE_LOAD(1, c1, c_row_bytes);
-    if (tiles > 2) VOXLAB_TILE_LOAD(2, c2, c_row_bytes);
-    if (tiles > 3) VOXLAB_TILE_LOAD(3, c3, c_row_bytes);
+    VOXLAB_EACH_SUM(VOXLAB_LOAD_SUM)
   } else {
-    VOXLAB_TILE_ZERO(0);
-    VOXLAB_TILE_ZERO(1);
-    VOXLAB_TILE_ZERO(2);
-    VOXLAB_TILE_ZERO(3);
+    VOXLAB_EACH_SUM(VOXLAB_ZERO_SUM)
   }
-  if (t.a.low == nullptr) {
-    narrow_bf16(t, row_tiles);
-  } else {
-    (wide ? wide_split : narrow_split)(t, row_tiles);
+  switch (t.column_tiles) {
+    case 1: (split ? narrow_split : narrow_bf16)(t, row_tiles); break;
+    case 2: (split ? wide_split : wide_bf16)(t, row_tiles); break;
+    default: (split ? triple_split : triple_bf16)(t, row_tiles); break;
   }
-  VOXLAB_TILE_STORE(0, t.c, c_row_bytes);
-  if (tiles > 1) VOXLAB_TILE_STORE(1, c1, c_row_bytes);
-  if (tiles > 2) VOXLAB_TILE_STORE(2, c2, c_row_bytes);
-  if (tiles > 3) VOXLAB_TILE_STORE(3, c3, c_row_bytes);
+  VOXLAB_EACH_SUM(VOXLAB_STORE_SUM)
   __asm__ volatile("" ::: "memory");
+#undef VOXLAB_EACH_SUM
+#undef VOXLAB_LOAD_SUM
+#undef VOXLAB_ZERO_SUM
+#undef VOXLAB_STORE_SUM
 }
 
 // One row of tiles, up to four columns.

@@ -54,6 +54,8 @@ VOXLAB_INLINE void store_rounded(uint16_t* p, Vec v, int n) {
   _mm256_mask_storeu_epi16(p, first_lanes(n), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
 }
 
+VOXLAB_INLINE void store_line(uint16_t* p, Vec first, Vec second) { _mm512_storeu_si512(p, round_two(first, second)); }
+
 VOXLAB_INLINE Vec widen_half(__m256i halves) {
   return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves), 16));
 }
@@ -75,6 +77,10 @@ VOXLAB_INLINE bool split_vectors(Vec first, Vec second, __mmask32 lanes, uint16_
 
 VOXLAB_INLINE Words round_half(Vec v) { return round_bf16(v); }
 VOXLAB_INLINE void store_rounded(uint16_t* p, Vec v, int n) { store_halves(p, round_bf16(v), n); }
+VOXLAB_INLINE void store_line(uint16_t* p, Vec first, Vec second) {
+  store_rounded(p, first, vec_width);
+  store_rounded(p + vec_width, second, vec_width);
+}
 
 VOXLAB_INLINE bool split_vectors(Vec first, Vec second, __mmask32 lanes, uint16_t* high, uint16_t* low) {
   bool finite = true;
@@ -315,10 +321,18 @@ bool turn_strip(const AmxStripArgs& t) {
   return finite;
 }
 
-// One vector of columns of every row.
-template <int Activation>
-void store_vector(const AmxStoreArgs& t, int column, int count) {
-  const Vec bias = t.bias == nullptr ? zero() : load_first(t.bias + column, count);
+// One vector of columns of every row, `count` of them wanted; or two whole ones, as bf16 one line.
+template <int Activation, int Vectors>
+void store_vectors(const AmxStoreArgs& t, int column, int count) {
+  if constexpr (Vectors == 2) count = vec_width;
+  const bool moments = t.pivot != nullptr;
+  Vec bias[Vectors], pivot[Vectors], sum[Vectors], square[Vectors];
+  for (int i = 0; i < Vectors; ++i) {
+    const int at = column + i * vec_width;
+    bias[i] = t.bias == nullptr ? zero() : load_first(t.bias + at, count);
+    pivot[i] = moments ? load_first(t.pivot + at, count) : zero();
+    sum[i] = square[i] = zero();
+  }
   const Vec slope = splat(t.slope);
   // Stores to the output must not make the arguments load again.
   const float* sums = t.sums + column;
@@ -327,60 +341,13 @@ void store_vector(const AmxStoreArgs& t, int column, int count) {
   float* out = t.out == nullptr ? nullptr : t.out + column;
   uint16_t* out_bf16 = t.out_bf16 + column;
   const int64_t rows = t.rows, step = t.out_step;
-  const bool moments = t.pivot != nullptr;
-  const Vec pivot = moments ? load_first(t.pivot + column, count) : zero();
-  Vec sum = zero(), square = zero();
   for (int64_t r = 0; r < rows; ++r) {
-    Vec v = load(sums + r * amx_block_columns) + bias;
-    if (residual != nullptr) v += load_first(residual + r * step, count);
-    if (residual_bf16 != nullptr) v += load_half(residual_bf16 + r * step, first_lanes(count));
-    if constexpr (Activation != 0) v = activate(v, Activation, slope);
-    if (moments) {
-      const Vec d = v - pivot;
-      sum += d;
-      square = mul_add(d, d, square);
-    }
-    if (out != nullptr) {
-      store_first(out + r * step, v, count);
-    } else {
-      store_rounded(out_bf16 + r * step, v, count);
-    }
-  }
-  if (!moments) return;
-  float lanes[2][vec_width];
-  store(lanes[0], sum);
-  store(lanes[1], square);
-  for (int i = 0; i < count; ++i) {
-    t.sum[column + i] += lanes[0][i];
-    t.square[column + i] += lanes[1][i];
-  }
-}
-
-#if defined(__AVX512BF16__)
-
-// Two vectors of columns of every row as bf16: whole lines.
-template <int Activation>
-void store_line(const AmxStoreArgs& t, int column) {
-  Vec bias[2], pivot[2], sum[2], square[2];
-  for (int i = 0; i < 2; ++i) {
-    const int at = column + i * vec_width;
-    bias[i] = t.bias == nullptr ? zero() : load(t.bias + at);
-    pivot[i] = t.pivot == nullptr ? zero() : load_first(t.pivot + at, vec_width);
-    sum[i] = square[i] = zero();
-  }
-  const Vec slope = splat(t.slope);
-  const float* sums = t.sums + column;
-  const float* residual = t.residual == nullptr ? nullptr : t.residual + column;
-  const uint16_t* residual_bf16 = t.residual_bf16 == nullptr ? nullptr : t.residual_bf16 + column;
-  uint16_t* out = t.out_bf16 + column;
-  const int64_t rows = t.rows, step = t.out_step;
-  const bool moments = t.pivot != nullptr;
-  for (int64_t r = 0; r < rows; ++r) {
-    Vec v[2];
-    for (int i = 0; i < 2; ++i) {
+    Vec v[Vectors];
+    for (int i = 0; i < Vectors; ++i) {
+      const int64_t at = r * step + i * vec_width;
       v[i] = load(sums + r * amx_block_columns + i * vec_width) + bias[i];
-      if (residual != nullptr) v[i] += load(residual + r * step + i * vec_width);
-      if (residual_bf16 != nullptr) v[i] += load_half(residual_bf16 + r * step + i * vec_width, first_lanes(vec_width));
+      if (residual != nullptr) v[i] += load_first(residual + at, count);
+      if (residual_bf16 != nullptr) v[i] += load_half(residual_bf16 + at, first_lanes(count));
       if constexpr (Activation != 0) v[i] = activate(v[i], Activation, slope);
       if (moments) {
         const Vec d = v[i] - pivot[i];
@@ -388,29 +355,32 @@ void store_line(const AmxStoreArgs& t, int column) {
         square[i] = mul_add(d, d, square[i]);
       }
     }
-    _mm512_storeu_si512(out + r * step, round_two(v[0], v[1]));
+    if constexpr (Vectors == 2) {
+      store_line(out_bf16 + r * step, v[0], v[1]);
+    } else if (out != nullptr) {
+      store_first(out + r * step, v[0], count);
+    } else {
+      store_rounded(out_bf16 + r * step, v[0], count);
+    }
   }
   if (!moments) return;
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < Vectors; ++i) {
     float lanes[2][vec_width];
     store(lanes[0], sum[i]);
     store(lanes[1], square[i]);
-    for (int j = 0; j < vec_width; ++j) {
+    for (int j = 0; j < count; ++j) {
       t.sum[column + i * vec_width + j] += lanes[0][j];
       t.square[column + i * vec_width + j] += lanes[1][j];
     }
   }
 }
 
-#endif
-
 template <int Activation>
 void store_columns(const AmxStoreArgs& t) {
   int c = 0;
-#if defined(__AVX512BF16__)
-  for (; t.out == nullptr && t.columns - c >= 2 * vec_width; c += 2 * vec_width) store_line<Activation>(t, c);
-#endif
-  for (; c < t.columns; c += vec_width) store_vector<Activation>(t, c, t.columns - c < vec_width ? t.columns - c : vec_width);
+  for (; t.out == nullptr && t.columns - c >= 2 * vec_width; c += 2 * vec_width) store_vectors<Activation, 2>(t, c, vec_width);
+  for (; c < t.columns; c += vec_width)
+    store_vectors<Activation, 1>(t, c, t.columns - c < vec_width ? t.columns - c : vec_width);
 }
 
 void store_sums(const AmxStoreArgs& t) {

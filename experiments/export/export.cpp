@@ -39,15 +39,15 @@ ExportedNetwork export_network(const Network& network, const std::string& name) 
   std::unordered_map<uint64_t, std::string> names;
   for (const nn::ParameterPtr& p : network.parameters.all()) names[p->value.id()] = p->name;
   const Tensor x = drawn_image(network);
-  Tensors y;
-  const Trace steps = trace({x}, [&] { return y = network.forward(x, {.all_outputs = false}); });
+  const auto forward = [&](const Tensors& in) { return network.forward(in[0], {.all_outputs = false}); };
+  const Trace steps = trace(Metas{x.meta()}, forward);
   OnnxOptions options{.name = name, .inputs = {"image"}, .outputs = {"logits"}};
   options.constant_name = [&](const Tensor& t) {
     const auto found = names.find(t.id());
     return found == names.end() ? std::string() : found->second;
   };
   return {onnx_model(steps, std::move(options)), with_channels_first(x),
-          with_channels_first(y.front())};
+          with_channels_first(forward({x}).front())};
 }
 
 void load_weights(const NetConfig& config, Network& network, const std::filesystem::path& file) {

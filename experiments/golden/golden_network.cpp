@@ -328,14 +328,10 @@ GoldenReport golden_network(const std::filesystem::path& file, const json& recor
   {
     const Autocast autocast(eval.cast);
     const json& outputs = record.at("eval").at("outputs");
-    const auto forward = [&] { return subject.forward(x, {}); };
+    check_outputs(report, "eval", subject.forward(x, {}), outputs, eval.outputs);
     if (options.device == Device::cpu && eval.cast == DType::f32) {
-      Tensors op_by_op;
-      Plan plan(forward, {x}, &op_by_op);
-      check_outputs(report, "eval", op_by_op, outputs, eval.outputs);
-      check_outputs(report, "plan", plan({x}), outputs, eval.outputs);
-    } else {
-      check_outputs(report, "eval", forward(), outputs, eval.outputs);
+      PlannedForward plan([&](const Tensor& t) { return subject.forward(t, {}); });
+      check_outputs(report, "plan", plan(x), outputs, eval.outputs);
     }
   }
   if (record.value("train", json()).is_object())  // null: too large a network to train there

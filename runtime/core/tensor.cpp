@@ -69,12 +69,15 @@ Tensor Tensor::view(std::shared_ptr<Storage> storage, const Meta& meta, const St
   return t;
 }
 
-Tensor Tensor::empty(const Meta& meta) {
+Tensor Tensor::in_new_storage(const Meta& meta, Device of_storage) {
   int64_t bytes = 0;
   if (__builtin_mul_overflow(meta.numel(), size_of(meta.dtype), &bytes))
     fail("tensor", meta.to_string() + " has too many bytes");
-  return view(std::make_shared<Storage>(bytes, meta.device), meta, contiguous_strides(meta.shape), 0);
+  return view(std::make_shared<Storage>(bytes, of_storage), meta, contiguous_strides(meta.shape), 0);
 }
+
+Tensor Tensor::empty(const Meta& meta) { return in_new_storage(meta, meta.device); }
+Tensor Tensor::unknown(const Meta& meta) { return in_new_storage(meta, Device::meta); }
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device) {
   return empty(Meta{shape, dtype, device});
@@ -122,6 +125,7 @@ Tensor Tensor::renewed() const { return view(storage(), meta(), strides(), offse
 std::byte* Tensor::raw() const {
   if (!impl_) fail("tensor", "undefined tensor has no data");
   if (!is_host(device())) fail("tensor", "a " + meta().to_string() + " meta tensor has no data");
+  if (!known()) fail("tensor", "the values of a " + meta().to_string() + " tensor are read while work is traced on shapes alone");
   return impl_->storage->data() + impl_->offset * size_of(dtype());
 }
 

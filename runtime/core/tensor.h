@@ -32,6 +32,8 @@ class Tensor {
   Tensor() = default;  // undefined: an absent optional input
   static Tensor empty(const Meta& meta);
   static Tensor empty(const Shape& shape, DType dtype, Device device = Device::cpu);
+  // A value that is not known yet: shape, dtype and device without memory. So is what ops make of it: nothing runs.
+  static Tensor unknown(const Meta& meta);
   static Tensor zeros(const Shape& shape, DType dtype, Device device = Device::cpu);
   static Tensor full(const Shape& shape, double value, DType dtype, Device device = Device::cpu);
   static Tensor from_span(const Shape& shape, std::span<const float> values, Device device = Device::cpu);
@@ -52,6 +54,7 @@ class Tensor {
   const Strides& strides() const { return impl_->strides; }
   int64_t offset() const { return impl_->offset; }
   bool contiguous() const;
+  bool known() const { return storage()->device() == device(); }  // has memory, or is on meta, where nothing has
   const std::shared_ptr<Storage>& storage() const { return impl_->storage; }
 
   // A value's identity: a copy of the handle keeps it, every op's output gets a new one.
@@ -59,7 +62,7 @@ class Tensor {
   // Same storage under a new identity; used by ops that change a value in place.
   Tensor renewed() const;
 
-  // First element. Error on a meta tensor.
+  // First element. Error on meta, and when the value is not known.
   std::byte* raw() const;
   template <class T>
   T* data() const {
@@ -85,6 +88,7 @@ class Tensor {
     std::shared_ptr<Storage> storage;
     uint64_t id = 0;
   };
+  static Tensor in_new_storage(const Meta& meta, Device of_storage);
   void check_access(DType wanted) const;
   std::shared_ptr<const Impl> impl_;
 };

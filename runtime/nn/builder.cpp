@@ -1,8 +1,11 @@
 #include "runtime/nn/builder.h"
 
+#include <atomic>
 #include <cmath>
+#include <span>
 
 #include "runtime/core/error.h"
+#include "runtime/core/parallel.h"
 #include "runtime/core/rng.h"
 
 namespace voxlab::nn {
@@ -14,24 +17,43 @@ uint64_t hash_name(std::string_view name) {  // FNV-1a
   return h;
 }
 
+template <class T>
+void draw_values(std::span<T> values, const Init& init, const Philox& random) {
+  const bool truncated = init.kind == Init::Kind::normal_truncated;
+  const auto drawn = [&](uint64_t number) {
+    return init.kind == Init::Kind::uniform ? (2 * random.uniform(number) - 1) * init.value : random.normal(number) * init.value;
+  };
+  std::atomic<size_t> rejected = values.size();  // the first value beyond the bounds
+  parallel_for(static_cast<int64_t>(values.size()), 1 << 12, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      const double v = drawn(i);
+      values[i] = static_cast<T>(v);
+      if (!truncated || std::fabs(v) <= 2) continue;
+      for (size_t first = rejected; i < first && !rejected.compare_exchange_weak(first, i);) {}
+      return;  // what follows is drawn below
+    }
+  });
+  uint64_t next = rejected;  // from there on: rejected draws move on to the next number
+  for (size_t i = rejected; i < values.size(); ++i) {
+    double v = drawn(next++);
+    while (std::fabs(v) > 2) v = drawn(next++);
+    values[i] = static_cast<T>(v);
+  }
+}
+
 Tensor draw(const std::string& name, const Shape& shape, const Init& init, const Builder::Options& options) {
   if (options.device == Device::meta || init.kind == Init::Kind::constant)
     return Tensor::full(shape, init.value, options.dtype, options.device);
   const Philox random(options.seed ^ hash_name(name));
-  const int64_t n = shape.numel();
-  std::vector<double> values(static_cast<size_t>(n));
-  uint64_t next = 0;  // rejected draws move on to the next number
-  for (double& v : values) {
-    if (init.kind == Init::Kind::uniform) {
-      v = (2 * random.uniform(next++) - 1) * init.value;
-    } else if (init.kind == Init::Kind::normal) {
-      v = random.normal(next++) * init.value;
-    } else {
-      do v = random.normal(next++) * init.value;
-      while (std::fabs(v) > 2);
-    }
+  const bool wide = options.dtype == DType::f64;
+  const Tensor values = Tensor::empty(shape, wide ? DType::f64 : DType::f32, options.device);
+  const auto count = static_cast<size_t>(values.numel());
+  if (wide) {
+    draw_values(std::span(values.data<double>(), count), init, random);
+  } else {
+    draw_values(std::span(values.data<float>(), count), init, random);
   }
-  return Tensor::from_span(shape, std::span<const double>(values), options.device).to(options.dtype);
+  return values.to(options.dtype);
 }
 
 // Axis i of ours is axis axes[i] of theirs.

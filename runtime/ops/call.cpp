@@ -103,7 +103,10 @@ Tensors call(const OpRecord& op, std::shared_ptr<const void> attrs, Tensors in) 
   Metas out_metas = op.infer(attrs.get(), in_metas);
   for (Meta& m : out_metas) m.device = device;
 
-  std::string_view kernel_name = device == Device::meta ? "meta" : "view";
+  // Without values there is nothing to compute: on meta, and where a trace follows shapes alone.
+  const bool known = std::all_of(in.begin(), in.end(), [](const Tensor& t) { return !t || t.known(); });
+  const bool runs = known && device != Device::meta;
+  std::string_view kernel_name = runs ? "view" : "meta";
   std::string kernel_text;
   double seconds = 0;
   Tensors out;
@@ -112,9 +115,11 @@ Tensors call(const OpRecord& op, std::shared_ptr<const void> attrs, Tensors in) 
   } else {
     for (size_t i = 0; i < out_metas.size(); ++i) {
       const int target = op.overwrites ? op.overwrites(attrs.get(), i) : -1;
-      out.push_back(target < 0 ? Tensor::empty(out_metas[i]) : in[static_cast<size_t>(target)].renewed());
+      out.push_back(target >= 0 ? in[static_cast<size_t>(target)].renewed()
+                    : known     ? Tensor::empty(out_metas[i])
+                                : Tensor::unknown(out_metas[i]));
     }
-    if (device != Device::meta) {
+    if (runs) {
       const Kernel kernel = prepare_kernel(op, attrs.get(), device, descs_of(in), descs_of(out));
       const bool timed = std::any_of(observers.begin(), observers.end(),
                                      [](const Observer* o) { return o->wants_time(); });

@@ -1,4 +1,4 @@
-// call: the one way an op runs. Infers, allocates, runs or (on meta) stops there, tells the observers,
+// call: the one way an op runs. Infers, allocates, runs or (on meta, and on unknown values) stops there, tells the observers,
 // and hands the call to the recorder (the tape) when there is one.
 #pragma once
 

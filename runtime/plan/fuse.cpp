@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "runtime/core/parallel.h"
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/fused.h"
@@ -30,6 +31,24 @@ ChannelAffine affine_of(const Rewriter& r, const TraceStep& norm) {
     a.shift.push_back((bias.empty() ? 0 : bias[c]) - mean[c] * a.scale[c]);
   }
   return a;
+}
+
+template <class T>
+void scale_rows(const Tensor& t, const std::vector<double>& scale) {
+  const auto channels = static_cast<int64_t>(scale.size());
+  T* values = t.data<T>();
+  parallel_for(t.numel() / channels, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row)
+      for (int64_t c = 0; c < channels; ++c) {
+        T& v = values[row * channels + c];
+        v = static_cast<T>(v * scale[static_cast<size_t>(c)]);
+      }
+  });
+}
+
+// A contiguous weight, in place, by its last axis; products in f64.
+void scale_channels(const Tensor& weight, const std::vector<double>& scale) {
+  weight.dtype() == DType::f64 ? scale_rows<double>(weight, scale) : scale_rows<float>(weight, scale);
 }
 
 Tensor constant_of(const Shape& shape, const std::vector<double>& values, DType dtype) {
@@ -86,16 +105,15 @@ void fold_batch_norms(Trace& graph) {
     if (!known) continue;
     const ChannelAffine a = affine_of(r, norm);
     const size_t channels = a.scale.size();  // the last axis of both kinds of weight
-    const Tensor old_weight = r.constant(product.inputs[1]);
-    std::vector<double> weight = old_weight.to_vector();
-    for (size_t i = 0; i < weight.size(); ++i) weight[i] *= a.scale[i % channels];
+    const Tensor weight = r.constant(product.inputs[1]).clone();
+    scale_channels(weight, a.scale);
     std::vector<double> shift = a.shift;
     if (bias != absent) {
       const auto old = r.constant(bias).to_vector();
       for (size_t c = 0; c < channels; ++c) shift[c] += old[c] * a.scale[c];
     }
-    const int w = graph.add_constant(constant_of(old_weight.shape(), weight, old_weight.dtype()));
-    const int b = graph.add_constant(constant_of(Shape{static_cast<int64_t>(channels)}, shift, old_weight.dtype()));
+    const int w = graph.add_constant(weight);
+    const int b = graph.add_constant(constant_of(Shape{static_cast<int64_t>(channels)}, shift, weight.dtype()));
     r.node(n).inputs = {r.node(n).inputs[0], w, b};
     r.node(n).outputs = norm.outputs;
     r.move(n, next);

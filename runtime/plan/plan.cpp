@@ -170,14 +170,10 @@ class Plan::Planner {
   std::unordered_map<const Storage*, Root> roots_;
 };
 
-Plan::Plan(const std::function<Tensors()>& body, const Tensors& inputs, Tensors* traced) {
-  for (const Tensor& t : inputs) inputs_.push_back(t.meta());
-  Tensors outputs;
-  Trace graph = trace(inputs, [&] { return outputs = body(); });
-  if (traced != nullptr) *traced = outputs;
+Plan::Plan(const Body& body, Metas inputs) : inputs_(std::move(inputs)) {
+  Trace graph = trace(inputs_, body);
   plan::rewrite(graph);
   Planner(*this, graph).run();
-  release_cached_blocks();  // what the traced run needed: the plan has its own block
 }
 
 std::byte* Plan::address(const Place& place, std::byte* arena, const Tensors& inputs, const Tensors& outputs) const {
@@ -233,9 +229,8 @@ Tensors PlannedForward::operator()(const Tensor& x) {
   key.push_back(static_cast<int64_t>(current_arithmetic()));
   const auto found = plans_.find(key);
   if (found != plans_.end()) return found->second({x});
-  Tensors outputs;
-  plans_.try_emplace(key, [&] { return forward_(x); }, Tensors{x}, &outputs);
-  return outputs;
+  const Body body = [&](const Tensors& inputs) { return forward_(inputs[0]); };
+  return plans_.try_emplace(key, body, Metas{x.meta()}).first->second({x});
 }
 
 }  // namespace voxlab

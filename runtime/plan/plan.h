@@ -1,4 +1,4 @@
-// Plan: the fixed-shape fast path. A forward pass or a training step is traced once, rewritten into fewer ops,
+// Plan: the fixed-shape fast path. A forward pass or a training step is traced on shapes alone, rewritten into fewer ops,
 // given one block of memory, and bound to prepared kernels; running it is then a walk over a list.
 #pragma once
 
@@ -13,10 +13,9 @@ using Forward = std::function<Tensors(const Tensor& x)>;
 
 class Plan {
  public:
-  // Traces `body` on the inputs that it reads; `traced` gets the outputs of that run. What is no input is taken as it is
-  // now: for inference parameters are constants, and a training step has them among its inputs. The kernels keep the
-  // arithmetic that is current now.
-  Plan(const std::function<Tensors()>& body, const Tensors& inputs, Tensors* traced = nullptr);
+  // Of `body` for inputs of these shapes and dtypes. What is no input is taken as it is now: for inference parameters are
+  // constants, and a training step has them among its inputs. The kernels keep the arithmetic that is current now.
+  Plan(const Body& body, Metas inputs);
 
   // What body would return for these inputs, of the same shapes and dtypes; Error otherwise.
   Tensors operator()(const Tensors& inputs);

@@ -90,10 +90,12 @@ std::vector<std::vector<int>> Trace::users() const {
   return users;
 }
 
-Trace trace(const Tensors& inputs, const std::function<Tensors()>& body) {
-  TraceRecorder recorder(inputs);
+Trace trace(MetaSpan inputs, const Body& body) {
+  Tensors unknown;
+  for (const Meta& input : inputs) unknown.push_back(Tensor::unknown(input));
+  TraceRecorder recorder(unknown);
   const Observe calls(recorder);
-  return recorder.finish(body());
+  return recorder.finish(body(unknown));
 }
 
 }  // namespace voxlab

@@ -39,9 +39,11 @@ struct Trace {
   std::vector<std::vector<int>> users() const;
 };
 
-// Runs `body`, which reads `inputs`, and writes down every call that depends on them, also those of a tape's backward
-// pass. What does not is a constant: it was computed while tracing. Branches taken and shapes seen are those of these
-// inputs. Error when an output depends on none of them.
-Trace trace(const Tensors& inputs, const std::function<Tensors()>& body);
+using Body = std::function<Tensors(const Tensors& inputs)>;
+
+// Runs `body` on inputs that are shapes alone (Tensor::unknown) and writes down every call that depends on them, also those
+// of a tape's backward pass: nothing of it is computed. What depends on none is a constant, computed while tracing. Error
+// when an output depends on none of them, or when body reads a value that does.
+Trace trace(MetaSpan inputs, const Body& body);
 
 }  // namespace voxlab

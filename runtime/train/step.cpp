@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <span>
+#include <utility>
 
 #include "runtime/autograd/tape.h"
 #include "runtime/core/error.h"
@@ -17,6 +19,24 @@ constexpr size_t loss_parts = 3;  // total, cross entropy, Dice
 double item_or_nan(const Tensor& t) {
   return t && is_host(t.device()) ? t.item() : std::numeric_limits<double>::quiet_NaN();
 }
+
+// Parameters with other values for its lifetime, given in their order.
+class Lent {
+ public:
+  Lent(std::vector<const std::vector<nn::ParameterPtr>*> lists, std::span<const Tensor> values) {
+    size_t next = 0;
+    for (const std::vector<nn::ParameterPtr>* list : lists)
+      for (const nn::ParameterPtr& p : *list) own_.emplace_back(p, std::exchange(p->value, values[next++]));
+  }
+  ~Lent() {
+    for (auto& [p, value] : own_) p->value = std::move(value);
+  }
+  Lent(const Lent&) = delete;
+  Lent& operator=(const Lent&) = delete;
+
+ private:
+  std::vector<std::pair<nn::ParameterPtr, Tensor>> own_;
+};
 
 }  // namespace
 
@@ -59,14 +79,17 @@ TrainingStep::Values TrainingStep::planned(const Tensor& x, const Tensor& labels
   std::vector<int64_t> key(x.shape().begin(), x.shape().end());
   key.push_back(static_cast<int64_t>(x.dtype()));
   Tensors inputs{x, labels, step};
-  for (const nn::ParameterPtr& p : trainable_) inputs.push_back(p->value);
-  for (const nn::ParameterPtr& p : buffers_) inputs.push_back(p->value);
+  for (const std::vector<nn::ParameterPtr>* all : {&trainable_, &buffers_})
+    for (const nn::ParameterPtr& p : *all) inputs.push_back(p->value);
   auto found = plans_.find(key);
   if (found == plans_.end()) {
+    Metas metas;
+    for (const Tensor& t : inputs) metas.push_back(t.meta());
     std::vector<size_t> defined;
-    const auto body = [&] {
+    const auto body = [&](const Tensors& traced) {
+      const Lent lent({&trainable_, &buffers_}, std::span(traced).subspan(3));
       Tensors outputs;
-      const Values values = values_of(x, labels, step);
+      const Values values = values_of(traced[0], traced[1], traced[2]);
       for (size_t i = 0; i < values.size(); ++i) {
         if (!values[i]) continue;
         defined.push_back(i);
@@ -74,10 +97,8 @@ TrainingStep::Values TrainingStep::planned(const Tensor& x, const Tensor& labels
       }
       return outputs;
     };
-    Plan plan(body, inputs);
+    Plan plan(body, std::move(metas));
     found = plans_.emplace(std::move(key), Planned{std::move(plan), std::move(defined)}).first;
-    // The traced run is thrown away: a run that goes on in another process has the bits of one that was never interrupted.
-    for (size_t i = 0; i < buffers_.size(); ++i) buffers_[i]->value = inputs[inputs.size() - buffers_.size() + i];
   }
   Values values(loss_parts + trainable_.size() + buffers_.size());
   Tensors outputs = found->second.plan(inputs);

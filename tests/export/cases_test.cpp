@@ -35,22 +35,26 @@ void write_pair(std::string name, const OnnxModel& model, const Tensors& in, con
 void write_sample(const OpRecord& op, const Sample& sample, bool constants) {
   const Tensors drawn = test::draw(sample, DType::f32, Device::cpu, 7);
   Tensors in;
+  Metas metas;
   OnnxOptions options{
       .name = std::string(op.name), .inputs = {}, .outputs = {"y"}, .channels_first = false};
   for (const Tensor& t : drawn) {
     if (!t || (constants && !in.empty())) continue;
     options.inputs.push_back("x" + std::to_string(in.size()));
     in.push_back(t);
+    metas.push_back(t.meta());
   }
-  Tensor out;
-  const Trace steps = trace(in, [&] {
-    out = call(op, sample.attrs, drawn)[0];
-    if (out.dtype() == DType::bf16) out = cast(out, DType::f32);  // NumPy has no bf16
-    return Tensors{out};
-  });
+  const auto body = [&](const Tensors& inputs) {
+    Tensors all = drawn;
+    for (size_t i = 0, next = 0; i < all.size() && next < inputs.size(); ++i)
+      if (all[i]) all[i] = inputs[next++];
+    const Tensor out = call(op, sample.attrs, all)[0];
+    return Tensors{out.dtype() == DType::bf16 ? cast(out, DType::f32) : out};  // NumPy has no bf16
+  };
+  const Trace steps = trace(metas, body);
   const std::string name =
       std::string(op.name) + "." + sample.label + (constants ? ".constants" : ".inputs");
-  write_pair(name, onnx_model(steps, std::move(options)), in, out);
+  write_pair(name, onnx_model(steps, std::move(options)), in, body(in)[0]);
 }
 
 TEST(ExportCases, DISABLED_WriteOps) {

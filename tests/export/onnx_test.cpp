@@ -31,7 +31,7 @@ std::string read_file(const std::filesystem::path& path) {
 }
 
 OnnxModel model_of(const Tensor& x, const std::function<Tensor(const Tensor&)>& f) {
-  return onnx_model(trace({x}, [&] { return Tensors{f(x)}; }),
+  return onnx_model(trace(Metas{x.meta()}, [&](const Tensors& in) { return Tensors{f(in[0])}; }),
                     {.name = "f", .inputs = {"x"}, .outputs = {"y"}});
 }
 
@@ -214,8 +214,8 @@ TEST(Onnx, EveryReleasedNetworkHasAForm) {
       Shape shape{1};
       for (int64_t size : network.patch) shape.push_back(size);
       shape.push_back(network.in_channels);
-      const Tensor x = Tensor::empty(shape, DType::f32, Device::meta);
-      const Trace steps = trace({x}, [&] { return network.forward(x, {.all_outputs = false}); });
+      const Trace steps = trace(Metas{{shape, DType::f32, Device::meta}},
+                                [&](const Tensors& in) { return network.forward(in[0], {.all_outputs = false}); });
       const OnnxModel model =
           onnx_model(steps, {.name = net, .inputs = {"image"}, .outputs = {"logits"}});
       EXPECT_EQ(model.outputs[0].shape[1], network.classes);

@@ -27,7 +27,7 @@ struct Found {
 };
 
 Found found_in(const Forward& forward, const Tensor& x) {
-  Trace graph = trace({x}, [&] { return forward(x); });
+  Trace graph = trace(Metas{x.meta()}, [&](const Tensors& in) { return forward(in[0]); });
   plan::own_outputs(graph);
   plan::fuse_paired_attention(graph);
   Found found;
@@ -41,8 +41,8 @@ Found found_in(const Forward& forward, const Tensor& x) {
 
 // Largest difference between a plan and op by op, relative to the largest value, on an input that the trace did not see.
 double plan_error(const Forward& forward, const Shape& shape) {
-  const Tensor traced = random(shape, 1), x = random(shape, 2);
-  Plan planned([&] { return forward(traced); }, {traced});
+  const Tensor x = random(shape, 2);
+  PlannedForward planned(forward);
   const Tensors expected = forward(x), got = planned({x});
   double most = 0;
   for (size_t i = 0; i < expected.size(); ++i) {

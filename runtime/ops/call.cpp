@@ -170,8 +170,11 @@ void tell_observers(CallEvent event) {
 BackwardPart::BackwardPart(bool on) : previous_(std::exchange(backward_part, on)) {}
 BackwardPart::~BackwardPart() { backward_part = previous_; }
 
-Observe::Observe(Observer& observer) { observers.push_back(&observer); }
-Observe::~Observe() { observers.pop_back(); }
+Observe::Observe(Observer& observer, bool alone) : previous_(observers) {
+  if (alone) observers.clear();
+  observers.push_back(&observer);
+}
+Observe::~Observe() { observers = std::move(previous_); }
 
 RecordTo::RecordTo(Recorder* next) : previous_(recorder) { recorder = next; }
 RecordTo::~RecordTo() { recorder = previous_; }

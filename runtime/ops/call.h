@@ -59,10 +59,14 @@ class Observer {
 // Registers an observer on this thread for the guard's lifetime.
 class Observe {
  public:
-  explicit Observe(Observer& observer);
+  // alone: nobody else observes meanwhile.
+  explicit Observe(Observer& observer, bool alone = false);
   ~Observe();
   Observe(const Observe&) = delete;
   Observe& operator=(const Observe&) = delete;
+
+ private:
+  std::vector<Observer*> previous_;
 };
 
 // Whether anyone observes on this thread, and a call made elsewhere (by a plan) told to them.

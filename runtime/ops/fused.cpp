@@ -100,10 +100,10 @@ Tensor known_norm(const KnownNorm& a, const Tensor& x, const Tensor& moments, co
 
 namespace {
 
-// As Conv takes them, the input's parts joined.
+// As Conv takes them, the input's parts joined. In a plan each may have a type of its own (plan/narrow.cpp).
 Metas conv_inputs(MetaSpan in) {
   Metas joined(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(3, in.size())));
-  if (given(in, 4)) joined[0] = Concat::infer({}, Metas{in[0], in[4]})[0];
+  if (given(in, 4)) joined[0] = Concat::infer({}, Metas{in[0], {in[4].shape, in[0].dtype, in[0].device}})[0];
   return joined;
 }
 

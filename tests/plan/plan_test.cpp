@@ -8,6 +8,7 @@
 #include <map>
 
 #include "nets/zoo.h"
+#include "runtime/analyze/ledger.h"
 #include "runtime/autograd/tape.h"
 #include "runtime/backend/cpu/isa.h"
 #include "runtime/core/arithmetic.h"
@@ -112,6 +113,16 @@ TEST(Plan, ConvolutionsReadTheTwoPartsOfTheirInput) {
   const ArithmeticScope arithmetic(Arithmetic::bf16x3);
   EXPECT_EQ(ops_of(fused(forward, shape)).count("concat"), 0u);
   expect_same(forward, shape, 3e-5);
+  // Under bf16 one part is, the other, an input, is not; what is counted does not depend on it.
+  const ArithmeticScope low(Arithmetic::bf16);
+  expect_same(forward, shape, 2e-2);
+  Ledger ledger;
+  const Observe observe(ledger);
+  PlannedForward planned(forward);
+  planned(random(shape, 1));
+  int64_t macs = 0;
+  for (const LedgerRow& row : ledger.rows()) macs += row.cost.macs;
+  EXPECT_EQ(macs, 2 * 3 * 4 * 5 * (24 * 16 + 40 * 24 + 27 * 40 * 16));
 }
 
 // A join reads views as they lie; a convolution of its parts would not.

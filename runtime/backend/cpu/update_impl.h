@@ -45,24 +45,33 @@ void adam_loop(const AdamArgs& args) {
   });
 }
 
-// In f64 throughout, in fixed lanes.
+using HalfVec = float __attribute__((vector_size(2 * vec_width)));
+using WideVec = double __attribute__((vector_size(4 * vec_width)));
+
+// In f64 throughout, in fixed lanes: vectors of them, for the compiler makes scalars of a loop.
 template <class T>
 double squared_norm_loop(const void* data, int64_t n) {
-  constexpr int lanes = 16;
+  constexpr int lanes = 32, width = vec_width / 2;
   const T* x = static_cast<const T*>(data);
-  double sum[lanes] = {};
+  WideVec sum[lanes / width] = {};
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
-    for (int k = 0; k < lanes; ++k) {
-      const double v = scalar(x + i + k);
-      sum[k] += v * v;
+    for (int k = 0; k < lanes / vec_width; ++k) {
+      const Vec v = get(x + i + k * vec_width);
+      HalfVec half[2];
+      __builtin_memcpy(half, &v, sizeof v);
+      for (int h = 0; h < 2; ++h) {
+        const WideVec wide = __builtin_convertvector(half[h], WideVec);
+        sum[2 * k + h] += wide * wide;
+      }
     }
+  double total = 0;
   for (; i < n; ++i) {
     const double v = scalar(x + i);
-    sum[i % lanes] += v * v;
+    total += v * v;
   }
-  double total = 0;
-  for (double s : sum) total += s;
+  for (const WideVec& s : sum)
+    for (int k = 0; k < width; ++k) total += s[k];
   return total;
 }
 

@@ -215,9 +215,19 @@ void add_products() {
   plain(1024, 1024, 1024);
   plain(32768, 32, 128);
   plain(32768, 32, 16);
-  plain(3136, 128, 512);
-  plain(784, 320, 1280);
-  plain(196, 512, 2048);
+  // A linear layer and its gradients by input and by weight.
+  const auto layer = [&](int64_t rows, int64_t in, int64_t out) {
+    plain(rows, in, out);
+    const std::string name = std::to_string(rows) + "x" + std::to_string(in) + "x" + std::to_string(out);
+    add_matmul("dgrad_" + name, {.m = rows, .n = in, .k = out, .a = {out, 1}, .b = {1, out}, .c = {in, 1}}, rows * out, in * out,
+               rows * in);
+    add_matmul("wgrad_" + name, {.m = in, .n = out, .k = rows, .a = {1, in}, .b = {out, 1}, .c = {out, 1}}, rows * in,
+               rows * out, in * out);
+  };
+  layer(3136, 128, 512);
+  layer(784, 320, 1280);
+  layer(784, 1280, 320);
+  layer(196, 512, 2048);
   constexpr int64_t tokens = 32768;
   constexpr int64_t heads = 4;
   constexpr int64_t size = 8;

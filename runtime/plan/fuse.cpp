@@ -64,6 +64,7 @@ void rewrite(Trace& graph) {
   fuse_attention(graph);
   fuse_training_attention(graph);
   fuse_training_norms(graph);
+  drop_zero_sums(graph);
   fuse_loss_heads(graph);
   fuse_epilogues(graph);
   fuse_concats(graph);

@@ -30,6 +30,10 @@ void fuse_training_attention(Trace& graph);
 // of both as one. f32 only.
 void fuse_training_norms(Trace& graph);
 
+// The gradient of a bias before a norm that takes the mean away again (batch and instance norms): zero, where op by op gives
+// rounding errors. After fuse_training_norms.
+void drop_zero_sums(Trace& graph);
+
 // Softmax, cross entropy and class sums of one pair of logits and labels, and their gradients: one op each way.
 void fuse_loss_heads(Trace& graph);
 

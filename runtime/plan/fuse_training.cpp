@@ -3,8 +3,10 @@
 #include <optional>
 
 #include "runtime/ops/binary.h"
+#include "runtime/ops/copy.h"
 #include "runtime/ops/loss_head.h"
 #include "runtime/ops/norm_activation.h"
+#include "runtime/ops/reduce.h"
 #include "runtime/ops/softmax.h"
 #include "runtime/plan/fuse.h"
 #include "runtime/plan/rewriter.h"
@@ -87,6 +89,37 @@ void fuse_training_norms(Trace& graph) {
     r.refresh();
     const bool gated = a->activation == Activation::relu || a->activation == Activation::leaky_relu;
     if (gated && residual == absent) fuse_gradient(r, r.node(n), *a);
+  }
+}
+
+namespace {
+
+// Gradients of x that add up to zero in each channel: a norm with a mean of its own there does not change when x is moved.
+bool sums_to_zero(const Rewriter& r, const TraceStep& node, int value) {
+  if (node.op == nullptr || node.outputs[0] != value) return false;
+  const int64_t channels = r.meta(value).shape[-1];
+  if (is<BatchNormGrad>(node)) return true;
+  if (is<GroupNormGrad>(node)) return attrs<GroupNormGrad>(node).groups == channels;
+  return is<NormActivationGrad>(node) && (attrs<NormActivationGrad>(node).over_batch || attrs<NormActivationGrad>(node).groups == channels);
+}
+
+}  // namespace
+
+void drop_zero_sums(Trace& graph) {
+  Rewriter r(graph);
+  for (size_t n = 0; n < graph.steps.size(); ++n) {
+    TraceStep& node = graph.steps[n];
+    if (!is<Reduce>(node) || attrs<Reduce>(node).kind != ReduceKind::sum) continue;
+    const Meta& x = r.meta(node.inputs[0]);
+    const Meta y = r.meta(node.outputs[0]);
+    const int maker = r.maker(node.inputs[0]);
+    if (maker == absent || y.device != Device::cpu || y.numel() != x.shape[-1] || y.shape[-1] != x.shape[-1] ||
+        !sums_to_zero(r, graph.steps[static_cast<size_t>(maker)], node.inputs[0]))
+      continue;
+    const std::vector<int> out = node.outputs;
+    const int zeros = graph.add_constant(Tensor::zeros(y.shape, y.dtype, y.device));
+    become<Contiguous>(node, {}, {zeros}, out);
+    r.refresh();
   }
 }
 

@@ -283,6 +283,33 @@ TEST(Plan, TrainingNormsTakeInTheirActivation) {
   }
 }
 
+// A bias before a norm that takes its mean away has no gradient but rounding errors; one that a group shares has.
+TEST(Plan, BiasesBeforeNormsThatTakeTheirMeanAwayHaveNoGradient) {
+  const Tensor w = random({3, 3, 3, 4, 6}, 10), dy = random({2, 3, 4, 5, 6}, 11);
+  for (const int64_t groups : {0, 3, 6}) {  // 0: batch norm
+    SCOPED_TRACE(groups);
+    const auto body = [&](const Tensors& in) {
+      Tape tape;
+      tape.watch(in[1]);
+      Tensor y;
+      {
+        const auto recording = tape.recording();
+        y = conv(in[0], w, in[1], {.padding = {1}});
+        y = leaky_relu(groups == 0 ? call<BatchNorm>({}, {y, {}, {}})[0] : group_norm(y, groups));
+      }
+      return tape.gradient({y}, {dy}, {in[1]});
+    };
+    const Tensors in{random({2, 3, 4, 5, 4}, 1), random({6}, 2)};
+    const bool zero = groups != 3;
+    EXPECT_EQ(ops_of(fused(body, metas_of(in))).count("reduce"), zero ? 0U : 1U);
+    const std::vector<double> expected = body(in)[0].to_vector(), got = Plan(body, metas_of(in))(in)[0].to_vector();
+    for (size_t c = 0; c < got.size(); ++c) {
+      EXPECT_NEAR(got[c], expected[c], 1e-5);
+      EXPECT_EQ(got[c] == 0, zero);
+    }
+  }
+}
+
 // Two convolutions with norms, joined with the first's output, and all gradients.
 struct ConvolutionsStep {
   Tensors operator()() const {

@@ -31,11 +31,15 @@ Trained trained(const NetConfig& config, uint64_t draw, bool plan, bool recomput
   return t;
 }
 
-// How far two updates of a tensor lie apart, relative to their size. Values that rounding alone moves (a bias before a norm,
-// the mean of what has none) count as no update.
-double distance(const nn::Parameter& got, const nn::Parameter& expected, const nn::Parameter& start) {
-  const auto x = got.value.to_vector(), y = expected.value.to_vector(), from = start.value.to_vector();
+// How far two updates of a tensor lie apart, relative to their size. Values that rounding alone moves (a bias before a norm)
+// count as no update; the mean of what has none is rounding too, so a running mean is held against its values' deviation.
+double distance(const Network& got, const Network& expected, const nn::Parameter& start) {
+  const std::string& name = start.name;
+  const auto values = [&](const Network& net, const std::string& of) { return net.parameters.find(of)->value.to_vector(); };
+  const auto x = values(got, name), y = values(expected, name), from = start.value.to_vector();
   double square = 0, update = 0;
+  if (const size_t at = name.rfind("running_mean"); at != std::string::npos)
+    for (const double variance : values(expected, name.substr(0, at) + "running_var")) update += variance;
   for (size_t i = 0; i < x.size(); ++i) {
     square += (x[i] - y[i]) * (x[i] - y[i]);
     update += (y[i] - from[i]) * (y[i] - from[i]);
@@ -57,7 +61,7 @@ double worst_distance(const NetConfig& config, uint64_t draw) {
   const Network start = make_network(config, {.seed = 3});
   double worst = 0;
   for (const nn::ParameterPtr& p : start.parameters.all())
-    worst = std::max(worst, distance(*planned.net.parameters.find(p->name), *eager.net.parameters.find(p->name), *p));
+    worst = std::max(worst, distance(planned.net, eager.net, *p));
   return worst;
 }
 
@@ -66,12 +70,12 @@ double worst_distance(const NetConfig& config, uint64_t draw) {
 TEST_P(PlannedStep, GivesWhatOpByOpGives) {
   const NetConfig config = small_config(GetParam());
   double least = 1;
-  for (uint64_t draw = 1; draw <= 6 && least > 5e-4; ++draw) {
+  for (uint64_t draw = 1; draw <= 6 && least > 3e-4; ++draw) {
     const double worst = worst_distance(config, draw);
     EXPECT_LT(worst, 2e-2) << "draw " << draw;
     least = std::min(least, worst);
   }
-  EXPECT_LT(least, 5e-4);
+  EXPECT_LT(least, 3e-4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Networks, PlannedStep, ::testing::ValuesIn(small_trainable_networks()),

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "runtime/core/error.h"
+#include "runtime/core/parallel.h"
 
 namespace voxlab::nn {
 namespace {
@@ -76,6 +77,18 @@ TEST(Init, NormalHasItsDeviationAndIsCut) {
   const Values cut = drawn(Init::truncated_normal(1));
   for (double v : cut) ASSERT_LE(std::fabs(v), 2);
   expect_moments(cut, std::sqrt(0.773741));
+}
+
+TEST(Init, DoesNotDependOnThreads) {
+  const int before = thread_count();
+  std::vector<Values> all;  // of threads 1 to 3: rejected draws move on over the borders of their pieces
+  for (int threads = 1; threads <= 3; ++threads) {
+    set_thread_count(threads);
+    all.push_back(drawn(Init::truncated_normal(1)));
+  }
+  set_thread_count(before);
+  EXPECT_EQ(all[0], all[1]);
+  EXPECT_EQ(all[0], all[2]);
 }
 
 TEST(Init, DependsOnSeedAndNameAlone) {

@@ -188,6 +188,12 @@ Tensor Tensor::to(Device wanted) const {
   return out;
 }
 
+Metas metas_of(std::span<const Tensor> tensors) {
+  Metas metas;
+  for (const Tensor& t : tensors) metas.push_back(t.meta());
+  return metas;
+}
+
 Tensor Tensor::clone() const {
   Tensor out = empty(shape(), dtype(), device());
   out.copy_from(*this);

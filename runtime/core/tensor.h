@@ -94,5 +94,6 @@ class Tensor {
 };
 
 using Tensors = std::vector<Tensor>;
+Metas metas_of(std::span<const Tensor> tensors);  // all defined
 
 }  // namespace voxlab

@@ -103,13 +103,14 @@ namespace {
 // As Conv takes them, the input's parts joined. In a plan each may have a type of its own (plan/narrow.cpp).
 Metas conv_inputs(MetaSpan in) {
   Metas joined(in.begin(), in.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(3, in.size())));
-  if (given(in, 4)) joined[0] = Concat::infer({}, Metas{in[0], {in[4].shape, in[0].dtype, in[0].device}})[0];
+  if (given(in, 4)) joined[0].shape.set(-1, in[0].shape[-1] + in[4].shape[-1]);
   return joined;
 }
 
 }  // namespace
 
 Metas FusedConv::infer(const Attrs& a, MetaSpan in) {
+  if (given(in, 4)) Concat::infer({}, Metas{in[0], in[4]});  // refuses what cannot be joined
   Metas out = Conv::infer({a}, conv_inputs(in));
   check_residual(name, in, out[0]);
   if (a.norm_input) {

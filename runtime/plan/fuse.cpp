@@ -46,9 +46,12 @@ void scale_rows(const Tensor& t, const std::vector<double>& scale) {
   });
 }
 
-// A contiguous weight, in place, by its last axis; products in f64.
-void scale_channels(const Tensor& weight, const std::vector<double>& scale) {
-  weight.dtype() == DType::f64 ? scale_rows<double>(weight, scale) : scale_rows<float>(weight, scale);
+// A weight, scaled along its last axis; products in f64.
+Tensor scaled_channels(const Tensor& weight, const std::vector<double>& scale) {
+  const bool narrow = weight.dtype() == DType::f32;
+  const Tensor scaled = weight.to(narrow ? DType::f32 : DType::f64).clone();
+  narrow ? scale_rows<float>(scaled, scale) : scale_rows<double>(scaled, scale);
+  return scaled.to(weight.dtype());
 }
 
 Tensor constant_of(const Shape& shape, const std::vector<double>& values, DType dtype) {
@@ -106,8 +109,7 @@ void fold_batch_norms(Trace& graph) {
     if (!known) continue;
     const ChannelAffine a = affine_of(r, norm);
     const size_t channels = a.scale.size();  // the last axis of both kinds of weight
-    const Tensor weight = r.constant(product.inputs[1]).clone();
-    scale_channels(weight, a.scale);
+    const Tensor weight = scaled_channels(r.constant(product.inputs[1]), a.scale);
     std::vector<double> shift = a.shift;
     if (bias != absent) {
       const auto old = r.constant(bias).to_vector();

@@ -96,7 +96,7 @@ namespace {
 
 // Gradients of x that add up to zero in each channel: a norm with a mean of its own there does not change when x is moved.
 bool sums_to_zero(const Rewriter& r, const TraceStep& node, int value) {
-  if (node.op == nullptr || node.outputs[0] != value) return false;
+  if (node.outputs[0] != value) return false;
   const int64_t channels = r.meta(value).shape[-1];
   if (is<BatchNormGrad>(node)) return true;
   if (is<GroupNormGrad>(node)) return attrs<GroupNormGrad>(node).groups == channels;

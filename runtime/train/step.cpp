@@ -23,10 +23,8 @@ double item_or_nan(const Tensor& t) {
 // Parameters with other values for its lifetime, given in their order.
 class Lent {
  public:
-  Lent(std::vector<const std::vector<nn::ParameterPtr>*> lists, std::span<const Tensor> values) {
-    size_t next = 0;
-    for (const std::vector<nn::ParameterPtr>* list : lists)
-      for (const nn::ParameterPtr& p : *list) own_.emplace_back(p, std::exchange(p->value, values[next++]));
+  Lent(const std::vector<nn::ParameterPtr>& parameters, std::span<const Tensor> values) {
+    for (size_t i = 0; i < parameters.size(); ++i) own_.emplace_back(parameters[i], std::exchange(parameters[i]->value, values[i]));
   }
   ~Lent() {
     for (auto& [p, value] : own_) p->value = std::move(value);
@@ -78,16 +76,15 @@ TrainingStep::Values TrainingStep::values_of(const Tensor& x, const Tensor& labe
 TrainingStep::Values TrainingStep::planned(const Tensor& x, const Tensor& labels, const Tensor& step) {
   std::vector<int64_t> key(x.shape().begin(), x.shape().end());
   key.push_back(static_cast<int64_t>(x.dtype()));
+  std::vector<nn::ParameterPtr> parameters = trainable_;
+  parameters.insert(parameters.end(), buffers_.begin(), buffers_.end());
   Tensors inputs{x, labels, step};
-  for (const std::vector<nn::ParameterPtr>* all : {&trainable_, &buffers_})
-    for (const nn::ParameterPtr& p : *all) inputs.push_back(p->value);
+  for (const nn::ParameterPtr& p : parameters) inputs.push_back(p->value);
   auto found = plans_.find(key);
   if (found == plans_.end()) {
-    Metas metas;
-    for (const Tensor& t : inputs) metas.push_back(t.meta());
     std::vector<size_t> defined;
     const auto body = [&](const Tensors& traced) {
-      const Lent lent({&trainable_, &buffers_}, std::span(traced).subspan(3));
+      const Lent lent(parameters, std::span(traced).last(parameters.size()));
       Tensors outputs;
       const Values values = values_of(traced[0], traced[1], traced[2]);
       for (size_t i = 0; i < values.size(); ++i) {
@@ -97,7 +94,7 @@ TrainingStep::Values TrainingStep::planned(const Tensor& x, const Tensor& labels
       }
       return outputs;
     };
-    Plan plan(body, std::move(metas));
+    Plan plan(body, metas_of(inputs));
     found = plans_.emplace(std::move(key), Planned{std::move(plan), std::move(defined)}).first;
   }
   Values values(loss_parts + trainable_.size() + buffers_.size());

@@ -35,14 +35,12 @@ void write_pair(std::string name, const OnnxModel& model, const Tensors& in, con
 void write_sample(const OpRecord& op, const Sample& sample, bool constants) {
   const Tensors drawn = test::draw(sample, DType::f32, Device::cpu, 7);
   Tensors in;
-  Metas metas;
   OnnxOptions options{
       .name = std::string(op.name), .inputs = {}, .outputs = {"y"}, .channels_first = false};
   for (const Tensor& t : drawn) {
     if (!t || (constants && !in.empty())) continue;
     options.inputs.push_back("x" + std::to_string(in.size()));
     in.push_back(t);
-    metas.push_back(t.meta());
   }
   const auto body = [&](const Tensors& inputs) {
     Tensors all = drawn;
@@ -51,7 +49,7 @@ void write_sample(const OpRecord& op, const Sample& sample, bool constants) {
     const Tensor out = call(op, sample.attrs, all)[0];
     return Tensors{out.dtype() == DType::bf16 ? cast(out, DType::f32) : out};  // NumPy has no bf16
   };
-  const Trace steps = trace(metas, body);
+  const Trace steps = trace(metas_of(in), body);
   const std::string name =
       std::string(op.name) + "." + sample.label + (constants ? ".constants" : ".inputs");
   write_pair(name, onnx_model(steps, std::move(options)), in, body(in)[0]);

@@ -65,12 +65,6 @@ Trace fused(const Forward& forward, const Shape& shape) {
   return fused([&](const Tensors& in) { return forward(in[0]); }, {{shape}});
 }
 
-Metas metas_of(const Tensors& tensors) {
-  Metas metas;
-  for (const Tensor& t : tensors) metas.push_back(t.meta());
-  return metas;
-}
-
 // A plan of the function, on two inputs.
 void expect_same(const Forward& forward, const Shape& shape, double limit = 2e-6) {
   PlannedForward planned(forward);

@@ -224,6 +224,14 @@ void add_products() {
     add_matmul("wgrad_" + name, {.m = in, .n = out, .k = rows, .a = {1, in}, .b = {out, 1}, .c = {out, 1}}, rows * in,
                rows * out, in * out);
   };
+  layer(64, 32768, 64);  // UNETR++'s projection of tokens
+  // Its layer of query, key and values, whose result is turned; and its gradients.
+  add_matmul("turned_32768x32x128", {.m = 128, .n = 32768, .k = 32, .a = {1, 128}, .b = {1, 32}, .c = {32768, 1}}, 32 * 128,
+             32768 * 32, 32768 * 128);
+  add_matmul("dgrad_turned_32768x32x128", {.m = 32768, .n = 32, .k = 128, .a = {1, 32768}, .b = {1, 128}, .c = {32, 1}},
+             32768 * 128, 32 * 128, 32768 * 32);
+  add_matmul("wgrad_turned_32768x32x128", {.m = 32, .n = 128, .k = 32768, .a = {1, 32}, .b = {1, 32768}, .c = {128, 1}},
+             32768 * 32, 32768 * 128, 32 * 128);
   layer(3136, 128, 512);
   layer(784, 320, 1280);
   layer(784, 1280, 320);

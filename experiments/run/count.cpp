@@ -97,14 +97,17 @@ std::vector<std::string> unused_parameters(const NetConfig& config) {
 int64_t reported_parameters(const NetworkCount& count, const CountRule& rule) {
   if (!rule.module_parameters) return count.parameters;
   std::unordered_map<uint64_t, int64_t> names;     // of parameters that a known layer reads
-  std::unordered_map<uint64_t, uint64_t> viewed;  // view -> what it is a view of
+  std::unordered_map<uint64_t, uint64_t> parts;  // a view, or views joined again -> what they are of
+  const auto whole = [&](uint64_t id) { return parts.contains(id) ? parts[id] : id; };
   for (const LedgerRow& row : count.rows) {
-    if (row.is_view() && !row.inputs.empty() && !row.outputs.empty())
-      viewed[row.outputs[0]] = viewed.contains(row.inputs[0]) ? viewed[row.inputs[0]] : row.inputs[0];
+    const bool of_one = !row.inputs.empty() && std::all_of(row.inputs.begin(), row.inputs.end(),
+                                                           [&](uint64_t id) { return whole(id) == whole(row.inputs[0]); });
+    if (of_one && (row.is_view() || row.op == "concat"))
+      for (const uint64_t id : row.outputs) parts[id] = whole(row.inputs[0]);
     bool known = false;
     for (const CountLine& line : rule.lines) known |= applies(line, row);
     if (!known) continue;
-    for (uint64_t id : row.inputs) names[viewed.contains(id) ? viewed[id] : id] = row.module_names;
+    for (uint64_t id : row.inputs) names[whole(id)] = row.module_names;
   }
   int64_t sum = 0;
   for (const auto& [id, elements] : count.trained)

@@ -71,7 +71,28 @@ Tensor Epa::project_key(const Tensor& x) const {
   return projection_matrix_ ? matmul(x, projection_matrix_->value) : (*project_key_)(x);
 }
 
-Tensor Epa::project_value(const Tensor& x) const { return project_value_ ? (*project_value_)(x) : project_key(x); }
+// With one projection for both, keys and values are one product, which reads the projection's weight (N, P) once.
+std::pair<Tensor, Tensor> Epa::project(const Tensor& k, const Tensor& v) const {
+  const int64_t batch = k.size(0), width = options_.width, heads = options_.heads, tokens = options_.projection;
+  const auto in_heads = [&](const Tensor& x) { return reshape(x, {batch, heads, width / heads, tokens}); };
+  if (project_value_) return {in_heads(project_key(k)), in_heads((*project_value_)(v))};
+  const Tensors both = split(project_key(concat({k, v}, 1)), 1, {width, width});
+  return {in_heads(both[0]), in_heads(both[1])};
+}
+
+// All in one product, transposed in one pass. The layer's columns are query, key, channel value and spatial value; here the
+// spatial key and value lie side by side, where project() reads them together.
+Tensors Epa::parts(const Tensor& x) const {
+  const Scope scope("qkvv");
+  const int64_t width = options_.width;
+  Tensor weight = qkvv_.weight().value;
+  const std::vector<int64_t> widths(static_cast<size_t>(weight.size(1) / width), width);
+  if (config_.branches == Branches::both) {
+    const Tensors column = split(weight, 1, widths);
+    weight = concat({column[2], column[0], column[1], column[3]}, 1);
+  }
+  return split(contiguous(transpose(linear(x, weight))), 1, widths);  // of (B, 4 C, N)
+}
 
 // Channel attention, V softmax(Q^T K): on L2-normalised queries and keys, with a learned temperature in
 // place of a fixed scale.
@@ -85,13 +106,13 @@ Tensor Epa::channel_branch(const Tensor& q, const Tensor& k, const Tensor& v, co
 }
 
 // Spatial attention, softmax(Q Kp^T) Vp, with keys and values projected from N to P tokens. As released, q
-// is the L2-normalised one; k and v are not normalised.
+// is the L2-normalised one; k and v, (B, C, N), are not normalised.
 Tensor Epa::spatial_branch(const Tensor& q, const Tensor& k, const Tensor& v, const Phase& phase) const {
   const Scope scope("spatial");
   const int64_t batch = q.size(0), tokens = q.size(3), width = options_.width;
+  const auto [projected, value] = project(k, v);                                 // (B, heads, d, P)
   // The temperature multiplies the projected key: the same product, P values a head instead of N P.
-  const Tensor key = mul(project_key(k), temperature_spatial_->value);           // (B, heads, d, P)
-  const Tensor value = project_value(v);                                         // (B, heads, d, P)
+  const Tensor key = mul(projected, temperature_spatial_->value);
   const Tensor attention = drop_spatial_(softmax(matmul(transpose(q), key), -1), phase);  // (B, heads, N, P)
   const Tensor x = matmul(attention, transpose(value));                          // (B, heads, N, d)
   const bool released = config_.spatial_order == SpatialOrder::released;
@@ -103,16 +124,15 @@ Tensor Epa::operator()(const Tensor& x, const Phase& phase) const {
   const Scope scope(scope_);
   const int64_t batch = x.size(0), tokens = x.size(1), width = options_.width, heads = options_.heads;
   const bool spatial = config_.branches != Branches::channel, channel = config_.branches != Branches::spatial;
-  const int64_t parts = spatial && channel ? 4 : 3;
-  // Shared query and key, and a value for each branch; each as (B, heads, d, N), transposed in one pass.
-  const Tensor all = contiguous(transpose(qkvv_(x)));                            // (B, parts C, N)
-  Tensors part = split(all, 1, std::vector<int64_t>(static_cast<size_t>(parts), width));
-  for (Tensor& p : part) p = reshape(p, {batch, heads, width / heads, tokens});
-  const Tensor query = l2_normalise(part[0], -1);  // along the tokens
+  const auto in_heads = [&](const Tensor& part) { return reshape(part, {batch, heads, width / heads, tokens}); };
+  // Shared query and key, and a value for each branch.
+  const Tensors part = parts(x);
+  const Tensor &key = part[part.size() - 2], &value = part.back();
+  const Tensor query = l2_normalise(in_heads(part[part.size() - 3]), -1);  // along the tokens
 
   Tensor from_channel, from_spatial;
-  if (channel) from_channel = channel_branch(query, l2_normalise(part[1], -1), part[2], phase);
-  if (spatial) from_spatial = spatial_branch(query, part[1], part[static_cast<size_t>(parts) - 1], phase);
+  if (channel) from_channel = channel_branch(query, l2_normalise(in_heads(key), -1), in_heads(spatial ? part[0] : value), phase);
+  if (spatial) from_spatial = spatial_branch(query, key, value, phase);
   if (config_.fusion == Fusion::concat) {
     if (spatial) from_spatial = (*out_spatial_)(from_spatial);
     if (channel) from_channel = (*out_channel_)(from_channel);

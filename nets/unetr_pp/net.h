@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "nets/blocks/unetr_blocks.h"
 #include "nets/unetr_pp/config.h"
@@ -29,8 +30,11 @@ class Epa {
  private:
   Tensor channel_branch(const Tensor& q, const Tensor& k, const Tensor& v, const nn::Phase& phase) const;
   Tensor spatial_branch(const Tensor& q, const Tensor& k, const Tensor& v, const nn::Phase& phase) const;
-  Tensor project_key(const Tensor& x) const;    // (B, heads, d, N) -> (B, heads, d, P)
-  Tensor project_value(const Tensor& x) const;  // the same
+  Tensors parts(const Tensor& x) const;  // (B, N, C) -> channel value, query, key, spatial value, (B, C, N) each; of a branch
+                                         // alone query, key and value
+  // Spatial keys and values, (B, C, N) each, to (B, heads, d, P).
+  std::pair<Tensor, Tensor> project(const Tensor& k, const Tensor& v) const;
+  Tensor project_key(const Tensor& x) const;  // (..., N) -> (..., P)
 
   std::string scope_;
   Config config_;

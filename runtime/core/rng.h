@@ -24,6 +24,8 @@ class Philox {
                          key_);
   }
   uint32_t bits(uint64_t i) const { return block(i / 4)[i % 4]; }
+  // 16 bits, eight numbers a block.
+  uint32_t half(uint64_t i) const { return block(i / 8)[i % 8 / 2] >> (i % 2 * 16) & 0xffffU; }
   double uniform(uint64_t i) const { return bits(i) * 0x1p-32; }  // [0, 1)
   // Integer in [0, n), n < 2^32; the bias of at most n/2^32 is of no consequence here.
   int64_t below(uint64_t i, int64_t n) const {

@@ -7,6 +7,8 @@
 
 namespace voxlab {
 
+// Numbers are 16 bits, so that eight come from one block of Philox: p counts as the next multiple of 2^-16.
+
 // What is dropped together: one value, one channel of one sample (Dropout2d, Dropout3d), one sample
 // (DropPath, Huang et al. 2016).
 enum class DropUnit : uint8_t { element, channel, sample };
@@ -38,7 +40,7 @@ struct Dropout {
   static std::vector<Sample> samples();
   // Factor of unit `i`: element index, n * C + c, or n.
   static double factor(const Attrs& a, const Philox& random, uint64_t i) {
-    return random.uniform(i) < a.p ? 0 : 1 / (1 - a.p);  // p = 1 drops everything: uniform(i) < 1
+    return random.half(i) * 0x1p-16 < a.p ? 0 : 1 / (1 - a.p);  // p = 1 drops everything: a number is less than 1
   }
 };
 

@@ -80,16 +80,20 @@ Cost PairedAttention::cost(const Attrs&, MetaSpan in, MetaSpan out) {
 Tensors PairedAttention::decompose(const Attrs& a, const Tensors& in) {
   const Tensor& x = in[tokens];
   const int64_t batch = x.size(0), count = x.size(1), width = x.size(2), heads = in[channel_temperature].size(0);
-  Tensors part = split(contiguous(transpose(linear(x, in[weight]))), 1, std::vector<int64_t>(4, width));
-  for (Tensor& p : part) p = reshape(p, {batch, heads, width / heads, count});
-  const Tensor query = l2_normalise(part[0], -1, a.eps), key = l2_normalise(part[1], -1, a.eps);
+  const Tensors part = split(contiguous(transpose(linear(x, in[weight]))), 1, std::vector<int64_t>(4, width));
+  const auto in_heads = [&](const Tensor& t) { return reshape(t, {batch, heads, width / heads, -1}); };
+  const Tensor query = l2_normalise(in_heads(part[1]), -1, a.eps), key = l2_normalise(in_heads(part[2]), -1, a.eps);
 
   const Tensor mixing = softmax(mul(matmul(query, transpose(key)), in[channel_temperature]));
-  Tensor channel = reshape(permute(matmul(mixing, part[2]), {0, 3, 1, 2}), {batch, count, width});
+  Tensor channel = reshape(permute(matmul(mixing, in_heads(part[0])), {0, 3, 1, 2}), {batch, count, width});
 
-  const Tensor keys = mul(linear(part[1], in[key_projection], input(in, key_bias)), in[spatial_temperature]);
-  const bool own{input(in, value_projection)};
-  const Tensor values = linear(part[3], in[own ? value_projection : key_projection], input(in, own ? value_bias : key_bias));
+  Tensors projected;
+  if (input(in, value_projection)) {
+    projected = {linear(part[2], in[key_projection], input(in, key_bias)), linear(part[3], in[value_projection], input(in, value_bias))};
+  } else {
+    projected = split(linear(concat({part[2], part[3]}, 1), in[key_projection], input(in, key_bias)), 1, {width, width});
+  }
+  const Tensor keys = mul(in_heads(projected[0]), in[spatial_temperature]), values = in_heads(projected[1]);
   const Tensor attended = matmul(softmax(matmul(transpose(query), keys)), transpose(values));
   const std::vector<int> order = a.tokens_last ? std::vector<int>{0, 3, 1, 2} : std::vector<int>{0, 2, 1, 3};
   Tensor spatial = reshape(permute(attended, order), {batch, count, width});

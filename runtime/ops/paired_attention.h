@@ -9,7 +9,7 @@ namespace voxlab {
 // Channel attention V_c softmax(t_c K^T Q) beside spatial attention softmax(t_s Q Kp^T) Vp, d channels a head. Q and K are
 // normalised along the tokens, but for the K that makes Kp; Kp and Vp are K and V_s projected from N to P tokens.
 //
-// Inputs, in the order of `Input`: tokens x (B, N, C); the weight (C, 4 C) of query, key, channel value and spatial value,
+// Inputs, in the order of `Input`: tokens x (B, N, C); the weight (C, 4 C) of channel value, query, key and spatial value,
 // its columns by part, head and channel of a head; two temperatures (heads, 1, 1); the keys' projection (N, P) and its bias
 // (P, optional), the same of the values (both absent: that of the keys); for each branch the weight (C, S) and bias
 // (S, optional) of an output layer, or none of the four; gamma (columns of y) and a residual like y, or neither.

@@ -1,6 +1,7 @@
 #include "runtime/plan/fuse.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "runtime/core/parallel.h"
@@ -9,6 +10,7 @@
 #include "runtime/ops/fused.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/softmax.h"
+#include "runtime/ops/view.h"
 #include "runtime/plan/rewriter.h"
 
 namespace voxlab::plan {
@@ -70,6 +72,8 @@ void rewrite(Trace& graph) {
   drop_zero_sums(graph);
   fuse_loss_heads(graph);
   fuse_epilogues(graph);
+  turn_products(graph);
+  drop_joins_of_neighbours(graph);
   fuse_concats(graph);
   split_joined_gradients(graph);
   fuse_gradient_sums(graph);
@@ -152,6 +156,54 @@ void fuse_attention(Trace& graph) {
     r.remove(n);
     r.remove(softmax);
     if (sum != absent) r.remove(sum);
+    r.refresh();
+  }
+}
+
+// ---- turned products ----
+
+namespace {
+
+// The last two axes exchanged.
+Permute::Attrs turn_of(int rank) {
+  Permute::Attrs a;
+  for (int i = 0; i < rank; ++i) a.axes.push_back(i);
+  std::swap(a.axes[a.axes.size() - 1], a.axes[a.axes.size() - 2]);
+  return a;
+}
+
+}  // namespace
+
+void turn_products(Trace& graph) {
+  // Tiles, which take rows of x alone, win back more than the copy costs where there are more products.
+  constexpr int64_t most_inputs = 64;
+  Rewriter r(graph);
+  const auto turned = [&](int step, int of) {
+    const Meta meta = r.meta(of);
+    const Permute::Attrs a = turn_of(meta.shape.rank());
+    const int value = r.add_value(Permute::infer(a, std::array{meta})[0]);
+    graph.values[static_cast<size_t>(value)].contiguous = false;
+    become<Permute>(r.node(step), a, {of}, {value});
+    return value;
+  };
+  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
+    if (r.node(n).op == nullptr || !is<Linear>(r.node(n)) || input(r.node(n), 2) != absent) continue;
+    const int x = r.node(n).inputs[0], weight = r.node(n).inputs[1];
+    const Meta meta = r.meta(x);
+    if (meta.dtype != DType::f32 || meta.device != Device::cpu || meta.shape.rank() < 2 || meta.shape[-1] > most_inputs) continue;
+    const int turn = r.only_user(r.node(n).outputs[0]);
+    if (turn == absent || !is<Permute>(r.node(turn)) || attrs<Permute>(r.node(turn)).axes != turn_of(meta.shape.rank()).axes) continue;
+    const int copy = r.only_user(r.node(turn).outputs[0]);
+    if (copy == absent || !is<Contiguous>(r.node(copy))) continue;
+    const int x_turned = turned(n, x);
+    int weight_turned;
+    if (const Tensor known = r.constant(weight)) {
+      weight_turned = graph.add_constant(contiguous(transpose(known)));
+      r.remove(turn);
+    } else {
+      weight_turned = turned(turn, weight);
+    }
+    become<Matmul>(r.node(copy), {}, {weight_turned, x_turned}, r.node(copy).outputs);
     r.refresh();
   }
 }

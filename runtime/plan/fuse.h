@@ -41,6 +41,13 @@ void fuse_loss_heads(Trace& graph);
 // activation: one op of runtime/ops/fused.h. f32 only.
 void fuse_epilogues(Trace& graph);
 
+// A linear layer without bias and of few inputs whose result is copied with its last two axes exchanged: the product that makes
+// the copy, W^T x^T.
+void turn_products(Trace& graph);
+
+// Neighbouring parts of one tensor that are joined again: a view of it, where that is one piece of memory.
+void drop_joins_of_neighbours(Trace& graph);
+
 // Two tensors joined along their channels for convolutions and their weight gradients alone, whose kernels can read both
 // where they lie: after fuse_epilogues.
 void fuse_concats(Trace& graph);

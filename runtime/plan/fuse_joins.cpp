@@ -32,7 +32,39 @@ std::optional<TraceStep> on_two_inputs(const Rewriter& r, const TraceStep& node,
   return fuses(r, two) ? std::optional(two) : std::nullopt;
 }
 
+// Neighbouring parts of one split, joined along its axis, as a slice of what was cut.
+std::optional<Slice::Attrs> slice_of_parts(Rewriter& r, const TraceStep& join) {
+  const int cut = r.maker(join.inputs[0]);
+  if (cut == absent || !is<Split>(r.node(cut))) return {};
+  const auto& a = attrs<Split>(r.node(cut));
+  const std::vector<int>& parts = r.node(cut).outputs;
+  const int rank = r.meta(join.outputs[0]).shape.rank(), axis = (a.axis + rank) % rank;
+  if ((attrs<Concat>(join).axis + rank) % rank != axis) return {};
+  const auto first = std::find(parts.begin(), parts.end(), join.inputs[0]);
+  const auto from = static_cast<size_t>(first - parts.begin());
+  if (join.inputs.size() > parts.size() - from || !std::equal(join.inputs.begin(), join.inputs.end(), first)) return {};
+  Slice::Attrs slice{.axis = axis, .length = r.meta(join.outputs[0]).shape[axis]};
+  for (size_t i = 0; i < from; ++i) slice.start += a.sizes[i];
+  return slice;
+}
+
 }  // namespace
+
+void drop_joins_of_neighbours(Trace& graph) {
+  Rewriter r(graph);
+  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
+    if (r.node(n).op == nullptr || !is<Concat>(r.node(n))) continue;
+    const auto slice = slice_of_parts(r, r.node(n));
+    if (!slice) continue;
+    const int whole = r.node(r.maker(r.node(n).inputs[0])).inputs[0];
+    // Who reads the join may need it in one piece.
+    const Shape& shape = r.meta(whole).shape;
+    const bool one_piece = std::all_of(shape.begin(), shape.begin() + slice->axis, [](int64_t size) { return size == 1; });
+    if (!one_piece || !graph.values[static_cast<size_t>(whole)].contiguous) continue;
+    become<Slice>(r.node(n), *slice, {whole}, r.node(n).outputs);
+    r.refresh();
+  }
+}
 
 void fuse_concats(Trace& graph) {
   Rewriter r(graph);

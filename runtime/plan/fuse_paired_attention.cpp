@@ -17,6 +17,8 @@ namespace {
 
 using Op = PairedAttention;
 
+enum Part : size_t { channel_value_part, query_part, key_part, spatial_value_part };
+
 // Walks from a value to what made it, past copies, and remembers the steps.
 class Pattern {
  public:
@@ -40,12 +42,6 @@ class Pattern {
   int permuted(int value, const std::vector<int>& axes) {
     const TraceStep* step = made_by<Permute>(value);
     return step != nullptr && attrs<Permute>(*step).axes == axes ? step->inputs[0] : absent;
-  }
-
-  // The input of this reshape, or absent.
-  int reshaped(int value, const Shape& shape) {
-    const TraceStep* step = made_by<Reshape>(value);
-    return step != nullptr && r_.meta(value).shape == shape ? step->inputs[0] : absent;
   }
 
   // Whether the steps' values, but those of `end`, are read by these steps alone.
@@ -131,20 +127,24 @@ class PairedMatch {
     return step->inputs[0];
   }
 
-  // (B, heads, d, N), part `index` of four of the layer's output turned to (B, 4 C, N).
+  // Whether the value is part `index` of four, (B, C, N), of the layer's output turned to (B, 4 C, N).
   bool is_part(int value, size_t index) {
-    const TraceStep* heads = pattern_.made_by<Reshape>(value);
-    if (heads == nullptr || shape_of(value) != split_heads()) return false;
-    const TraceStep* part = pattern_.made_by<Split>(heads->inputs[0], index);
+    const TraceStep* part = pattern_.made_by<Split>(value, index);
     const int64_t width = shape_of(tokens_)[2];
     if (part == nullptr || attrs<Split>(*part).axis != 1 || attrs<Split>(*part).sizes != std::vector<int64_t>(4, width)) return false;
     const TraceStep* all = pattern_.made_by<Linear>(pattern_.permuted(part->inputs[0], {0, 2, 1}));
     return all != nullptr && all->inputs == layer_inputs_;
   }
 
-  Shape split_heads() const {
+  // The same as (B, heads, d, N).
+  bool is_part_in_heads(int value, size_t index) {
+    const TraceStep* heads = pattern_.made_by<Reshape>(value);
+    return heads != nullptr && shape_of(value) == in_heads(shape_of(tokens_)[1]) && is_part(heads->inputs[0], index);
+  }
+
+  Shape in_heads(int64_t tokens) const {
     const Shape& x = shape_of(tokens_);
-    return Shape{x[0], heads_, x[2] / heads_, x[1]};
+    return Shape{x[0], heads_, x[2] / heads_, tokens};
   }
 
   // The other factor of a product of `value` (the first) with a temperature of each head.
@@ -178,14 +178,14 @@ class PairedMatch {
     heads_ = shape[1];
     Pattern way(r_);
     const TraceStep* heads = way.made_by<Reshape>(query);
-    const TraceStep* part = heads == nullptr ? nullptr : way.made_by<Split>(heads->inputs[0]);
+    const TraceStep* part = heads == nullptr ? nullptr : way.made_by<Split>(heads->inputs[0], query_part);
     const TraceStep* all = part == nullptr ? nullptr : way.made_by<Linear>(way.permuted(part->inputs[0], {0, 2, 1}));
     if (all == nullptr || input(*all, 2) != absent) return false;
     layer_inputs_ = all->inputs;
     tokens_ = in_[Op::tokens] = all->inputs[0];
     in_[Op::weight] = all->inputs[1];
     const Shape& x = shape_of(tokens_);
-    return x.rank() == 3 && shape_of(in_[Op::weight]) == Shape{x[2], 4 * x[2]} && x[2] % heads_ == 0;
+    return x.rank() == 3 && shape_of(all->inputs[1]) == Shape{x[2], 4 * x[2]} && x[2] % heads_ == 0;
   }
 
   // reshape(permute(softmax(q k^T t) v)) to (B, N, C) of normalised q and k.
@@ -202,7 +202,8 @@ class PairedMatch {
     if (query_ == nullptr || key == nullptr || !find_tokens(query_->inputs[0])) return false;
     attrs_.eps = attrs<L2Normalise>(*query_).eps;
     return attrs<L2Normalise>(*key).eps == attrs_.eps && tempered(scores, Op::channel_temperature) != absent &&
-           is_part(query_->inputs[0], 0) && is_part(key->inputs[0], 1) && is_part(v, 2) && is_result(value);
+           is_part_in_heads(query_->inputs[0], query_part) && is_part_in_heads(key->inputs[0], key_part) &&
+           is_part_in_heads(v, channel_value_part) && is_result(value);
   }
 
   // reshape(permute(softmax(q^T kp t) vp^T)) to (B, N, C), in either order.
@@ -217,12 +218,17 @@ class PairedMatch {
     const int scores = softmax_in_product(order->inputs[0], turned_values);
     const TraceStep* product = pattern_.made_by<Matmul>(scores);
     if (product == nullptr || normalised(pattern_.permuted(product->inputs[0], {0, 1, 3, 2})) != query_) return false;
-    const int key = tempered(product->inputs[1], Op::spatial_temperature);
-    if (!is_projection(key, 1, Op::key_projection)) return false;
-    if (!is_projection(pattern_.permuted(turned_values, {0, 1, 3, 2}), 3, Op::value_projection)) return false;
-    if (in_[Op::value_projection] != in_[Op::key_projection] || in_[Op::value_bias] != in_[Op::key_bias]) return true;
-    in_[Op::value_projection] = in_[Op::value_bias] = absent;  // one for both
-    return true;
+    const int key = projected(tempered(product->inputs[1], Op::spatial_temperature));
+    const int spatial_value = projected(pattern_.permuted(turned_values, {0, 1, 3, 2}));
+    if (key == absent || spatial_value == absent) return false;
+    const TraceStep* both = pattern_.made_by<Split>(key, 0);
+    if (both == nullptr)
+      return is_part(projection(key, Op::key_projection), key_part) && is_part(projection(spatial_value, Op::value_projection), spatial_value_part);
+    // One projection for both.
+    if (pattern_.made_by<Split>(spatial_value, 1) != both || attrs<Split>(*both).axis != 1) return false;
+    const TraceStep* join = pattern_.made_by<Concat>(projection(both->inputs[0], Op::key_projection));
+    return join != nullptr && join->inputs.size() == 2 && attrs<Concat>(*join).axis == 1 && is_part(join->inputs[0], key_part) &&
+           is_part(join->inputs[1], spatial_value_part);
   }
 
   int reshape_input(int value) {
@@ -231,14 +237,20 @@ class PairedMatch {
   }
   bool is_result(int value) const { return shape_of(value) == shape_of(tokens_); }
 
-  // Part `index` from N to P tokens, by a linear layer or a matrix.
-  bool is_projection(int value, size_t index, size_t at) {
+  // What a value (B, heads, d, P) is as (B, C, P), or absent.
+  int projected(int value) {
+    const TraceStep* heads = pattern_.made_by<Reshape>(value);
+    return heads != nullptr && shape_of(value) == in_heads(shape_of(value)[-1]) ? heads->inputs[0] : absent;
+  }
+
+  // What a linear layer or a matrix takes from N to P tokens, or absent.
+  int projection(int value, size_t at) {
     const TraceStep* step = pattern_.made_by<Linear>(value);
     if (step == nullptr) step = pattern_.made_by<Matmul>(value);
-    if (step == nullptr || shape_of(step->inputs[1]).rank() != 2) return false;
+    if (step == nullptr || shape_of(step->inputs[1]).rank() != 2) return absent;
     in_[at] = step->inputs[1];
     in_[at + 1] = is<Linear>(*step) ? input(*step, 2) : absent;
-    return is_part(step->inputs[0], index);
+    return step->inputs[0];
   }
 
   const Rewriter& r_;

@@ -92,13 +92,12 @@ class Plan::Planner {
     }
   }
 
-  // Whether output 0 may be written over input 0: nobody reads the input later, in any view.
+  // Whether output 0 may be written over input 0, which is a whole tensor: nobody reads it later, in any view.
   bool takes_over(const TraceStep& node, int n, const std::vector<std::vector<int>>& users) {
     if (!works_in_place(*node.op)) return false;
     const Tensor& from = shadow(node.inputs[0]);
-    if (root(node.inputs[0]).place.root != Place::Root::arena || !from.contiguous() || from.offset() != 0 ||
-        from.bytes() != meta(node.outputs[0]).bytes())
-      return false;
+    const Root& whole = root(node.inputs[0]);  // of which the input may be a view
+    if (whole.place.root != Place::Root::arena || !from.contiguous() || whole.life.bytes != meta(node.outputs[0]).bytes()) return false;
     for (size_t v = 0; v < shadow_.size(); ++v) {
       if (!shadow_[v] || shadow_[v].storage() != from.storage()) continue;
       for (int user : users[v])

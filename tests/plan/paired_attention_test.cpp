@@ -119,7 +119,8 @@ INSTANTIATE_TEST_SUITE_P(Forms, PairedInNetworks,
 // Each differs from paired attention in one thing.
 enum class Twist : uint8_t {
   none, bias_of_parts, parts_swapped, value_of_the_other, key_of_spatial_normalised, another_eps, another_axis_of_softmax,
-  norm_along_channels, order_of_channels, temperature_of_all_heads, temperature_of_channels, query_read, norm_read, sum_of_channels, end
+  norm_along_channels, order_of_channels, temperature_of_all_heads, temperature_of_channels, query_read, norm_read, sum_of_channels,
+  projections_swapped, end
 };
 
 Tensors almost_paired(Twist twist, const Tensor& x) {
@@ -132,18 +133,21 @@ Tensors almost_paired(Twist twist, const Tensor& x) {
                                     : is(Twist::temperature_of_channels) ? Shape{heads, depth, 1}
                                                                          : Shape{heads, 1, 1},
                                     13, 0.5, 2);
+  const auto in_heads = [&](const Tensor& t) { return reshape(t, {batch, heads, depth, -1}); };
   Tensors part = split(contiguous(transpose(linear(x, weight, bias))), 1, std::vector<int64_t>(4, width));
-  for (Tensor& p : part) p = reshape(p, {batch, heads, depth, tokens});
-  if (is(Twist::parts_swapped)) std::swap(part[0], part[1]);
-  const Tensors normalised = call<L2Normalise>({{is(Twist::norm_along_channels) ? 2 : -1}}, {part[0]});
-  const Tensor query = normalised[0], key = l2_normalise(part[1], -1, is(Twist::another_eps) ? 1e-6 : 1e-12);
+  if (is(Twist::parts_swapped)) std::swap(part[1], part[2]);
+  const Tensors normalised = call<L2Normalise>({{is(Twist::norm_along_channels) ? 2 : -1}}, {in_heads(part[1])});
+  const Tensor query = normalised[0], key = l2_normalise(in_heads(part[2]), -1, is(Twist::another_eps) ? 1e-6 : 1e-12);
   const Tensor scores = mul(matmul(query, transpose(key)), temperature);
   const Tensor mixing = softmax(scores, is(Twist::another_axis_of_softmax) ? 2 : 3);
-  const Tensor mixed = matmul(mixing, part[is(Twist::value_of_the_other) ? 3 : 2]);
+  const Tensor mixed = matmul(mixing, in_heads(part[is(Twist::value_of_the_other) ? 3 : 0]));
   const std::vector<int> order{0, 3, 1, 2}, other{0, 3, 2, 1};
   const Tensor channel = reshape(permute(mixed, is(Twist::order_of_channels) ? other : order), {batch, tokens, width});
-  const Tensor keys = mul(linear(is(Twist::key_of_spatial_normalised) ? key : part[1], projection), random({heads, 1, 1}, 14));
-  const Tensor attended = matmul(softmax(matmul(transpose(query), keys)), transpose(linear(part[3], projection)));
+  const Tensor projected_key = is(Twist::key_of_spatial_normalised) ? reshape(key, {batch, width, tokens}) : part[2];
+  Tensors both = split(linear(concat({projected_key, part[3]}, 1), projection), 1, {width, width});
+  if (is(Twist::projections_swapped)) std::swap(both[0], both[1]);
+  const Tensor keys = mul(in_heads(both[0]), random({heads, 1, 1}, 14));
+  const Tensor attended = matmul(softmax(matmul(transpose(query), keys)), transpose(in_heads(both[1])));
   const Tensor spatial = reshape(permute(attended, order), {batch, tokens, width});
   Tensors out{is(Twist::sum_of_channels) ? add(channel, channel) : add(channel, spatial)};
   if (is(Twist::query_read)) out.push_back(scale(query, 2));

@@ -373,6 +373,33 @@ TEST(Plan, LossesOfMoreClassesThanAKernelHoldsStayApart) {
   EXPECT_EQ(ops.at("class_sums"), 1);
 }
 
+// A linear layer's result turned, cut, and two of its parts joined for a second layer.
+struct TurnedParts {
+  int64_t inputs = 24;
+  bool bias = false;
+  std::vector<size_t> joined{1, 2};
+  Tensors operator()(const Tensor& x) const {
+    const Tensor all = linear(x, random({inputs, 12}, 10), bias ? random({12}, 11) : Tensor());
+    const Tensors part = split(contiguous(transpose(all)), 1, {5, 3, 4});
+    return {linear(concat({part[joined[0]], part[joined[1]]}, 1), random({x.size(1), 6}, 12)), scale(part[0], 2)};
+  }
+};
+
+TEST(Plan, TurnedProductsMakeNoCopyAndJoinedNeighboursAreAView) {
+  const auto ops = [](const TurnedParts& f, int64_t batch) { return ops_of(fused(f, Shape{batch, 20, f.inputs})); };
+  const std::map<std::string, int> all = ops({}, 1);
+  EXPECT_EQ(all.at("matmul"), 1);
+  EXPECT_EQ(all.at("linear"), 1);
+  EXPECT_EQ(all.count("contiguous") + all.count("concat"), 0U);
+  EXPECT_EQ(ops({}, 2).count("matmul") + ops({}, 2).at("concat"), 2U) << "two samples: parts are not one piece";
+  EXPECT_EQ(ops({.joined = {2, 1}}, 1).at("concat"), 1);
+  EXPECT_EQ(ops({.joined = {0, 2}}, 1).at("concat"), 1);
+  EXPECT_EQ(ops({.bias = true}, 1).at("contiguous"), 1);
+  EXPECT_EQ(ops({.inputs = 65}, 1).at("contiguous"), 1);
+  for (const TurnedParts& f : {TurnedParts{}, TurnedParts{.joined = {0, 1}}, TurnedParts{.joined = {2, 1}}, TurnedParts{.bias = true}})
+    for (const int64_t batch : {1, 2}) expect_same(f, {batch, 20, f.inputs});
+}
+
 // Attention on projected keys and values, with dropout, and gradients of all that it reads.
 struct AttentionStep {
   using Attend = std::function<Tensor(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& step)>;

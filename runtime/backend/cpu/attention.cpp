@@ -54,7 +54,7 @@ int64_t Attention::block_rows(int64_t arrays) const {
 std::optional<size_t> Attention::narrow_form() const {
   constexpr int64_t most_keys = 1024;  // whose scores stay in the first-level cache for a few queries
   if (biased || depth != width || keys == 0 || keys > most_keys || (depth != 8 && depth != 16)) return {};
-  if (drop && keys % 4 != 0) return {};  // a block of random numbers belongs to one query
+  if (drop && keys % drop_block != 0) return {};  // a block of random numbers belongs to one query
   const size_t form = depth == 8 ? 0 : 1;
   return active_loops().attend_narrow[form] != nullptr ? std::optional(form) : std::nullopt;
 }
@@ -70,8 +70,8 @@ void Attention::pack(const float* from_k, const float* from_v, float* packed) co
 
 const float* block_factors(const DropRule& rule, int64_t row, int64_t rows, int64_t keys, float* room) {
   const int64_t first = row * keys, last = first + rows * keys;
-  active_loops().keep_factors(rule, static_cast<uint64_t>(first / 4), ceil_div(last, 4) - first / 4, room);
-  return room + first % 4;
+  active_loops().keep_factors(rule, static_cast<uint64_t>(first / drop_block), ceil_div(last, drop_block) - first / drop_block, room);
+  return room + first % drop_block;
 }
 
 DropRule rule_of(const Attention& a, const std::byte* step) {
@@ -125,7 +125,7 @@ void attend_narrow(const Attention& a, size_t form, const Data& t, int64_t row, 
   loops.attend_narrow[form]({.q = {t.q, a.q.strides.row, a.q.strides.col}, .k = packed, .v = packed + a.keys * a.depth,
                              .scratch = scratch(Purpose::scores, 2 * a.keys * loops.narrow_lanes[form]), .y = t.y, .y_row = a.y.row,
                              .y_col = a.y.col, .sums = t.sums, .rows = rows, .keys = a.keys, .drop = t.rule,
-                             .first_block = static_cast<uint64_t>(row * a.keys / 4)});
+                             .first_block = static_cast<uint64_t>(row * a.keys / drop_block)});
 }
 
 void run_attention(const Attention& a, const Data& t) {

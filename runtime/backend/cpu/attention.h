@@ -44,7 +44,7 @@ void attend(const Attention& a, const float* q, const float* k, const float* v, 
 
 // What dropout makes of the weights of `rows` queries from `row` on, counted over all batches, laid out like the scores.
 // `room` has place for them and drop_slack more.
-constexpr int64_t drop_slack = 72;
+constexpr int64_t drop_slack = 136;
 const float* block_factors(const DropRule& rule, int64_t row, int64_t rows, int64_t keys, float* room);
 
 // The rule of this call's step.

@@ -36,11 +36,11 @@ void put_queries(const float* turned, int64_t count, float* rows, int64_t row = 
 
 // What dropout makes of the weights of each lane's query: (keys, a vector of lanes), rows `pitch` floats apart.
 inline void query_factors(const DropRule& rule, uint64_t first_block, int64_t keys, int64_t pitch, float* factors) {
-  const auto fours = static_cast<uint64_t>(keys / 4);
-  Counters c = counters(first_block, [&](int lane) { return static_cast<uint64_t>(lane) * fours; });
-  for (int64_t key = 0; key < keys; key += 4) {
-    const Blocks four = blocks(rule, c);
-    for (int j = 0; j < 4; ++j) put_factors(factors + (key + j) * pitch, four.word[j], rule);
+  const auto of_a_query = static_cast<uint64_t>(keys / drop_block);
+  Counters c = counters(first_block, [&](int lane) { return static_cast<uint64_t>(lane) * of_a_query; });
+  for (int64_t key = 0; key < keys; key += drop_block) {
+    const Blocks eight = blocks(rule, c);
+    for (int j = 0; j < 4; ++j) put_factors(factors + (key + 2 * j) * pitch, pitch, eight.word[j], rule);
     c.even += 1;
     c.odd += 1;
   }
@@ -58,7 +58,7 @@ void attend_narrow_rows(const NarrowAttentionArgs& t) {
     turn_queries<Depth, lanes>(t.q, row, t.rows, turned);
     if constexpr (drop)
       for (int v = 0; v < Vectors; ++v) {
-        const int64_t block = (row + v * vec_width) * (t.keys / 4);
+        const int64_t block = (row + v * vec_width) * (t.keys / drop_block);
         query_factors(*t.drop, t.first_block + static_cast<uint64_t>(block), t.keys, lanes, at(factors, v));
       }
     Vec q[Depth][Vectors], largest[Vectors];

@@ -39,11 +39,21 @@ VOXLAB_INLINE Words quads_low(Words a, Words b) {
 VOXLAB_INLINE Words quads_high(Words a, Words b) {
   return reinterpret_cast<Words>(_mm512_maskz_unpackhi_epi64(0xff, bits512(a), bits512(b)));
 }
-VOXLAB_INLINE void put_factors(float* to, Words bits, const DropRule& rule) {
-  const __mmask16 kept = rule.limit > 0xffffffffU
-                             ? 0
-                             : _mm512_cmpge_epu32_mask(bits512(bits), bits512(all_words(static_cast<uint32_t>(rule.limit))));
-  _mm512_storeu_ps(to, _mm512_maskz_mov_ps(kept, _mm512_set1_ps(rule.factor)));
+// Of the words' low halves, and `step` floats on of the high ones.
+VOXLAB_INLINE void put_factors(float* to, int64_t step, Words bits, const DropRule& rule) {
+  const __m512i limit = bits512(all_words(rule.limit)), factor = _mm512_castps_si512(_mm512_set1_ps(rule.factor));
+  const __m512i low = _mm512_maskz_and_epi32(0xffff, bits512(bits), bits512(all_words(0xffffU)));
+  const __m512i high = _mm512_maskz_srli_epi32(0xffff, bits512(bits), 16);
+  _mm512_storeu_si512(to, _mm512_maskz_mov_epi32(_mm512_cmpge_epu32_mask(low, limit), factor));
+  _mm512_storeu_si512(to + step, _mm512_maskz_mov_epi32(_mm512_cmpge_epu32_mask(high, limit), factor));
+}
+// Of all halves in the order of memory.
+VOXLAB_INLINE void put_halves(float* to, Words bits, const DropRule& rule) {
+  const Vec factor = splat(rule.factor);
+  // A limit of 2^16 is no half.
+  const __mmask32 kept = rule.limit > 0xffffU ? 0 : _mm512_cmpge_epu16_mask(bits512(bits), bits512(all_words(rule.limit * 0x10001U)));
+  _mm512_storeu_ps(to, _mm512_maskz_mov_ps(static_cast<__mmask16>(kept), factor));
+  _mm512_storeu_ps(to + vec_width, _mm512_maskz_mov_ps(static_cast<__mmask16>(kept >> vec_width), factor));
 }
 
 #else
@@ -83,10 +93,14 @@ VOXLAB_INLINE Words pairs_low(Words a, Words b) { return interleaved<false>(word
 VOXLAB_INLINE Words pairs_high(Words a, Words b) { return interleaved<true>(word_bits(a), word_bits(b)); }
 VOXLAB_INLINE Words quads_low(Words a, Words b) { return interleaved<false>(a, b); }
 VOXLAB_INLINE Words quads_high(Words a, Words b) { return interleaved<true>(a, b); }
-VOXLAB_INLINE void put_factors(float* to, Words bits, const DropRule& rule) {
-  const bool all = rule.limit > 0xffffffffU;
-  const Vec kept = word_bits(bits) >= static_cast<uint32_t>(rule.limit) ? splat(rule.factor) : zero();
-  store(to, all ? zero() : kept);
+VOXLAB_INLINE void put_factors(float* to, int64_t step, Words bits, const DropRule& rule) {
+  store(to, (word_bits(bits) & 0xffffU) >= rule.limit ? splat(rule.factor) : zero());
+  store(to + step, (word_bits(bits) >> 16) >= rule.limit ? splat(rule.factor) : zero());
+}
+VOXLAB_INLINE void put_halves(float* to, Words bits, const DropRule& rule) {
+  uint16_t halves[2 * vec_width];
+  __builtin_memcpy(halves, &bits, sizeof(halves));
+  for (int i = 0; i < 2 * vec_width; ++i) to[i] = halves[i] >= rule.limit ? rule.factor : 0.0F;
 }
 
 #endif
@@ -134,30 +148,32 @@ VOXLAB_INLINE Blocks blocks(const DropRule& rule, const Counters& c) {
   return b;
 }
 
-// Factors of the 4 * drop_lanes elements of the blocks at counters `first` and on: word j of block l belongs to
-// element 4 l + j, and an element is kept where its word is at least the limit. The unpacking takes words by fours: lane
-// 4 k + q works on block (drop_lanes / 4) q + k, so that what it gives is already in the order of the elements.
+// Factors of the drop_block * drop_lanes elements of the blocks at counters `first` and on: half h of word j of block l
+// belongs to element 8 l + 2 j + h, and an element is kept where its half is at least the limit. The unpacking takes words
+// by fours: lane 4 k + q works on block (drop_lanes / 4) q + k, so that what it gives is already in the order of the
+// elements.
 VOXLAB_INLINE void drop_factors(const DropRule& rule, uint64_t first, float* factor) {
   const auto block_of = [](int lane) { return static_cast<uint64_t>(drop_lanes / 4 * (lane % 4) + lane / 4); };
   const Blocks x = blocks(rule, counters(first, block_of));
   const Words a = pairs_low(x.word[0], x.word[1]), b = pairs_low(x.word[2], x.word[3]);
   const Words c = pairs_high(x.word[0], x.word[1]), d = pairs_high(x.word[2], x.word[3]);
-  put_factors(factor, quads_low(a, b), rule);
-  put_factors(factor + drop_lanes, quads_high(a, b), rule);
-  put_factors(factor + 2 * drop_lanes, quads_low(c, d), rule);
-  put_factors(factor + 3 * drop_lanes, quads_high(c, d), rule);
+  put_halves(factor, quads_low(a, b), rule);
+  put_halves(factor + 2 * drop_lanes, quads_high(a, b), rule);
+  put_halves(factor + 4 * drop_lanes, quads_low(c, d), rule);
+  put_halves(factor + 6 * drop_lanes, quads_high(c, d), rule);
 }
 
-// Elements [4 begin, min(4 end, n)).
+// Elements [8 begin, min(8 end, n)).
 template <class T>
 void drop_loop(const DropArgs& args) {
   const T* x = static_cast<const T*>(args.x);
   T* y = static_cast<T*>(args.y);
-  float factor[4 * drop_lanes];
+  constexpr int64_t most = drop_block * drop_lanes;
+  float factor[most];
   for (int64_t block = args.begin; block < args.end; block += drop_lanes) {
     drop_factors(args.rule, static_cast<uint64_t>(block), factor);
-    const int64_t at = 4 * block, stop = 4 * args.end < args.n ? 4 * args.end : args.n;
-    const int64_t count = stop - at < 4 * drop_lanes ? stop - at : 4 * drop_lanes;
+    const int64_t at = drop_block * block, stop = drop_block * args.end < args.n ? drop_block * args.end : args.n;
+    const int64_t count = stop - at < most ? stop - at : most;
     for_vectors(count, [&](int64_t i, auto lanes) {
       const Vec keep_factor = get(factor + i, lanes);
       // Selected, not multiplied: a dropped infinity is 0.
@@ -168,7 +184,7 @@ void drop_loop(const DropArgs& args) {
 
 void keep_factors(const DropRule& rule, uint64_t first, int64_t blocks, float* factors) {
   for (int64_t block = 0; block < blocks; block += drop_lanes)
-    drop_factors(rule, first + static_cast<uint64_t>(block), factors + 4 * block);
+    drop_factors(rule, first + static_cast<uint64_t>(block), factors + drop_block * block);
 }
 
 constexpr void set_dropout(Loops& table) {

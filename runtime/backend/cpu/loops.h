@@ -163,15 +163,17 @@ struct AdamArgs {
   float step_size, beta1, beta2, rest1, rest2, eps, weight_decay, grad_scale, keep, root_scale;
 };
 
+constexpr int64_t drop_block = 8;  // numbers from one block of Philox
+
 // Which elements a dropout keeps, and what it multiplies them by.
 struct DropRule {
   uint32_t key[2];
   uint32_t stream, step;
-  uint64_t limit;  // bits below it are dropped; 2^32 drops all
+  uint32_t limit;  // 16 bits below it are dropped; 2^16 drops all
   float factor;
 };
 
-// Element dropout of blocks [begin, end) of four elements, at most up to element n.
+// Element dropout of blocks [begin, end), at most up to element n.
 struct DropArgs {
   const void* x;
   void* y;
@@ -195,8 +197,8 @@ struct NarrowAttentionArgs {
   int64_t y_row, y_col;  // floats between rows, between values of one
   float* sums;  // or null: of each row the logarithm of the sum of its exponentials
   int64_t rows, keys;
-  const DropRule* drop;  // or null; else keys come in fours
-  uint64_t first_block;  // of the first row's random numbers, four keys each
+  const DropRule* drop;  // or null; else keys come in whole blocks
+  uint64_t first_block;  // of the first row's random numbers
 };
 
 // Its gradient, from the forward's y and sums. dq has rows like y; dk is depth x keys, dv one row a key.
@@ -230,7 +232,7 @@ struct WeightRowsArgs {
 
 struct Loops {
   void (*drop[2])(const DropArgs&);
-  // Factors of the elements of these blocks of four; up to 64 more are written.
+  // Factors of the elements of these blocks; up to 128 more are written.
   void (*keep_factors)(const DropRule&, uint64_t first, int64_t blocks, float* factors);
   UnaryFn unary[unary_kinds][2];
   UnaryFn unary_grad[unary_kinds][2];

@@ -84,6 +84,7 @@ int64_t block_of(const Paired& p) {
   return std::clamp(ceil_div(share, least_rows) * least_rows, least_rows, most_rows);
 }
 
+// `weight`: of queries and keys.
 void add_block(const Paired& p, const float* weight, const float* x, int64_t rows, Sums& sums) {
   const int64_t width = p.width, d = p.depth, both = 2 * width;
   float* made = scratch(Purpose::queries, rows * both + width * d);
@@ -105,7 +106,7 @@ Sums sum_tokens(const Paired& p, const Inputs& in, const float* x, const Middle&
   const int64_t block = block_of(p), blocks = ceil_div(p.tokens, block);
   parallel_pieces(blocks, task_grain(blocks, p.tokens * p.width * (2 * p.width + p.depth)), [&](int piece, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      add_block(p, in[Op::weight], x + i * block * p.width, std::min(block, p.tokens - i * block), pieces[static_cast<size_t>(piece)]);
+      add_block(p, in[Op::weight] + p.width, x + i * block * p.width, std::min(block, p.tokens - i * block), pieces[static_cast<size_t>(piece)]);
   });
   Sums all = none;
   for (const Sums& piece : pieces) {
@@ -137,7 +138,7 @@ void mix_channels(const Paired& p, const Inputs& in, const Sums& sums, const std
   rows.columns = d;
   active_loops().axis_rows[axis_softmax](rows);
   product({.m = width, .n = d, .k = d, .a = {4 * width, 1}, .b = {1, d}, .c = {width, 1}, .batch = {{{p.heads, d, d * d, d}}}},
-          in[Op::weight] + 2 * width, m.mixing, m.mixed);
+          in[Op::weight], m.mixing, m.mixed);
   if (!p.layers()) return;
   const int64_t n = p.channel_columns;
   product({.m = width, .n = n, .k = width, .a = {width, 1}, .b = {n, 1}, .c = {n, 1}}, m.mixed, in[Op::channel_out], m.mixed_out);
@@ -147,7 +148,7 @@ void mix_channels(const Paired& p, const Inputs& in, const Sums& sums, const std
 void project(const Paired& p, const Inputs& in, const std::vector<double>& inverse, const Middle& m) {
   const int64_t width = p.width;
   const MatmulShape shape{.m = width, .n = p.keys, .k = width, .a = {1, 4 * width}, .b = {p.keys, 1}, .c = {p.keys, 1}};
-  product(shape, in[Op::weight] + width, m.key_sums, m.keys, {.bias = in[Op::key_bias]});
+  product(shape, in[Op::weight] + 2 * width, m.key_sums, m.keys, {.bias = in[Op::key_bias]});
   const float* bias = in[p.own_values ? Op::value_bias : Op::key_bias];
   product(shape, in[Op::weight] + 3 * width, m.value_sums, m.values, {.bias = bias});
   for (int64_t i = 0; i < width; ++i) {
@@ -157,6 +158,7 @@ void project(const Paired& p, const Inputs& in, const std::vector<double>& inver
 }
 
 // Second pass: the spatial branch of every token, a block with its queries at a time.
+// `weight`: of queries.
 void attend_tokens(const Paired& p, const float* weight, const float* x, const Middle& m) {
   Attention head;
   head.depth = head.width = p.depth;
@@ -224,7 +226,7 @@ void run_sample(const Paired& p, const Inputs& in, int64_t sample, const Middle&
   const std::vector<double> inverse = inverse_norms(p, sums.squares);
   mix_channels(p, in, sums, inverse, m);
   project(p, in, inverse, m);
-  attend_tokens(p, in[Op::weight], x, m);
+  attend_tokens(p, in[Op::weight] + p.width, x, m);
   const int64_t at = sample * p.tokens * p.columns();
   write(p, in, x, m, in[Op::residual] == nullptr ? nullptr : in[Op::residual] + at, out + at);
 }

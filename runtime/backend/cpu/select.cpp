@@ -30,8 +30,8 @@ void run_dropout(const Dropout::Attrs& a, uint32_t step, const Shape& shape, con
   const int64_t n = shape.numel();
   if (a.unit == DropUnit::element) {
     const auto loop = active_loops().drop[std::is_same_v<T, bfloat16> ? 1 : 0];
-    // Whole blocks of four to every thread.
-    parallel_for(ceil_divide(n, 4), grain_elements / 16, [&](int64_t begin, int64_t end) {
+    // Whole blocks to every thread.
+    parallel_for(ceil_divide(n, drop_block), grain_elements / 32, [&](int64_t begin, int64_t end) {
       loop({.x = x,
             .y = y,
             .begin = begin,
@@ -47,7 +47,7 @@ void run_dropout(const Dropout::Attrs& a, uint32_t step, const Shape& shape, con
     std::vector<float> factors(static_cast<size_t>(channels));
     for (int64_t c = 0; c < channels; ++c)
       factors[static_cast<size_t>(c)] =
-          random.bits(static_cast<uint64_t>(s * channels + c)) < rule.limit ? 0.0F : rule.factor;
+          random.half(static_cast<uint64_t>(s * channels + c)) < rule.limit ? 0.0F : rule.factor;
     parallel_for(per_sample / channels, grain_rows(channels), [&](int64_t begin, int64_t end) {
       const int64_t at = s * per_sample + begin * channels;
       drop_rows(factors, x + at, y + at, (end - begin) * channels);
@@ -69,12 +69,12 @@ void add_rows(const T* dy, const int32_t* index, int64_t count, int64_t rows, in
 
 }  // namespace
 
-// A unit is dropped where its random bits are below the limit: bits / 2^32 < p.
+// A unit is dropped where its random bits are below the limit: bits / 2^16 < p.
 DropRule drop_rule(const Dropout::Attrs& a, uint32_t step) {
   return {.key = {static_cast<uint32_t>(a.seed), static_cast<uint32_t>(a.seed >> 32)},
           .stream = a.stream,
           .step = step,
-          .limit = static_cast<uint64_t>(std::ceil(a.p * 0x1p32)),
+          .limit = static_cast<uint32_t>(std::ceil(a.p * 0x1p16)),
           .factor = static_cast<float>(a.p < 1 ? 1 / (1 - a.p) : 0)};
 }
 

@@ -93,7 +93,7 @@ void grad_narrow(const AttentionGrad& g, size_t form, const Data& t, int64_t row
                                            .v = packed + a.keys * a.depth, .sums = t.sums,
                                            .scratch = scratch(Purpose::scores, narrow_grad_floats(a.keys, a.depth)), .dq = t.dq,
                                            .dk = t.dk, .dv = t.dv, .rows = rows, .keys = a.keys, .drop = t.rule,
-                                           .first_block = static_cast<uint64_t>(row * a.keys / 4)});
+                                           .first_block = static_cast<uint64_t>(row * a.keys / drop_block)});
 }
 
 // Queries [first, first + rows) of one batch; dk and dv are the task's own.

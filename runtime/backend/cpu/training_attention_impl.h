@@ -81,7 +81,7 @@ void query_gradients(const NarrowAttentionGradArgs& t, int64_t row, const Narrow
     store(dy + d * vec_width, of);
     vector.delta = mul_add(of, load(turned + d * vec_width), vector.delta);
   }
-  if constexpr (drop) query_factors(*t.drop, t.first_block + static_cast<uint64_t>(row * t.keys / 4), t.keys, vec_width, s.factors);
+  if constexpr (drop) query_factors(*t.drop, t.first_block + static_cast<uint64_t>(row * t.keys / drop_block), t.keys, vec_width, s.factors);
   Vec dq[Depth] = {};
   const auto of_keys = [&]<int Keys>(int64_t key, std::integral_constant<int, Keys>) {
     const int64_t to = key * pitch + at * vec_width;

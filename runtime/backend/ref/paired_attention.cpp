@@ -47,7 +47,7 @@ Matrix projected(Matrix x, const Array& weight, const Array* bias) {
   return y;
 }
 
-// One head of one sample: tokens (N, C) to its columns of query, key, channel value (2) or spatial value (3).
+// One head of one sample: tokens (N, C) to its columns of channel value, query, key or spatial value.
 Matrix part_of(RefInputs in, int64_t sample, int64_t part, int64_t head, int64_t depth) {
   const Array &x = in[Op::tokens], &weight = in[Op::weight];
   const int64_t tokens = x.shape[1], width = x.shape[2];
@@ -94,9 +94,9 @@ Branches attend(const Op::Attrs& a, RefInputs in, int64_t sample) {
   Branches both{{tokens, width}, {tokens, width}};
   for (int64_t head = 0; head < heads; ++head) {
     const auto part = [&](int64_t which) { return part_of(in, sample, which, head, depth); };
-    const Matrix query = normalised(part(0), a.eps);
-    Matrix channel = channel_attention(query, normalised(part(1), a.eps), part(2), in[Op::channel_temperature][head]);
-    const Matrix keys = projected(part(1), in[Op::key_projection], given(in, Op::key_bias));
+    const Matrix query = normalised(part(1), a.eps);
+    Matrix channel = channel_attention(query, normalised(part(2), a.eps), part(0), in[Op::channel_temperature][head]);
+    const Matrix keys = projected(part(2), in[Op::key_projection], given(in, Op::key_bias));
     const size_t own = given(in, Op::value_projection) != nullptr ? Op::value_projection : Op::key_projection;
     const Matrix values = projected(part(3), in[own], given(in, own + 1));
     Matrix spatial = spatial_attention(query, keys, values, in[Op::spatial_temperature][head]);

@@ -308,7 +308,7 @@ bool goes_past_caches(const MatmulShape& s, const float* c, const Epilogue& e) {
   for (const BatchAxis& axis : s.batch) aligned = aligned && axis.c % line == 0;
   // Whoever reads less than this next finds it faster in the third level.
   const int64_t most = 4 * thread_count() * l2_bytes();
-  return aligned && e.residual == nullptr && e.activation == Activation::none && batch_count(s) * s.m * s.n * float_bytes > most;
+  return aligned && e.residual == nullptr && e.activation == Activation::none && batch_count(s) * s.m * s.n * float_bytes >= most;
 }
 
 float activated(float x, const Epilogue& e) {

@@ -332,9 +332,10 @@ void check_rounding(const ConvGeometry& g) {
   }
 }
 
-// Two bf16 parts lose 2^-18 of a factor at most, and low * low, as much, is left out: 3 * 2^-18 a product, and
-// the rounding of f32 sums.
-constexpr double split_limit = 1.15e-5 + f32_limit;
+// A bf16 number holds 8 bits: rounding to it loses at most 2^-8 of a factor, and rounding what is left, which lies below 2^-8
+// of it, at most 2^-17. A product loses that of both factors and low * low, at most 2^-16: 2^-15, where all meet in one
+// product; and the rounding of f32 sums. SplitBf16StaysBelowItsBound measures many.
+constexpr double split_limit = 0x1p-15 + f32_limit;
 
 void check_split(const ConvGeometry& g) {
   const Values x = random_values(size_x(g), 1);
@@ -358,6 +359,28 @@ void check_split(const ConvGeometry& g) {
     conv_wgrad(g, in(x), in(dy), {dw.data(), DType::f32}, Precision::bf16x3);
     remove_guard(dw, what);
     expect_close(dw, dw_want, split_limit, "wgrad " + what);
+  }
+}
+
+// One channel, whose taps are one run of K: odd sizes, rows that fall into several blocks, borders of two, strides and
+// dilation along D and H (along W taps are no longer neighbours), more columns than a panel has, two samples, two sides.
+TEST(DenseConv, AllTapsOfOneChannelInOneRun) {
+  const std::array<ConvGeometry, 7> geometries{
+      ConvGeometry{.in = {5, 9, 131}, .in_channels = 1, .out_channels = 16, .kernel = {3, 3, 3}, .pad = {1, 1, 1}},
+      ConvGeometry{.batch = 2, .in = {4, 37, 23}, .in_channels = 1, .out_channels = 70, .kernel = {3, 3, 3}, .pad = {2, 2, 2}},
+      ConvGeometry{.in = {7, 11, 19}, .in_channels = 1, .out_channels = 48, .kernel = {3, 3, 3}, .stride = {2, 2, 1}, .pad = {1, 1, 1}},
+      ConvGeometry{.in = {9, 12, 17}, .in_channels = 1, .out_channels = 20, .kernel = {3, 3, 3}, .pad = {2, 3, 1}, .dilation = {2, 3, 1}},
+      ConvGeometry{.batch = 2, .in = {1, 40, 33}, .in_channels = 1, .out_channels = 17, .kernel = {1, 3, 3}, .pad = {0, 1, 1}},
+      ConvGeometry{.in = {6, 7, 29}, .in_channels = 1, .out_channels = 16, .kernel = {2, 4, 4}, .pad = {1, 2, 2}},
+      ConvGeometry{.in = {3, 5, 21}, .in_channels = 3, .out_channels = 48, .kernel = {3, 3, 3}, .pad = {1, 1, 1}, .groups = 3}};
+  for (const ConvGeometry& g : geometries) {
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      const std::string used(conv_forward(g, {}, {}, {}, {}, Precision::bf16x3));
+      EXPECT_EQ(used.ends_with(".bf16x3"), has_amx(isa)) << used;
+    }
+    check_split(g);
+    check_rounding(g);
   }
 }
 

@@ -265,7 +265,7 @@ namespace {
 Modes forward_modes(const ConvGeometry& g, DType x, Precision precision, bool extras = false) {
   const KernelTable& kernels = active_kernels();
   if (conv_kind(kernels, g) != KernelKind::conv) return {};
-  const int64_t run = g.kernel[2] * g.in_channels / g.groups;
+  const int64_t run = run_shape(forward_gather(g, {}, nullptr, {}, {}, 0), false).length;
   return modes_of(kernels, g, forward_mode, x, precision, run, extras ? 1 : shortest_run);
 }
 

@@ -36,8 +36,8 @@ class CutCost {
  public:
   CutCost(const GatherConv& conv, bool split, bool slabs) : c_(conv), split_(split) {
     const RunShape shape = run_shape(conv, slabs);
-    const auto kernel_rows = static_cast<int64_t>(conv.axis[0].taps.size() * conv.axis[1].taps.size());
-    tiles_of_b_ = shape.slabs * kernel_rows * shape.runs_a_row * shape.depth_blocks() * ceil_div(conv.columns, amx_columns);
+    const int64_t runs = shape.length == 0 ? 0 : weight_rows(conv) / shape.length;
+    tiles_of_b_ = runs * shape.depth_blocks() * ceil_div(conv.columns, amx_columns);
     value_bytes_ = half_bytes * (split ? 2 : 1);
   }
 
@@ -120,6 +120,10 @@ class AmxRunner {
         shape_(run_shape(conv, cut.slabs)), all_moments_(moments),
         moments_(conv.moments == nullptr ? 0 : static_cast<size_t>(conv.batch * conv.columns)) {
     amx_.begin();
+    if (!shape_.all_taps) return;
+    made_high_ = half_scratch(Purpose::rows, 2 * most_stretch_rows * amx_depth + most_stretch_rows);
+    made_low_ = made_high_ + most_stretch_rows * amx_depth;
+    std::fill_n(made_low_ + most_stretch_rows * amx_depth, most_stretch_rows, uint16_t{0});
   }
   ~AmxRunner() {
     amx_.end();
@@ -183,7 +187,10 @@ class AmxRunner {
         const int64_t tap_d = ad.taps[static_cast<size_t>(row) / ah.taps.size()];
         const int64_t tap_h = ah.taps[static_cast<size_t>(row) % ah.taps.size()];
         const int64_t at_d = (begin_[0] + d) * ad.stride + tap_d, low = begin_[1] * ah.stride + tap_h;
-        if (at_d < 0 || at_d >= ad.in || low + (size_[1] - 1) * ah.stride < 0 || low >= ah.in) continue;
+        if (at_d < 0 || at_d >= ad.in || low + (size_[1] - 1) * ah.stride < 0 || low >= ah.in) {
+          if (shape_.all_taps) runs_.push_back({outside, 0});  // other taps keep their places
+          continue;
+        }
         const int64_t first = planes_.plane_at(d * ad.stride + tap_d - ad.taps[0]) + slab * planes_.slab_step() +
                               (tap_h - ah.taps[0]) * extent_[2] * position;
         for (int64_t k = 0; k < shape_.runs_a_row; ++k) {
@@ -245,7 +252,7 @@ class AmxRunner {
     int64_t tiles = 0;
     for (int64_t p = 0; p < panel_count; ++p) tiles = std::max<int64_t>(tiles, panels[p].vectors);
     const int64_t bytes = tiles * weights_.depth_blocks / cut_.slices * amx_tile * half_bytes * (split_ ? 2 : 1);
-    const bool one_stretch = !cut_.whole && (size_[1] - 1) * extent_[2] + size_[2] <= stretch_rows_;
+    const bool one_stretch = shape_.all_taps || (!cut_.whole && (size_[1] - 1) * extent_[2] + size_[2] <= stretch_rows_);
     parts_ = one_stretch ? 1 : std::clamp<int64_t>(ceil_div(bytes, l2_bytes() / 3), 1, std::max<int64_t>(slab_rows(), 1));
   }
 
@@ -295,7 +302,21 @@ class AmxRunner {
   }
 
   static constexpr int64_t most_stretch_rows = 6 * amx_rows;  // a multiple of two and of three tiles
+  static constexpr int64_t outside = INT64_MIN;               // in place of where a kernel row's input lies
   static constexpr int64_t stretch_sums = most_stretch_rows * amx_block_columns;
+
+  // Its tiles of A of all taps: a row of `kernel_rows` for each (tap D, tap H), or zeros.
+  void make_rows(const Stretch& stretch, const Run* kernel_rows, const uint16_t* planes, uint16_t* to) const {
+    const auto width = static_cast<int64_t>(c_.axis[2].taps.size());
+    std::array<const void*, amx_strip + amx_depth> at;
+    at.fill(made_low_ + most_stretch_rows * amx_depth);  // zeros
+    for (int64_t k = 0; k < shape_.length; ++k) {
+      const int64_t row = kernel_rows[k / width].a_bytes;
+      if (row != outside) at[static_cast<size_t>(k)] = planes + (stretch.a + row) / half_bytes + k % width;
+    }
+    for (int64_t row = 0; row < stretch.rows; row += amx_rows)
+      amx_.turn_strip({.at = at.data(), .bf16 = true, .offset = row, .columns = amx_rows, .even = to + row * amx_depth, .odd = nullptr, .low = 0});
+  }
 
   void run_stretch(const Panel& panel, const Stretch& stretch, int64_t part, float* sums) {
     AmxBlockArgs args = {};
@@ -303,6 +324,18 @@ class AmxRunner {
     const int64_t* const range = ranges_.data() + stretch.ranges + part;
     args.runs = runs_.data() + range[0];
     args.run_count = range[1] - range[0];
+    AmxParts a = planes_.parts();
+    int64_t first = stretch.a;  // bytes
+    const Run all_taps = {0, 0};
+    if (shape_.all_taps) {
+      make_rows(stretch, args.runs, a.high, made_high_);
+      if (split_) make_rows(stretch, args.runs, a.low, made_low_);
+      a = {made_high_, made_low_};
+      first = 0;
+      args.a_step = amx_depth * half_bytes;
+      args.runs = &all_taps;
+      args.run_count = 1;
+    }
     args.accumulate = part + slice_ > 0;
     const bool last = part + 1 == parts_ && slice_ + 1 == cut_.slices;
     args.depth_blocks = shape_.depth_blocks();
@@ -316,8 +349,8 @@ class AmxRunner {
     args.out_lines = static_cast<int>(ceil_div(panel.vectors * amx_columns * out_bytes, cache_line_halves * half_bytes));
     const int64_t block_rows = amx_block_rows(panel.vectors, tall_);
     for (int64_t row = 0; row < stretch.rows; row += block_rows) {
-      const int64_t offset = (stretch.a + row * args.a_step) / half_bytes;
-      args.a = {planes_.parts().high + offset, split_ ? planes_.parts().low + offset : nullptr};
+      const int64_t offset = (first + row * args.a_step) / half_bytes;
+      args.a = {a.high + offset, split_ ? a.low + offset : nullptr};
       args.rows = std::min(block_rows, stretch.rows - row);
       args.c = sums + row * amx_block_columns;
       args.out = last ? out + row * args.out_step : nullptr;
@@ -405,6 +438,8 @@ class AmxRunner {
   std::vector<int64_t> ranges_;
   bool joined_ = false;  // all rows of a plane are one stretch, cut where a block ends
   std::vector<Stretch> stretches_;
+  uint16_t* made_high_ = nullptr;  // a stretch's tiles of A, where they are made of all taps; zeros lie behind both parts
+  uint16_t* made_low_ = nullptr;
   int64_t parts_ = 1;      // of the kernel's rows
   float* sums_ = nullptr;  // of one stretch; with several parts of all, with several slices of all panels'
   MomentParts& all_moments_;

@@ -7,21 +7,25 @@
 
 namespace voxlab::cpu {
 
-#if defined(__x86_64__)
-
 RunShape run_shape(const GatherConv& c, bool slabs) {
   const std::vector<int64_t>& w = c.axis[2].taps;
   const auto count = static_cast<int64_t>(w.size()), slab_count = slabs ? c.channels / amx_depth : 1;
-  const int64_t channels = c.channels / slab_count;
+  const int64_t channels = c.channels / slab_count, run = count * channels;
   const bool joined = count == 0 || w.back() - w.front() + 1 == count;
-  return joined ? RunShape{1, count * channels, slab_count} : RunShape{count, channels, slab_count};
+  if (!joined) return {count, channels, slab_count};
+  const auto rows = static_cast<int64_t>(c.axis[0].taps.size() * c.axis[1].taps.size());
+  const bool all_taps = c.channels == 1 && c.axis[2].stride == 1 && rows > 1 && rows * run <= amx_depth;
+  return all_taps ? RunShape{1, rows * run, 1, true} : RunShape{1, run, slab_count};
 }
+
+#if defined(__x86_64__)
 
 namespace {
 
 // Where rows of weights follow each other in a whole run of K and whole vectors of columns lie there, tiles are made of
 // them in place.
-bool packs_in_place(const GatherConv& c, const Panel& panel) {
+bool packs_in_place(const GatherConv& c, const RunShape& shape, const Panel& panel) {
+  if (shape.all_taps) return false;
   const GatherWeights& w = c.weights;
   const std::vector<int64_t>& kw = w.kernel[2];
   const bool ascending = kw.size() == 1 || kw.back() - kw.front() + 1 == static_cast<int64_t>(kw.size());
@@ -56,7 +60,7 @@ bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherCon
                 const Panel& panel, const AmxParts& to) {
   const int64_t rows = weight_rows(c), runs = rows / shape.length, slab_runs = runs / shape.slabs;
   const int64_t block_rows = shape.slabs == 1 ? amx_depth : c.channels;
-  if (packs_in_place(c, panel)) {
+  if (packs_in_place(c, shape, panel)) {
     const GatherWeights& w = c.weights;
     const auto width = static_cast<int64_t>(w.kernel[2].size()), height = static_cast<int64_t>(w.kernel[1].size());
     const auto rows_at = [&](int64_t run) {

@@ -13,9 +13,8 @@
 namespace voxlab::cpu {
 
 // K runs: neighbouring taps along W and their channels are one run, else each tap is its own. Channels may also fall into
-// slabs of one depth block each, one after the other. The taps of
-// one channel, whose runs would leave most of a depth block empty, are one run (im2col): tiles of A are made of neighbouring
-// positions' values.
+// slabs of one depth block each, one after the other. The taps of one channel, whose runs would leave most of a depth block
+// empty, are one run (im2col): tiles of A are made of neighbouring positions' values.
 struct RunShape {
   int64_t runs_a_row;  // for one slab and one (tap D, tap H)
   int64_t length;      // bf16 values of K

@@ -137,12 +137,16 @@ std::vector<Sample> Permute::samples() {
 
 Tensor permute(const Tensor& x, std::vector<int> axes) { return call1<Permute>({std::move(axes)}, {x}); }
 
-Tensor transpose(const Tensor& x) {
-  std::vector<int> axes(static_cast<size_t>(x.rank()));
-  for (int i = 0; i < x.rank(); ++i) axes[static_cast<size_t>(i)] = i;
-  if (x.rank() < 2) fail("transpose", "expected at least two axes, got " + x.shape().to_string());
+std::vector<int> transposed_axes(int rank) {
+  std::vector<int> axes(static_cast<size_t>(rank));
+  for (int i = 0; i < rank; ++i) axes[static_cast<size_t>(i)] = i;
   std::swap(axes[axes.size() - 1], axes[axes.size() - 2]);
-  return permute(x, axes);
+  return axes;
+}
+
+Tensor transpose(const Tensor& x) {
+  if (x.rank() < 2) fail("transpose", "expected at least two axes, got " + x.shape().to_string());
+  return permute(x, transposed_axes(x.rank()));
 }
 
 // ---- split ----

@@ -95,6 +95,7 @@ Tensor reshape(const Tensor& x, const S& shape) {
 }
 Tensor permute(const Tensor& x, std::vector<int> axes);
 Tensor transpose(const Tensor& x);  // exchanges the last two axes
+std::vector<int> transposed_axes(int rank);  // of that permutation; rank of at least two
 Tensors split(const Tensor& x, int axis, std::vector<int64_t> sizes);
 Tensor slice(const Tensor& x, int axis, int64_t start, int64_t length, int64_t step = 1);
 Tensor broadcast_to(const Tensor& x, const Shape& shape);

@@ -162,25 +162,13 @@ void fuse_attention(Trace& graph) {
 
 // ---- turned products ----
 
-namespace {
-
-// The last two axes exchanged.
-Permute::Attrs turn_of(int rank) {
-  Permute::Attrs a;
-  for (int i = 0; i < rank; ++i) a.axes.push_back(i);
-  std::swap(a.axes[a.axes.size() - 1], a.axes[a.axes.size() - 2]);
-  return a;
-}
-
-}  // namespace
-
 void turn_products(Trace& graph) {
   // Tiles, which take rows of x alone, win back more than the copy costs where there are more products.
   constexpr int64_t most_inputs = 64;
   Rewriter r(graph);
   const auto turned = [&](int step, int of) {
     const Meta meta = r.meta(of);
-    const Permute::Attrs a = turn_of(meta.shape.rank());
+    const Permute::Attrs a{transposed_axes(meta.shape.rank())};
     const int value = r.add_value(Permute::infer(a, std::array{meta})[0]);
     graph.values[static_cast<size_t>(value)].contiguous = false;
     become<Permute>(r.node(step), a, {of}, {value});
@@ -192,7 +180,7 @@ void turn_products(Trace& graph) {
     const Meta meta = r.meta(x);
     if (meta.dtype != DType::f32 || meta.device != Device::cpu || meta.shape.rank() < 2 || meta.shape[-1] > most_inputs) continue;
     const int turn = r.only_user(r.node(n).outputs[0]);
-    if (turn == absent || !is<Permute>(r.node(turn)) || attrs<Permute>(r.node(turn)).axes != turn_of(meta.shape.rank()).axes) continue;
+    if (turn == absent || !is<Permute>(r.node(turn)) || attrs<Permute>(r.node(turn)).axes != transposed_axes(meta.shape.rank())) continue;
     const int copy = r.only_user(r.node(turn).outputs[0]);
     if (copy == absent || !is<Contiguous>(r.node(copy))) continue;
     const int x_turned = turned(n, x);

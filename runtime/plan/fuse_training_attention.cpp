@@ -28,10 +28,7 @@ bool makes(Rewriter& r, int step) {
 bool turned(Rewriter& r, int value, int of) {
   const int maker = r.maker(value);
   if (!makes<Permute>(r, maker) || r.node(maker).inputs[0] != of) return false;
-  std::vector<int> axes(static_cast<size_t>(r.meta(of).shape.rank()));
-  for (size_t i = 0; i < axes.size(); ++i) axes[i] = static_cast<int>(i);
-  std::swap(axes[axes.size() - 1], axes[axes.size() - 2]);
-  return attrs<Permute>(r.node(maker)).axes == axes;
+  return attrs<Permute>(r.node(maker)).axes == transposed_axes(r.meta(of).shape.rank());
 }
 
 // The reader of this value that is an Op, if it has as many readers as this and no second such one.

@@ -62,6 +62,22 @@ def target_rows(record, targets):
     return rows
 
 
+HALF = 0.5  # of eager PyTorch's memory is what inference may take
+
+
+def memory_rows(record):
+    rows = []
+    for precision in PRECISIONS:
+        for net in NETWORKS:
+            found = entries_of(record, net, "infer", precision)
+            if "peak_anonymous_bytes" not in found.get("eager", {}) or "peak_anonymous_bytes" not in found.get("voxlab", {}):
+                continue
+            ours, theirs = (found[name]["peak_anonymous_bytes"] / 2**30 for name in ("voxlab", "eager"))
+            verdict = "met" if ours <= HALF * theirs else "not met"
+            rows.append(f"| {net} | {precision} | {ours:.2f} | {theirs:.2f} | {ours / theirs:.2f} | {HALF:g} | {verdict} |")
+    return rows
+
+
 def floor(record, net, mode, precision, entry):
     """Seconds that the multiply-adds take at the measured peak; None where that is not known."""
     peaks, work = record.get("peaks"), record["networks"][net]["multiply_adds"].get(mode)
@@ -158,6 +174,9 @@ def markdown(record):
     text += "caches can pass it.\n\n"
     text += "| network | | precision | fastest peer | ratio | target | | allowed, s | least, s |\n" + "|---" * 9 + "|\n"
     text += "\n".join(rows) + "\n"
+    if memory := memory_rows(record):
+        text += "\n## Memory of inference\n\n| network | precision | voxlab, GiB | eager, GiB | share | target | |\n" + "|---" * 7 + "|\n"
+        text += "\n".join(memory) + "\n"
     for mode, title in MODES.items():
         if table := engine_table(record, mode):
             text += f"\n## {title[0].upper()}{title[1:]}\n\n" + "\n".join(table) + "\n"

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "experiments/main/options.h"
 #include "runtime/runtime.h"
@@ -46,7 +47,9 @@ void add_predict(CLI::App& app, int& code) {
 }
 
 int command_predict(const PredictOptions& options) {
-  const TrainedModel model = load_model(options.run, options.checkpoint, Device::cpu, options.precision);
+  TrainedModel model = load_model(options.run, options.checkpoint);
+  const Predictor predictor =
+      predictor_of(std::exchange(model.network, {}), options.precision.value_or(inference_arithmetic(model.config)));
   const auto inputs =
       prediction_inputs(options.inputs, static_cast<int64_t>(model.card.channels.size()));
   WindowOptions window = window_options(model.config);
@@ -54,7 +57,7 @@ int command_predict(const PredictOptions& options) {
   if (!options.mirror) window.mirror_axes.clear();
   nlohmann::json written = nlohmann::json::array();
   for (const PredictionInput& input : inputs) {
-    const PredictedFile done = predict_file(model, input, options.output, window);
+    const PredictedFile done = predict_file(predictor, model.card, input, options.output, window);
     for (const std::string& warning : done.warnings)
       if (!options.common.quiet) std::cerr << "voxlab: warning: " << warning << '\n';
     written.push_back(

@@ -103,16 +103,17 @@ WindowOptions window_options(const ExperimentConfig& config) {
       .regions = predicted_regions(config)};
 }
 
-Predictor predictor_of(const Network& network, Arithmetic precision) {
-  const auto planned = std::make_shared<PlannedForward>(
-      [forward = network.forward](const Tensor& x) { return forward(x, {.all_outputs = false}); });
-  return {.infer =
-              [planned, precision](const Tensor& patches) {
-                const ArithmeticScope products(precision);
-                return (*planned)(patches).front();
-              },
+Predictor predictor_of(Network network, Arithmetic precision) {
+  const ArithmeticScope products(precision);
+  Meta window{.shape = Shape{1}, .dtype = DType::f32, .device = network.parameters.all().front()->value.device()};
+  for (int64_t size : network.patch) window.shape.push_back(size);
+  window.shape.push_back(network.in_channels);
+  network.parameters = {};
+  const auto plan = std::make_shared<Plan>(
+      [forward = std::move(network.forward)](const Tensors& in) { return forward(in[0], {.all_outputs = false}); }, Metas{window});
+  return {.infer = [plan](const Tensor& patch) { return (*plan)({patch}).front(); },
           .patch = network.patch,
-          .device = network.parameters.all().front()->value.device()};
+          .device = window.device};
 }
 
 Tensor predict_scores(const Predictor& predictor, const Tensor& image, const WindowOptions& options) {
@@ -130,8 +131,7 @@ Tensor predict_classes(const Predictor& predictor, const PreprocessPlan& plan, c
   return restorer.finish();
 }
 
-TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Device device,
-                        std::optional<Arithmetic> precision) {
+TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Device device) {
   for (const char* needed : {"config.toml", "model.json"})
     if (!fs::exists(run / needed))
       fail(run.string(), fmt::format("not the folder of a training run: it has no {}", needed));
@@ -149,7 +149,6 @@ TrainedModel load_model(const fs::path& run, const std::string& checkpoint, Devi
                      checkpoint == "best" ? " (kept only when training validates)" : ""));
   model.network = make_network(model.config.net, {.device = device});
   train::load_checkpoint(file, model.network.parameters, nullptr);
-  model.predictor = predictor_of(model.network, precision.value_or(inference_arithmetic(model.config)));
   return model;
 }
 
@@ -212,7 +211,7 @@ std::vector<PredictionInput> prediction_inputs(const std::vector<fs::path>& path
   return inputs;
 }
 
-PredictedFile predict_file(const TrainedModel& model, const PredictionInput& input,
+PredictedFile predict_file(const Predictor& predictor, const ModelCard& card, const PredictionInput& input,
                            const fs::path& folder, const WindowOptions& options) {
   PredictedFile out{.file = folder / label_file_name(input.id, input.images.front())};
   auto last = std::chrono::steady_clock::now();
@@ -220,17 +219,17 @@ PredictedFile predict_file(const TrainedModel& model, const PredictionInput& inp
     const auto now = std::chrono::steady_clock::now();
     return std::chrono::duration<double>(now - std::exchange(last, now)).count();
   };
-  Dataset dataset{.channels = model.card.channels, .classes = model.card.classes};
-  Case which = load_case(dataset, {.id = input.id, .images = input.images}, model.card.plan);
+  Dataset dataset{.channels = card.channels, .classes = card.classes};
+  Case which = load_case(dataset, {.id = input.id, .images = input.images}, card.plan);
   out.warnings = which.warnings;
   release_cached_blocks();  // of preprocessing, whose sizes do not come again
   out.seconds.prepare = lap();
-  const Tensor classes = predict_classes(model.predictor, model.card.plan, which, options);
+  const Tensor classes = predict_classes(predictor, card.plan, which, options);
   which = {};
   release_cached_blocks();
   out.seconds.predict = lap();
   fs::create_directories(folder);
-  write_labels(out.file, classes, model.card.classes, input.images.front());
+  write_labels(out.file, classes, card.classes, input.images.front());
   out.seconds.write = lap();
   return out;
 }

@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,8 +42,9 @@ struct Predictor {
   std::vector<int64_t> patch;  // what it takes: {D, H, W} or {H, W}
   Device device = Device::cpu;
 };
-// By plans of the parameters as they are now: the finest output alone.
-Predictor predictor_of(const Network& network, Arithmetic precision);
+// By a plan of the parameters as they are now: the finest output alone. Parameters that nobody else holds are freed where
+// kernels keep them in forms of their own.
+Predictor predictor_of(Network network, Arithmetic precision);
 
 // image (D, H, W, C) f32, preprocessed -> probabilities (D, H, W, K) f32: softmax, or sigmoid of
 // regions, then the Gaussian mean over windows, as nnU-Net v1.
@@ -54,12 +54,10 @@ Tensor predict_scores(const Predictor& predictor, const Tensor& image, const Win
 struct TrainedModel {
   ExperimentConfig config;
   Network network;
-  Predictor predictor;
   ModelCard card;
 };
-// From a run's folder; `checkpoint` is "last" or "best". `precision` of the predictor; none: that of the run's test.
-TrainedModel load_model(const std::filesystem::path& run, const std::string& checkpoint, Device device = Device::cpu,
-                        std::optional<Arithmetic> precision = {});
+// From a run's folder; `checkpoint` is "last" or "best".
+TrainedModel load_model(const std::filesystem::path& run, const std::string& checkpoint, Device device = Device::cpu);
 
 // Class indices (z, y, x) u8 on the grid of the file that `which` came from; scores are made,
 // resampled and dropped plane by plane.
@@ -89,7 +87,7 @@ struct PredictedFile {
     double prepare = 0, predict = 0, write = 0;  // the way back to the file's grid is in `predict`
   } seconds;
 };
-PredictedFile predict_file(const TrainedModel& model, const PredictionInput& input,
+PredictedFile predict_file(const Predictor& predictor, const ModelCard& card, const PredictionInput& input,
                            const std::filesystem::path& folder, const WindowOptions& options);
 
 }  // namespace voxlab

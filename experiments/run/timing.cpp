@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <utility>
 
 #include "experiments/inference/sliding_window.h"
+#include "runtime/core/allocator.h"
 #include "runtime/core/error.h"
 #include "runtime/core/rng.h"
 #include "runtime/ops/call.h"
@@ -18,12 +20,23 @@ struct NetworkWork::State {
   Network net;
   Tensor input, labels;
   std::optional<train::Optimizer> optimizer;
-  std::optional<PlannedForward> planned;
+  std::optional<Plan> planned;
   std::optional<train::TrainingStep> training;
   int64_t step = 0;
 
   Tensor one_pass(const Tensor& x) {
-    return planned ? (*planned)(x).front() : net.forward(x, {.all_outputs = options.all_outputs}).front();
+    if (!options.plan) return net.forward(x, {.all_outputs = options.all_outputs}).front();
+    if (!planned) plan_for(x);
+    return (*planned)({x}).front();
+  }
+
+  // All passes are of one shape. The plan takes the network over.
+  void plan_for(const Tensor& x) {
+    net.parameters = {};
+    planned.emplace([forward = std::exchange(net.forward, {}), all = options.all_outputs](const Tensors& in) {
+      return forward(in[0], {.all_outputs = all});
+    }, Metas{x.meta()});
+    release_cached_blocks();
   }
 
   Tensor infer() {
@@ -58,10 +71,6 @@ NetworkWork::NetworkWork(const NetConfig& config, const WorkOptions& options) : 
   std::vector<float> values(static_cast<size_t>(shape.numel()));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(random.normal(i));
   state_->input = Tensor::from_span(shape, std::span<const float>(values));
-  if (options.plan && !options.training)
-    state_->planned.emplace([state = state_.get()](const Tensor& x) {
-      return state->net.forward(x, {.all_outputs = state->options.all_outputs});
-    });
   if (!options.training) return;
   state_->labels = Tensor::empty(spatial, DType::i32);
   const Philox classes(8);

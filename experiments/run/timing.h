@@ -35,7 +35,7 @@ class NetworkWork {
   NetworkWork(const NetConfig& config, const WorkOptions& options);
   ~NetworkWork();
   void run();
-  Network& network();
+  Network& network();  // whose parameters a planned inference gives up with its first run
   // Inference of this image (N, spatial..., channels) from now on. Error when it does not fit the network.
   void set_image(const Tensor& image);
   // The finest logits of the image, (N, spatial..., classes): what an inference makes, in evaluation mode.

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "runtime/ops/op.h"
 
@@ -34,6 +35,8 @@ struct Kernel {
   bool narrows = false;
   // What the op fuses takes this kernel passes of its own: plans leave the parts apart.
   bool extra_passes = false;
+  // Constant inputs that it keeps in a form of its own: run does not read them, and their places in `in` may be null.
+  std::vector<size_t> kept = {};
 };
 
 using Prepare = Kernel (*)(const void* attrs, Descs in, Descs out);

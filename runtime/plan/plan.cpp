@@ -23,12 +23,13 @@ bool works_in_place(const OpRecord& op) {
 // Finds for every value the tensor that holds it, then the lifetimes of the tensors, then their places.
 class Plan::Planner {
  public:
-  Planner(Plan& plan, const Trace& graph) : plan_(plan), graph_(graph), shadow_(graph.values.size()) {}
+  Planner(Plan& plan, Trace graph) : plan_(plan), graph_(std::move(graph)), shadow_(graph_.values.size()) {}
 
   void run() {
     shadow_values();
     end_lifetimes();
     place_roots();
+    count_readers();
     std::vector<int64_t> change(graph_.steps.size() + 1);  // of the bytes in use, from one step to the next
     for (const auto& [storage, r] : roots_)
       if (r.place.root == Place::Root::arena) {
@@ -43,8 +44,8 @@ class Plan::Planner {
       plan_.steps_.back().live_bytes = live;
     }
     for (int value : graph_.outputs) plan_.outputs_.push_back(meta(value));
-    for (const TraceValue& value : graph_.values)
-      if (value.constant) plan_.kept_.push_back(value.constant);
+    for (Root* r : constants_)
+      if (r->read) plan_.constants_.push_back(std::move(r->constant));
   }
 
  private:
@@ -52,6 +53,11 @@ class Plan::Planner {
   struct Root {
     plan::Lifetime life;
     Place place;
+    // Of a constant:
+    Tensor constant;
+    int value = absent;  // the whole of it
+    int readers = 0;     // inputs of steps that have no kernel yet
+    bool read = false;   // by a kernel, where it lies
   };
 
   const Meta& meta(int value) const { return graph_.values[static_cast<size_t>(value)].meta; }
@@ -63,16 +69,22 @@ class Plan::Planner {
     m.device = Device::meta;
     shadow(value) = Tensor::empty(m);
     made_.push_back(shadow(value).storage().get());
-    roots_[made_.back()] = {{m.bytes(), step, step}, place};
+    roots_[made_.back()] = {.life = {m.bytes(), step, step}, .place = place};
+  }
+
+  // A constant may be a view: what others are taken of it begins at its first element.
+  void make_constant(int value, Tensor t) {
+    Meta m = t.meta();
+    m.device = Device::meta;
+    shadow(value) = Tensor::view(std::make_shared<Storage>(0, Device::meta), m, t.strides(), 0);
+    Root& r = roots_[shadow(value).storage().get()];
+    r = {.place = {.root = Place::Root::constant, .constant = t.raw()}, .constant = std::move(t), .value = value};
+    constants_.push_back(&r);
   }
 
   void shadow_values() {
     for (size_t v = 0; v < graph_.values.size(); ++v)
-      if (const Tensor& t = graph_.values[v].constant) {
-        // A constant may itself be a view: its tensor is its own shadow.
-        shadow_[v] = t;
-        roots_[t.storage().get()] = {{}, {.root = Place::Root::constant, .constant = t.raw() - t.offset() * size_of(t.dtype())}};
-      }
+      if (graph_.values[v].constant) make_constant(static_cast<int>(v), std::exchange(graph_.values[v].constant, {}));
     for (size_t i = 0; i < graph_.inputs.size(); ++i) make_root(graph_.inputs[i], 0, {.root = Place::Root::input, .index = i});
     const auto users = graph_.users();
     for (int n = 0; n < static_cast<int>(graph_.steps.size()); ++n) {
@@ -140,7 +152,7 @@ class Plan::Planner {
   TensorDesc desc_of(int value) {
     if (value == absent) return {.meta = {.shape = Shape{0}}, .present = false};
     TensorDesc desc{.meta = meta(value), .strides = shadow(value).strides()};
-    if (const Tensor& t = graph_.values[static_cast<size_t>(value)].constant) desc.constant = t.raw();
+    if (const Root& r = root(value); r.value == value) desc.constant = r.place.constant;
     return desc;
   }
 
@@ -159,20 +171,38 @@ class Plan::Planner {
     }
     step.kernel = prepare_kernel(*node.op, node.attrs.get(), out.front().meta.device, in, out);
     plan_.workspace_bytes_ = std::max(plan_.workspace_bytes_, step.kernel.workspace);
+    for (size_t i = 0; i < node.inputs.size(); ++i)
+      if (node.inputs[i] != absent && root(node.inputs[i]).readers > 0 && !needs(step.kernel, i, root(node.inputs[i]))) step.in[i] = {};
     return step;
   }
 
+  void count_readers() {
+    for (const TraceStep& node : graph_.steps)
+      for (int value : node.inputs)
+        if (value != absent && node.op->view == nullptr && root(value).constant) ++root(value).readers;
+  }
+
+  // Whether the kernel reads this constant where it lies; a constant that no kernel reads so is let go of after the last.
+  static bool needs(const Kernel& kernel, size_t input, Root& constant) {
+    const bool reads = std::find(kernel.kept.begin(), kernel.kept.end(), input) == kernel.kept.end();
+    constant.read = constant.read || reads;
+    if (--constant.readers == 0 && !constant.read) constant.constant = {};
+    return reads;
+  }
+
   Plan& plan_;
-  const Trace& graph_;
+  Trace graph_;
   Tensors shadow_;
   std::vector<const Storage*> made_;  // in the order of the nodes
+  std::vector<Root*> constants_;
   std::unordered_map<const Storage*, Root> roots_;
 };
 
-Plan::Plan(const Body& body, Metas inputs) : inputs_(std::move(inputs)) {
+Plan::Plan(Body body, Metas inputs) : inputs_(std::move(inputs)) {
   Trace graph = trace(inputs_, body);
+  body = nullptr;
   plan::rewrite(graph);
-  Planner(*this, graph).run();
+  Planner(*this, std::move(graph)).run();
 }
 
 std::byte* Plan::address(const Place& place, std::byte* arena, const Tensors& inputs, const Tensors& outputs) const {

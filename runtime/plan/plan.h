@@ -14,8 +14,10 @@ using Forward = std::function<Tensors(const Tensor& x)>;
 class Plan {
  public:
   // Of `body` for inputs of these shapes and dtypes. What is no input is taken as it is now: for inference parameters are
-  // constants, and a training step has them among its inputs. The kernels keep the arithmetic that is current now.
-  Plan(const Body& body, Metas inputs);
+  // constants, and a training step has them among its inputs. The kernels keep the arithmetic that is current now. The plan
+  // lets go of body once that is traced, and of constants that its kernels do not read as they are: where nobody else holds
+  // a network's parameters, their memory is free again.
+  Plan(Body body, Metas inputs);
 
   // What body would return for these inputs, of the same shapes and dtypes; Error otherwise.
   Tensors operator()(const Tensors& inputs);
@@ -45,7 +47,7 @@ class Plan {
 
   Metas inputs_, outputs_;
   std::vector<Step> steps_;
-  Tensors kept_;  // constants
+  Tensors constants_;  // that kernels read
   int64_t arena_bytes_ = 0, workspace_bytes_ = 0;
 };
 

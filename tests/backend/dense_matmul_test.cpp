@@ -1,6 +1,8 @@
 // Matrix products of the CPU dense core against naive f64 sums, over strides, batches and
 // epilogues.
 #include <cmath>
+#include <cstring>
+#include <limits>
 
 #include "runtime/backend/cpu/dense/dense.h"
 #include "runtime/backend/cpu/dense/scratch.h"
@@ -315,6 +317,17 @@ TEST(DenseMatmul, KeptMatrix) {
         size += want.value[i] * want.value[i];
       }
       EXPECT_LT(std::sqrt(error / size), precision == Precision::bf16 ? 3e-3 : 1e-5) << used;
+      // Alone: the same bits; where f32 kernels take over for a value that is not finite, those of the numbers held.
+      Values alone(c.size());
+      const ConstBuffer tiles_alone = {nullptr, DType::f32, kept.get()};
+      matmul(s, {a.data(), DType::f32}, tiles_alone, {alone.data(), DType::f32}, {}, precision);
+      EXPECT_EQ(std::memcmp(c.data(), alone.data(), c.size() * sizeof(float)), 0) << used;
+      Values infinite = a;
+      infinite[7 * 192 + 5] = std::numeric_limits<float>::infinity();
+      const Values seen = held(b, precision);
+      matmul(s, {infinite.data(), DType::f32}, {seen.data(), DType::f32}, {c.data(), DType::f32}, {}, Precision::strict);
+      matmul(s, {infinite.data(), DType::f32}, tiles_alone, {alone.data(), DType::f32}, {}, precision);
+      EXPECT_EQ(std::memcmp(c.data(), alone.data(), c.size() * sizeof(float)), 0) << used;
     }
   }
 }

@@ -31,6 +31,16 @@ inline Values random_values(int64_t n, uint32_t seed) {
   return v;
 }
 
+// What tiles hold of weights: bf16, or the sum of two.
+inline Values held(const Values& w, Precision precision) {
+  Values all;
+  for (const float value : w) {
+    const auto high = static_cast<float>(bfloat16(value));
+    all.push_back(precision == Precision::bf16 ? high : high + static_cast<float>(bfloat16(value - high)));
+  }
+  return all;
+}
+
 // Calls visit(x index, w index, y index) for every product of the convolution.
 template <class Visit>
 void for_each_product(const ConvGeometry& g, const Visit& visit) {

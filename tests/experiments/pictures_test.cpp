@@ -152,7 +152,7 @@ lr = 5e-3
   for (const double value : found.volume.voxels.to_vector())
     EXPECT_TRUE(value == 0 || value == 255);
   const TrainedModel model = load_model(run.path(), "last");
-  const PredictedFile again = predict_file(model, {.id = "new", .images = {root / "images/d5.png"}},
+  const PredictedFile again = predict_file(predictor_of(model.network, inference_arithmetic(model.config)), model.card, {.id = "new", .images = {root / "images/d5.png"}},
                                            folder / "out", window_options(model.config));
   EXPECT_EQ(again.file, folder / "out" / "new.png");
   EXPECT_EQ(read_raster(again.file, RasterUse::labels).volume.voxels.to_vector(),

@@ -110,7 +110,7 @@ TEST(Regions, LearnsThemAndScoresThem) {
   const TrainedModel model = load_model(run.path(), "last");
   const auto inputs = prediction_inputs({data / "imagesTs"}, 1);
   const PredictedFile alone =
-      predict_file(model, inputs[0], folder.path() / "out", window_options(model.config));
+      predict_file(predictor_of(model.network, inference_arithmetic(model.config)), model.card, inputs[0], folder.path() / "out", window_options(model.config));
   EXPECT_EQ(read_nifti(alone.file).volume.voxels.to_vector(),
             read_nifti(run.file("predictions") / "ball_4.nii.gz").volume.voxels.to_vector());
 }

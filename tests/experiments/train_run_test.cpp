@@ -79,7 +79,7 @@ TEST(TrainRun, LearnsBallsAndWritesWhatItFound) {
   ASSERT_EQ(inputs.size(), 2U);
   EXPECT_EQ(inputs[0].id, "ball_4");
   const PredictedFile alone =
-      predict_file(model, inputs[0], folder.path() / "out", window_options(model.config));
+      predict_file(predictor_of(model.network, inference_arithmetic(model.config)), model.card, inputs[0], folder.path() / "out", window_options(model.config));
   EXPECT_EQ(read_nifti(alone.file).volume.voxels.to_vector(),
             read_nifti(run.file("predictions") / "ball_4.nii.gz").volume.voxels.to_vector());
   EXPECT_NE(error_of([&] { load_model(run.path(), "best"); }).find("has no best.safetensors"),

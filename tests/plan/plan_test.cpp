@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
+#include <memory>
+#include <utility>
 
 #include "nets/zoo.h"
 #include "runtime/analyze/ledger.h"
@@ -513,6 +516,45 @@ TEST(Plan, IsMadeOnShapesAlone) {
     FAIL() << "read a value that there is not";
   } catch (const Error& e) {
     EXPECT_NE(std::string(e.what()).find("traced on shapes alone"), std::string::npos) << e.what();
+  }
+}
+
+// Weights that kernels keep as tiles are freed where nobody but the plan held them, a folded norm's too; the others stay.
+TEST(Plan, LetsGoOfWeightsThatItsKernelsKeep) {
+  const cpu::Isa best = cpu::available_isas().back();
+  if (!cpu::has_amx(best)) GTEST_SKIP() << "no AVX-512";
+  const cpu::IsaScope isa(best);
+  const Tensor x = random({1, 2, 33, 33, 32}, 1);
+  for (const Arithmetic arithmetic : {Arithmetic::strict, Arithmetic::bf16x3, Arithmetic::bf16}) {
+    const ArithmeticScope scope(arithmetic);
+    Tensor w = random({1, 3, 3, 32, 48}, 2), matrix = random({48, 64}, 3), scales = random({48}, 4, 0.5, 1);
+    const Tensor depthwise = random({1, 3, 3, 1, 32}, 5);
+    const std::weak_ptr<Storage> folded = w.storage(), kept = matrix.storage();
+    Body body = [w, matrix, scales, depthwise](const Tensors& in) {
+      const Tensor y = conv(conv(in[0], depthwise, {}, {.padding = {0, 1, 1}, .groups = 32}), w, {}, {.padding = {0, 1, 1}});
+      return Tensors{linear(batch_norm_inference(y, scales, {}, scales, scales), matrix, {})};
+    };
+    w = matrix = scales = {};
+    const Tensor expected = body({x})[0];
+    Tensors bad{x.clone()};
+    bad[0].data<float>()[0] = std::numeric_limits<float>::infinity();  // reaches a corner of the first plane
+    const Tensor spoilt = body(bad)[0];
+    Plan plan(std::exchange(body, nullptr), {x.meta()});
+    EXPECT_TRUE(folded.expired());
+    EXPECT_EQ(kept.expired(), arithmetic != Arithmetic::strict);
+    const double limit = arithmetic == Arithmetic::bf16 ? 1e-2 : 3e-5;
+    EXPECT_LT(difference(expected, plan({x})[0]), limit);
+    const auto want = spoilt.to_vector(), got = plan(bad)[0].to_vector();
+    double largest = 0;
+    for (const double v : expected.to_vector()) largest = std::fmax(largest, std::fabs(v));
+    size_t finite = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      ASSERT_EQ(std::isfinite(want[i]), std::isfinite(got[i])) << i;
+      if (!std::isfinite(want[i])) continue;
+      ++finite;
+      EXPECT_NEAR(got[i], want[i], limit * largest) << i;
+    }
+    EXPECT_GT(finite, want.size() / 2);
   }
 }
 

@@ -39,7 +39,8 @@ class Forward {
             .workspace = on_tiles() ? 0 : gathered_bytes(),
             .run = [call = *this](Pointers in, Pointers out, std::byte* workspace) { call.run(in, out, workspace); },
             .narrows = takes_bf16(g_, false, precision_),
-            .extra_passes = fuses() && !on_tiles()};
+            .extra_passes = fuses() && !on_tiles(),
+            .kept = kept_inputs(kept_, weight_input)};
   }
 
  private:

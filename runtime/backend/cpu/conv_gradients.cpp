@@ -17,7 +17,8 @@ Kernel data_gradient(const ConvOptions& o, Descs in, Descs out, bool residual = 
             conv_dgrad(g, {x[0], from}, {x[1], weights, kept.get()}, {y[0], to}, epilogue, precision);
           },
           .narrows = takes_bf16(g, true, precision),
-          .extra_passes = residual && g.groups > 1};
+          .extra_passes = residual && g.groups > 1,
+          .kept = kept_inputs(kept, 1)};
 }
 
 }  // namespace

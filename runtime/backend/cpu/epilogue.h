@@ -1,6 +1,7 @@
 // A product's precision and what follows it, in the dense core's terms.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "runtime/backend/cpu/dense/dense.h"
@@ -20,6 +21,11 @@ inline Precision f32_precision() {
     case Arithmetic::automatic: break;
   }
   return Precision::strict;
+}
+
+// Of a Kernel whose weight is kept, or is not.
+inline std::vector<size_t> kept_inputs(const std::shared_ptr<const KeptWeights>& kept, size_t weight) {
+  return kept == nullptr ? std::vector<size_t>() : std::vector{weight};
 }
 
 inline Epilogue epilogue_of(const Finish& f) {

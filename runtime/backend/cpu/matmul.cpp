@@ -84,7 +84,8 @@ Kernel linear_kernel(const Finish& finish, Descs in, Descs out) {
             if (bias) epilogue.bias = f32_bias(x[2], bias_type, n, wide);
             matmul(shape, {x[0], from}, {x[1], weights, kept.get()}, {y[0], to}, epilogue, precision);
           },
-          .narrows = takes_bf16(shape, kept.get(), precision)};
+          .narrows = takes_bf16(shape, kept.get(), precision),
+          .kept = kept_inputs(kept, 1)};
 }
 
 }  // namespace

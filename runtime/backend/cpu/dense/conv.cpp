@@ -189,7 +189,7 @@ bool for_dgrad_gathers(const ConvGeometry& g, ConstBuffer dy, const float* w, Bu
 }
 
 bool run_with(const KernelTable& kernels, GatherConv conv, const KeptWeights* kept, size_t index, GatherMode mode) {
-  if (kept != nullptr) conv.weights.tiles = &kept->tiles[index];
+  if (kept != nullptr) conv.weights.tiles = &kept->gathers[index].tiles;
   return run_gather(kernels, std::move(conv), mode);
 }
 
@@ -218,13 +218,13 @@ bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer 
 bool keep_forward(const KernelTable& kernels, const ConvGeometry& g, const float* w, GatherMode mode, KeptWeights& to) {
   bool finite = true;
   for (int64_t group = 0; group < g.groups; ++group)
-    finite &= keep_tiles(kernels, forward_gather(g, {}, w, {}, {}, group), mode == GatherMode::bf16x3, to);
+    finite &= keep_tiles(kernels, forward_gather(g, {}, w, {}, {}, group), w, mode == GatherMode::bf16x3, to);
   return finite;
 }
 
 bool keep_dgrad(const KernelTable& kernels, const ConvGeometry& g, const float* w, GatherMode mode, KeptWeights& to) {
   return for_dgrad_gathers(g, {}, w, {}, {}, [&](GatherConv conv, size_t) {
-    return keep_tiles(kernels, std::move(conv), mode == GatherMode::bf16x3, to);
+    return keep_tiles(kernels, std::move(conv), w, mode == GatherMode::bf16x3, to);
   });
 }
 

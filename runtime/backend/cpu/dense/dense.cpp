@@ -67,6 +67,18 @@ const float* widened(const KernelTable& kernels, ConstBuffer in, int64_t n, Purp
   return out;
 }
 
+// The same of weights; of those that are there as they were kept alone, nothing, for the kernels on tiles read no others.
+const float* widened_weights(const KernelTable& kernels, ConstBuffer w, int64_t n, bool rounded = false) {
+  return w.data == nullptr ? nullptr : widened(kernels, w, n, Purpose::input_b, rounded);
+}
+// For other kernels then.
+const float* needed_weights(const float* f32, ConstBuffer w, int64_t n) {
+  if (f32 != nullptr || w.kept == nullptr) return f32;
+  float* out = scratch(Purpose::input_b, n);
+  unpack_weights(*w.kept, n, out);
+  return out;
+}
+
 float* f32_output(Buffer out, int64_t n) {
   return out.dtype == DType::f32 ? static_cast<float*>(out.data) : scratch(Purpose::output, n);
 }
@@ -324,8 +336,9 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   const bool by_f32 = rounded || x.dtype == DType::bf16;
   const std::string_view name = implementation(kind, mode.chosen, by_f32);
   if (x.data == nullptr) return name;
-  const float* wf = widened(kernels, w, n.w, Purpose::input_b, rounded);
+  const float* wf = widened_weights(kernels, w, n.w, rounded);
   if (is_direct_bf16(mode.chosen) && dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode.chosen)) return name;
+  wf = needed_weights(wf, w, n.w);
   const float* xf = widened(kernels, x, n.x, Purpose::input_a, rounded);
   float* yf = f32_output(y, n.y);
   const WideEpilogue wide(kernels, epilogue, n.y);
@@ -356,7 +369,7 @@ std::string_view runs_on_tiles(const ConvGeometry& g, Precision precision) {
 bool conv_forward_on_tiles(const ConvGeometry& g, ConstBuffer x, const ConvExtras& extras, ConstBuffer w, Buffer y,
                            const Epilogue& epilogue, Precision precision) {
   const KernelTable& kernels = active_kernels();
-  const float* wf = widened(kernels, w, sizes_of(g).w, Purpose::input_b);
+  const float* wf = widened_weights(kernels, w, sizes_of(g).w);
   return dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, forward_modes(g, x.dtype, precision, true).chosen, extras);
 }
 
@@ -372,8 +385,9 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   const bool by_f32 = rounded || dy.dtype == DType::bf16;
   const std::string_view name = implementation(kind, mode.chosen, by_f32);
   if (dy.data == nullptr) return name;
-  const float* wf = widened(kernels, w, n.w, Purpose::input_b, rounded);
+  const float* wf = widened_weights(kernels, w, n.w, rounded);
   if (is_direct_bf16(mode.chosen) && dense_dgrad(kernels, g, dy, {wf, w.kept}, dx, epilogue, mode.chosen)) return name;
+  wf = needed_weights(wf, w, n.w);
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_a, rounded);
   float* dxf = f32_output(dx, n.x);
   const WideEpilogue wide(kernels, epilogue, n.x);
@@ -472,14 +486,14 @@ std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, 
   const bool plain = epilogue.bias == nullptr && epilogue.residual == nullptr && epilogue.activation == Activation::none;
   const bool all_f32 = a.dtype == DType::f32 && b.dtype == DType::f32 && c.dtype == DType::f32;
   const GatherMode direct = direct_mode(a.dtype, precision, s.k);
-  const std::optional<ConvGeometry> gradient = plain && all_f32 ? as_weight_gradient(s, direct) : std::nullopt;
+  const std::optional<ConvGeometry> gradient = plain && all_f32 && b.kept == nullptr ? as_weight_gradient(s, direct) : std::nullopt;
   const bool suits = suits_bf16(s, a.dtype, direct == GatherMode::bf16x3, b.kept != nullptr);
   const GatherMode mode = gradient || suits ? direct : GatherMode::f32;
   const bool rounded = rounds_first(precision), by_f32 = rounded || a.dtype == DType::bf16;
   const std::string_view name = implementation(KernelKind::matmul, mode, by_f32);
   if (a.data == nullptr) return name;
   const Extents n = extents_of(s);
-  const float* bf = widened(kernels, b, n.b, Purpose::input_b, rounded);
+  const float* bf = widened_weights(kernels, b, n.b, rounded);
   const PairTable* pairs = mode == GatherMode::bf16 ? active_pairs() : nullptr;
   if (is_direct_bf16(mode) && gradient) {
     if (wgrad_amx(*gradient, a, {}, b, static_cast<float*>(c.data), mode == GatherMode::bf16x3))
@@ -487,6 +501,7 @@ std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, 
   } else if (is_direct_bf16(mode) && pairs == nullptr && matmul_amx(kernels, s, a, {bf, b.kept}, c, epilogue, mode)) {
     return name;
   }
+  bf = needed_weights(bf, b, n.b);
   const float* af = widened(kernels, a, n.a, Purpose::input_a, rounded);
   float* cf = f32_output(c, n.c);
   dense_matmul(kernels, s, af, bf, cf, epilogue, pairs);

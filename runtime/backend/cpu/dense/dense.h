@@ -33,13 +33,15 @@ struct Epilogue {
   float slope = 0.01F;  // of leaky_relu below zero
 };
 
-// Constant weights in the form that a kernel reads, made once for many calls: see keep_weights.
+// Constant weights in the form that a kernel reads, made once for many calls: see keep_conv_weights.
 struct KeptWeights;
 
 struct ConstBuffer {
   const void* data = nullptr;
   DType dtype = DType::f32;
-  const KeptWeights* kept = nullptr;  // of the same values, or null; read from weights alone
+  // Of the same values, or null; of weights alone, whose data may then be null: a call that meets a value which is not finite
+  // takes the weights as they are kept, rounded to what the precision holds.
+  const KeptWeights* kept = nullptr;
 };
 
 struct Buffer {

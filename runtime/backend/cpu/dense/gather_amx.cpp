@@ -447,23 +447,23 @@ class AmxRunner {
   int64_t first_block_ = -1;
 };
 
-std::vector<Panel> panels_of(const GatherConv& conv) { return split_groups(conv, amx_columns, has_amx(active_isa()) ? 3 : 2); }
-
 }  // namespace
 
-bool keep_tiles(const KernelTable& kernels, GatherConv conv, bool split, KeptWeights& to) {
+bool keep_tiles(const KernelTable& kernels, GatherConv conv, const float* first_weight, bool split, KeptWeights& to) {
   flatten(conv);
-  const std::vector<Panel> panels = panels_of(conv);
+  const std::vector<Panel> panels = weight_panels(conv);
   const RunShape shape = run_shape(conv, wants_slabs(conv, split));
-  const Storage& block = to.memory.emplace_back(packed_halves(conv, shape, panels, split) * half_bytes, Device::cpu);
-  auto* memory = reinterpret_cast<uint16_t*>(block.data());
-  return pack_weights(kernels, active_amx(), conv, shape, panels, split, memory, to.tiles.emplace_back());
+  KeptWeights::Gather& kept =
+      to.gathers.emplace_back(packed_halves(conv, shape, panels, split) * half_bytes, conv, split, conv.weights.data - first_weight);
+  kept.conv.weights.data = nullptr;
+  auto* memory = reinterpret_cast<uint16_t*>(kept.memory.data());
+  return pack_weights(kernels, active_amx(), conv, shape, panels, split, memory, kept.tiles);
 }
 
 bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
   const AmxTable& amx = active_amx();
   flatten(conv);
-  const std::vector<Panel> panels = panels_of(conv);
+  const std::vector<Panel> panels = weight_panels(conv);
   AmxWeights weights = {};
   std::atomic<bool> finite = true;
   if (conv.weights.tiles != nullptr) {
@@ -485,7 +485,7 @@ bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
 #else
 
 bool gather_conv_amx(const KernelTable&, GatherConv, bool) { return false; }
-bool keep_tiles(const KernelTable&, GatherConv, bool, KeptWeights&) { return false; }
+bool keep_tiles(const KernelTable&, GatherConv, const float*, bool, KeptWeights&) { return false; }
 
 #endif
 

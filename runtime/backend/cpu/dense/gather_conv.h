@@ -89,8 +89,8 @@ void pack_panel(const KernelTable& kernels, const GatherConv& conv, const Panel&
 // input and output, f32 weights. False, and nothing useful written, when an input or weight is not
 // finite.
 bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split);
-// Adds the conv's weights in the form of weights.tiles; false when one is not finite.
-bool keep_tiles(const KernelTable& kernels, GatherConv conv, bool split, KeptWeights& to);
+// Adds the conv's weights, which lie from `first_weight` on, in the form of weights.tiles; false when one is not finite.
+bool keep_tiles(const KernelTable& kernels, GatherConv conv, const float* first_weight, bool split, KeptWeights& to);
 
 // Taps along one axis and the kernel index each stands for.
 struct KernelTaps {

@@ -69,14 +69,14 @@ bool matmul_amx(const KernelTable& kernels, const MatmulShape& s, ConstBuffer a,
     g.in = a;
     g.out = c;
     g.epilogue = epilogue;
-    if (b.kept != nullptr) g.weights.tiles = &b.kept->tiles[0];
+    if (b.kept != nullptr) g.weights.tiles = &b.kept->gathers[0].tiles;
     if (!gather_conv_amx(kernels, std::move(g), mode == GatherMode::bf16x3)) return false;
   }
   return true;
 }
 
 bool keep_b(const KernelTable& kernels, const MatmulShape& s, const float* b, GatherMode mode, KeptWeights& to) {
-  return keep_tiles(kernels, gather_of(s, b), mode == GatherMode::bf16x3, to);
+  return keep_tiles(kernels, gather_of(s, b), b, mode == GatherMode::bf16x3, to);
 }
 
 }  // namespace voxlab::cpu

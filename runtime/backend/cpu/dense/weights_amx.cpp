@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 
 #include "runtime/core/parallel.h"
 
@@ -21,6 +22,12 @@ RunShape run_shape(const GatherConv& c, bool slabs) {
 #if defined(__x86_64__)
 
 namespace {
+
+// The first row of K of a depth block of a run: slab after slab, in each tap after tap.
+int64_t row_of(const GatherConv& c, const RunShape& shape, int64_t run, int64_t block) {
+  const int64_t slab_runs = weight_rows(c) / shape.length / shape.slabs;
+  return run % slab_runs * shape.length * shape.slabs + run / slab_runs * amx_depth + block * (shape.slabs == 1 ? amx_depth : c.channels);
+}
 
 // Where rows of weights follow each other in a whole run of K and whole vectors of columns lie there, tiles are made of
 // them in place.
@@ -58,13 +65,13 @@ bool pack_runs(const AmxTable& amx, const RunShape& shape, int64_t runs, const P
 
 bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherConv& c, const RunShape& shape,
                 const Panel& panel, const AmxParts& to) {
-  const int64_t rows = weight_rows(c), runs = rows / shape.length, slab_runs = runs / shape.slabs;
+  const int64_t rows = weight_rows(c), runs = rows / shape.length;
   const int64_t block_rows = shape.slabs == 1 ? amx_depth : c.channels;
   if (packs_in_place(c, shape, panel)) {
     const GatherWeights& w = c.weights;
     const auto width = static_cast<int64_t>(w.kernel[2].size()), height = static_cast<int64_t>(w.kernel[1].size());
     const auto rows_at = [&](int64_t run) {
-      const int64_t slab = run / slab_runs;
+      const int64_t slab_runs = runs / shape.slabs, slab = run / slab_runs;
       run %= slab_runs;
       const int64_t kw = shape.runs_a_row == 1 ? 0 : run % width, kernel_row = run / shape.runs_a_row;
       const auto kd = static_cast<size_t>(kernel_row / height), kh = static_cast<size_t>(kernel_row % height);
@@ -78,10 +85,7 @@ bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherCon
   float* f32 = scratch(Purpose::panel, rows * pitch);
   std::fill(f32, f32 + rows * pitch, 0.0F);
   pack_panel(kernels, c, panel, f32);
-  const auto rows_at = [&](int64_t run) {
-    const int64_t row = run % slab_runs * shape.length * shape.slabs + run / slab_runs * amx_depth;
-    return f32 + row * pitch;
-  };
+  const auto rows_at = [&](int64_t run) { return f32 + row_of(c, shape, run, 0) * pitch; };
   return pack_runs(amx, shape, runs, panel, rows_at, pitch, block_rows, to);
 }
 
@@ -94,6 +98,8 @@ int64_t panel_depth_blocks(const GatherConv& conv, const RunShape& shape) {
 }
 
 }  // namespace
+
+std::vector<Panel> weight_panels(const GatherConv& conv) { return split_groups(conv, amx_columns, has_amx(active_isa()) ? 3 : 2); }
 
 int64_t packed_halves(const GatherConv& conv, const RunShape& shape, const std::vector<Panel>& panels, bool split) {
   return vectors_of(panels) * panel_depth_blocks(conv, shape) * amx_tile * (split ? 2 : 1);
@@ -117,6 +123,54 @@ bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherC
   });
   return finite;
 }
+
+namespace {
+
+float value_of(uint16_t half) { return std::bit_cast<float>(uint32_t{half} << 16); }
+
+// Where the weight of this row of K and column lies among its gather's.
+int64_t place_of(const GatherConv& c, int64_t row, int64_t column) {
+  const GatherWeights& w = c.weights;
+  const int64_t tap = row / c.channels, channel = row % c.channels;
+  const auto height = static_cast<int64_t>(w.kernel[1].size()), width = static_cast<int64_t>(w.kernel[2].size());
+  const auto at = [&](size_t axis, int64_t i) { return w.kernel[axis][static_cast<size_t>(i)]; };
+  const int64_t kernel_row = at(0, tap / (height * width)) * w.kernel_size[1] + at(1, tap / width % height);
+  const int64_t position = kernel_row * w.kernel_size[2] + at(2, tap % width);
+  return position * w.position + (w.transposed ? column * w.pitch + channel : channel * w.pitch + column);
+}
+
+void unpack_panel(const KeptWeights::Gather& g, const RunShape& shape, const Panel& panel, float* to) {
+  const AmxParts tiles = g.tiles.panel(panel, g.split);
+  const int64_t columns = (panel.vectors - 1) * amx_columns + panel.last_columns;
+  for (int64_t run = 0; run < weight_rows(g.conv) / shape.length; ++run) {
+    for (int64_t k = 0; k < shape.length; ++k) {
+      const int64_t row = row_of(g.conv, shape, run, k / amx_depth) + k % amx_depth;
+      for (int64_t i = 0; i < columns; ++i) {
+        const int64_t tile = (run * shape.depth_blocks() + k / amx_depth) * panel.vectors + i / amx_columns;
+        const int64_t at = tile * amx_tile + k % amx_depth / 2 * amx_depth + 2 * (i % amx_columns) + k % 2;
+        to[place_of(g.conv, row, panel.column + i)] = value_of(tiles.high[at]) + (g.split ? value_of(tiles.low[at]) : 0.0F);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void unpack_weights(const KeptWeights& kept, int64_t count, float* to) {
+  std::fill(to, to + count, 0.0F);
+  for (const KeptWeights::Gather& g : kept.gathers) {
+    const RunShape shape = run_shape(g.conv, g.tiles.slabs);
+    if (shape.length == 0) continue;
+    const std::vector<Panel> panels = weight_panels(g.conv);
+    parallel_for(std::ssize(panels), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) unpack_panel(g, shape, panels[static_cast<size_t>(p)], to + g.first);
+    });
+  }
+}
+
+#else
+
+void unpack_weights(const KeptWeights&, int64_t, float*) {}
 
 #endif
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <utility>
 #include <vector>
 
 #include "runtime/backend/cpu/dense/gather_conv.h"
@@ -36,6 +37,9 @@ struct AmxWeights {
   }
 };
 
+// Its columns on tiles.
+std::vector<Panel> weight_panels(const GatherConv& conv);
+
 // bf16 values of all panels, with `split` of both parts.
 int64_t packed_halves(const GatherConv& conv, const RunShape& shape, const std::vector<Panel>& panels, bool split);
 
@@ -45,8 +49,18 @@ bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherC
 
 // Of the gathers that make up one call, in the order in which it runs them.
 struct KeptWeights {
-  std::deque<Storage> memory;
-  std::deque<AmxWeights> tiles;
+  struct Gather {
+    Gather(int64_t bytes, GatherConv of, bool split, int64_t first) : memory(bytes, Device::cpu), conv(std::move(of)), split(split), first(first) {}
+    Storage memory;
+    AmxWeights tiles = {};
+    GatherConv conv;
+    bool split;
+    int64_t first;  // of its weights among those of the call
+  };
+  std::deque<Gather> gathers;
 };
+
+// The weights as tiles hold them, rounded to bf16 or to the sum of two; those that no gather reads become zero.
+void unpack_weights(const KeptWeights& kept, int64_t count, float* to);
 
 }  // namespace voxlab::cpu

@@ -232,6 +232,7 @@ void add_products() {
              32768 * 128, 32 * 128, 32768 * 32);
   add_matmul("wgrad_turned_32768x32x128", {.m = 32, .n = 128, .k = 32768, .a = {1, 32}, .b = {1, 32768}, .c = {128, 1}},
              32768 * 32, 32768 * 128, 32 * 128);
+  for (const auto& [rows, width] : {std::pair(392, 384), {98, 512}, {32, 768}}) layer(rows, width, 2 * width);  // LeViT, two samples
   layer(3136, 128, 512);
   layer(784, 320, 1280);
   layer(784, 1280, 320);

@@ -17,8 +17,9 @@ Weights and input are the same in all engines and stand in memory. Inference giv
 image; a training step is forward, Dice and cross entropy on every output, backward, clipping, SGD; a whole volume is
 a sliding window over an image half a window longer along each axis (2-d networks: eight slices), windows half a
 window apart, Gaussian weights. Seconds are medians (first to third quartile; least to most) of repetitions that
-take turns with voxlab's in one run; where one takes less than a second, a turn is two, and the second counts. `ratio`
-is the peer's median over voxlab's in the same run (quartiles of the pairs): above 1, voxlab is faster. `difference` is
+take turns with voxlab's in one run; a turn is two of them, and the second counts, for the first finds its memory cold after
+the others' work. `ratio` is the peer's median over voxlab's in the same run (quartiles of the pairs): above 1, voxlab is faster.
+`difference` is
 the largest deviation of inference's logits from the authors' code in f64, over the largest logit. Memory is the peak
 without mapped files. {floor}
 """

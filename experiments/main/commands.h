@@ -146,6 +146,7 @@ struct ProfileOptions {
   Arithmetic precision = Arithmetic::automatic;
   bool training = false;
   int64_t repeats = 3;
+  int64_t batch = 1;
   int depth = 2;
   int64_t rows = 40;
   std::filesystem::path trace;  // empty: none

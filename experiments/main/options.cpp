@@ -42,6 +42,12 @@ void add_net(CLI::App& command, NetOptions& net, const char* name) {
   add_set(command, net.set);
 }
 
+void add_batch(CLI::App& command, int64_t& batch) {
+  command.add_option("--batch", batch, "Samples of a pass or training step")->check(CLI::Range(1, 4096))->capture_default_str();
+}
+
+std::string samples(int64_t batch) { return batch == 1 ? "one sample" : std::to_string(batch) + " samples"; }
+
 CLI::Option* add_precision(CLI::App& command, Arithmetic& precision) {
   return add_choice(command, "--precision", precision,
                     "Products: strict f32; bf16x3, three bf16 products for nearly f32, on AMX; bf16; auto: bf16x3 on "

@@ -21,6 +21,9 @@ void add_set(CLI::App& command, std::vector<std::string>& set);
 void add_net(CLI::App& command, NetOptions& net, const char* name = "net");
 // --precision: auto, strict, bf16x3, bf16.
 CLI::Option* add_precision(CLI::App& command, Arithmetic& precision);
+// --batch: samples of a pass or training step.
+void add_batch(CLI::App& command, int64_t& batch);
+std::string samples(int64_t batch);  // "one sample", "2 samples"
 CLI::Option* add_dtype(CLI::App& command, DType& dtype, const std::vector<std::string>& names,
                        const std::string& help);
 

@@ -67,6 +67,7 @@ void add_profile(CLI::App& app, int& code) {
   command->add_option("--repeats", options->repeats, "Runs; the median one is shown")
       ->check(CLI::Range(1, 1000000))
       ->capture_default_str();
+  add_batch(*command, options->batch);
   command->add_option("--depth", options->depth, "Names of the layer's path that make a card; 0: one card for all")
       ->check(CLI::Range(0, 32))
       ->capture_default_str();
@@ -83,7 +84,7 @@ void add_profile(CLI::App& app, int& code) {
 
 int command_profile(const ProfileOptions& o) {
   const Arithmetic precision = resolve(o.precision);
-  NetworkWork work(resolve_net(o.net), {.training = o.training, .precision = precision, .plan = !o.eager, .recompute = o.recompute});
+  NetworkWork work(resolve_net(o.net), {.training = o.training, .precision = precision, .batch = o.batch, .plan = !o.eager, .recompute = o.recompute});
   time_runs(work, 2, 0);
   std::vector<double> seconds;
   std::vector<std::vector<LedgerRow>> runs;
@@ -97,7 +98,7 @@ int command_profile(const ProfileOptions& o) {
   }
   const std::vector<LedgerRow>& rows = median_run(runs);
   if (!o.trace.empty()) write_trace(o.trace, rows);
-  Profile profile{.title = fmt::format("{} of one sample, {}, {}", o.training ? "training step" : "inference",
+  Profile profile{.title = fmt::format("{} of {}, {}, {}", o.training ? "training step" : "inference", samples(o.batch),
                                        to_string(precision), describe(this_machine())),
                   .peaks = machine_peaks(),
                   .runs = o.repeats,

@@ -69,9 +69,7 @@ void add_time(CLI::App& app, int& code) {
                     "One run for each line of standard input, answered by one line of JSON");
   command->add_flag("--volume", options->volume,
                     "A whole volume by a sliding window: half a window longer along each axis, or eight slices");
-  command->add_option("--batch", options->batch, "Samples of a pass or training step")
-      ->check(CLI::Range(1, 4096))
-      ->capture_default_str();
+  add_batch(*command, options->batch);
   command->add_option("--weights", options->weights, "A .safetensors file of `voxlab import`")
       ->check(CLI::ExistingFile);
   command->add_option("--image", options->image, "A .safetensors file with the input, \"image\"")
@@ -118,9 +116,7 @@ int command_time(const TimeOptions& o) {
   std::cout << fmt::format("{} of {}, {}, {}\n  median {:.4g} s, quartiles {:.4g} to {:.4g} s, least {:.4g} s, n = {} after {} warm-up runs{}\n"
                            "  in the clock: {}\n  peak of tensors {:.1f} MiB\n",
                            o.training ? "training step" : "inference",
-                           o.volume       ? "a whole volume"
-                           : o.batch == 1 ? "one sample"
-                                          : fmt::format("{} samples", o.batch),
+                           o.volume ? "a whole volume" : samples(o.batch),
                            to_string(precision), describe(machine), s.median,
                            s.low_quartile, s.high_quartile, s.least, s.n, o.warmup,
                            o.warmup == 0 ? "" : fmt::format(", the first of which took {:.4g} s", first),

@@ -154,8 +154,10 @@ void fuse_attention(Trace& graph) {
     if (!of_last_axis(attrs<Softmax>(r.node(softmax)), scores)) continue;
     const int weights = r.node(softmax).outputs[0], product = r.only_user(weights);
     if (product == absent || !is<Matmul>(r.node(product)) || r.node(product).inputs[0] != weights) continue;
-    const std::vector<int> in{r.node(n).inputs[0], r.node(n).inputs[1], r.node(product).inputs[1], bias};
+    std::vector<int> in{r.node(n).inputs[0], r.node(n).inputs[1], r.node(product).inputs[1], bias};
     if (in[2] == weights || r.meta(r.node(product).outputs[0]).shape.rank() != scores.shape.rank()) continue;
+    // Laid out like the scores, it is added as they are made.
+    if (bias != absent && r.constant(bias) && !r.constant(bias).contiguous()) in[3] = graph.add_constant(r.constant(bias).clone());
     become<FusedAttention>(r.node(product), {}, in, r.node(product).outputs);
     r.remove(n);
     r.remove(softmax);

@@ -16,6 +16,7 @@ struct TensorDesc {
   Strides strides{};
   bool present = true;  // false: an optional input that was left out
   const std::byte* constant = nullptr;  // where its values lie now, if they never change
+  bool leaves = false;  // an output of the plan, that nobody reads before it ends
 
   const Shape& shape() const { return meta.shape; }
   DType dtype() const { return meta.dtype; }

@@ -166,6 +166,7 @@ class Plan::Planner {
     }
     for (int value : node.outputs) {
       out.push_back(desc_of(value));
+      out.back().leaves = root(value).place.root == Place::Root::output;
       step.out.push_back(place_of(value));
       step.out_metas.push_back(out.back().meta);
     }

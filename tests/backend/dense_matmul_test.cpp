@@ -8,6 +8,7 @@
 #include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/backend/cpu/isa.h"
 #include "runtime/core/parallel.h"
+#include "runtime/core/tensor.h"
 #include "tests/backend/dense_reference.h"
 
 namespace voxlab::cpu {
@@ -328,6 +329,21 @@ TEST(DenseMatmul, KeptMatrix) {
       matmul(s, {infinite.data(), DType::f32}, {seen.data(), DType::f32}, {c.data(), DType::f32}, {}, Precision::strict);
       matmul(s, {infinite.data(), DType::f32}, tiles_alone, {alone.data(), DType::f32}, {}, precision);
       EXPECT_EQ(std::memcmp(c.data(), alone.data(), c.size() * sizeof(float)), 0) << used;
+    }
+  }
+}
+
+// A C that nobody reads soon has the same bits, whether its lines are whole, cut at the end or not aligned.
+TEST(DenseMatmul, WritesPastTheCaches) {
+  for (const auto& [m, n, k, at] : {std::array<int64_t, 4>{96, 64, 20, 0}, {40, 50, 33, 0}, {96, 64, 20, 3}}) {
+    const MatmulShape s = {.m = m, .n = n, .k = k, .a = {1, m}, .b = {n, 1}, .c = {n, 1}};
+    const Values a = random_values(m * k, 1), b = random_values(k * n, 2);
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      const Tensor near = Tensor::full({m * n + 16}, 1, DType::f32), far = Tensor::full({m * n + 16}, 1, DType::f32);
+      matmul(s, {a.data(), DType::f32}, {b.data(), DType::f32}, {near.data<float>() + at, DType::f32});
+      matmul(s, {a.data(), DType::f32}, {b.data(), DType::f32}, {far.data<float>() + at, DType::f32, true});
+      EXPECT_EQ(near.to_vector(), far.to_vector()) << name(isa) << " " << n;
     }
   }
 }

@@ -53,10 +53,10 @@ Kernel prepare(const Matmul::Attrs&, Descs in, Descs out) {
   }
   std::copy(axes.begin(), axes.end(), shape.batch.begin());
   return {.name = std::string(matmul(shape, {nullptr, dtype}, {nullptr, dtype}, {nullptr, dtype}, {}, precision)),
-          .run = [=](Pointers x, Pointers y, std::byte*) {
+          .run = [=, far = out[0].leaves](Pointers x, Pointers y, std::byte*) {
             for (int64_t i = 0; i < outer.size; ++i)
               matmul(shape, {advance(x[0], i * outer.a, dtype), dtype}, {advance(x[1], i * outer.b, dtype), dtype},
-                     {const_cast<std::byte*>(advance(y[0], i * outer.c, dtype)), dtype}, {}, precision);
+                     {const_cast<std::byte*>(advance(y[0], i * outer.c, dtype)), dtype, far}, {}, precision);
           }};
 }
 

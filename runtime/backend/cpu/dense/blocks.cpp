@@ -25,15 +25,15 @@ int64_t block_count(int64_t batch, const Triple& size, const Triple& block) {
   return batch * ceil_div(size[0], block[0]) * ceil_div(size[1], block[1]) * ceil_div(size[2], block[2]);
 }
 
-Triple cheapest_block(const Triple& size, const Triple& otherwise, const std::function<double(const Triple&)>& cost) {
-  const auto halvings = [](int64_t n) {
+Triple cheapest_block(const Triple& size, const Triple& otherwise, const std::function<double(const Triple&)>& cost, int64_t w_step) {
+  const auto halvings = [](int64_t n, int64_t step = 1) {
     std::vector<int64_t> sizes = {n};
-    while (sizes.back() > 1) sizes.push_back(ceil_div(sizes.back(), 2));
+    while (sizes.back() > step) sizes.push_back(ceil_div(sizes.back(), 2 * step) * step);
     return sizes;
   };
   Triple best = otherwise;
   double best_cost = std::numeric_limits<double>::infinity();
-  for (const int64_t w : halvings(size[2])) {
+  for (const int64_t w : halvings(size[2], w_step)) {
     for (const int64_t h : halvings(size[1])) {
       for (const int64_t d : halvings(size[0])) {
         const double this_cost = cost({d, h, w});

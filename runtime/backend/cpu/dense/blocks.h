@@ -20,9 +20,10 @@ struct BlockPlace {
 BlockPlace place_block(const std::array<int64_t, 3>& size, const std::array<int64_t, 3>& block, int64_t index);
 int64_t block_count(int64_t batch, const std::array<int64_t, 3>& size, const std::array<int64_t, 3>& block);
 
-// The block of least cost among an output's sizes, halved again and again; `otherwise` where all costs are infinite.
+// The block of least cost among an output's sizes, halved again and again, along W to multiples of `w_step`; `otherwise` where
+// all costs are infinite.
 std::array<int64_t, 3> cheapest_block(const std::array<int64_t, 3>& size, const std::array<int64_t, 3>& otherwise,
-                                      const std::function<double(const std::array<int64_t, 3>&)>& cost);
+                                      const std::function<double(const std::array<int64_t, 3>&)>& cost, int64_t w_step = 1);
 
 // How much longer equal blocks take because a last round leaves threads idle.
 double idle_factor(int64_t blocks);

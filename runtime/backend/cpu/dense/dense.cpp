@@ -504,7 +504,7 @@ std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, 
   bf = needed_weights(bf, b, n.b);
   const float* af = widened(kernels, a, n.a, Purpose::input_a, rounded);
   float* cf = f32_output(c, n.c);
-  dense_matmul(kernels, s, af, bf, cf, epilogue, pairs);
+  dense_matmul(kernels, s, af, bf, {cf, DType::f32, c.far && c.data == cf}, epilogue, pairs);
   if (c.dtype == DType::bf16) narrow_matrix(kernels, s, cf, c);
   return pairs != nullptr ? name : implementation(KernelKind::matmul, GatherMode::f32, by_f32);
 }

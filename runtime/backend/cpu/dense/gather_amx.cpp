@@ -31,6 +31,9 @@ constexpr int64_t most_planes = int64_t{32} << 20;  // bytes of scratch
 // Each task on a block makes the planes anew.
 int64_t tasks_a_thread(bool whole) { return whole ? 1 : 2; }
 
+// All positions in a row: those of a matrix product, or of a kernel of 1.
+bool is_matrix(const GatherConv& c) { return c.axis[0].out * c.axis[1].out == 1; }
+
 // In cycles of a core.
 class CutCost {
  public:
@@ -69,14 +72,16 @@ class CutCost {
     const int64_t rows = std::min(block[1] * ceil_div(block[2], amx_rows),
                                   unit ? ceil_div((block[1] - 1) * extent[2] + block[2], amx_rows) : block[1] * block[2]);
     const double multiplying = 16.0 * static_cast<double>(tiles_of_b_ * (split_ ? 3 : 1) * block[0] * rows);
-    const double copying = (c_.in.dtype == DType::bf16 ? 0.4 : 0.8) * static_cast<double>(extent[0] * plane * slices);
+    const int64_t groups = panel_groups(blocks, panels, tasks_a_thread(at_once)), rounds = ceil_div(blocks * groups, thread_count());
+    // A matrix's rows are converted for each group of panels anew, and all but a thread's first while tiles multiply.
+    const double copies = is_matrix(c_) ? static_cast<double>(groups) * (0.5 + 0.5 / static_cast<double>(rounds)) : 1.0;
+    const double copying = (c_.in.dtype == DType::bf16 ? 0.4 : 0.8) * copies * static_cast<double>(extent[0] * plane * slices);
     // Rows narrower than the tensors' begin anew in memory, each on a page of its own.
     constexpr double row_cycles = 500;
     const int64_t rows_begun = block[2] == c_.axis[2].out ? 0 : extent[0] * extent[1] + block[0] * block[1];
     const double overhead = 1000.0 * static_cast<double>(panels * block[0] * slices) +
                             static_cast<double>(far) / far_bytes_a_cycle + row_cycles * static_cast<double>(rows_begun) + 2000.0;
-    return idle_factor(blocks * panel_groups(blocks, panels, tasks_a_thread(at_once))) * (multiplying + copying + overhead) /
-           static_cast<double>(positions);
+    return idle_factor(blocks * groups) * (multiplying + copying + overhead) / static_cast<double>(positions);
   }
 
  private:
@@ -101,8 +106,9 @@ AmxCut choose_cut(const GatherConv& c, bool split, bool slabs) {
   double best_cost = std::numeric_limits<double>::infinity();
   for (int64_t slices = 1; slices <= most; ++slices) {
     if (most % slices != 0) continue;
-    const Triple block = cheapest_block(out_size(c), {1, 1, std::min<int64_t>(c.axis[2].out, 16)},
-                                        [&](const Triple& tried) { return cost(tried, slices); });
+    const Triple block = cheapest_block(
+        out_size(c), {1, 1, std::min<int64_t>(c.axis[2].out, 16)}, [&](const Triple& tried) { return cost(tried, slices); },
+        is_matrix(c) ? amx_rows : 1);
     const double this_cost = cost(block, slices);
     if (slices > 1 && this_cost >= best_cost) continue;
     best_cost = this_cost;

@@ -300,15 +300,16 @@ BForm form_of_b(const MatmulShape& s, const Cut& cut, bool pairs) {
   return read_once ? BForm::own : BForm::packed;
 }
 
-// Whether C is too large for the caches, so that writing past them saves reading its lines first; vectors must lie in one
-// line each.
-bool goes_past_caches(const MatmulShape& s, const float* c, const Epilogue& e) {
+// Whether C is too large for the caches, or not wanted there, so that writing past them saves reading its lines first;
+// vectors must lie in one line each.
+bool goes_past_caches(const MatmulShape& s, const float* c, bool far, const Epilogue& e) {
   constexpr int64_t line = 16;  // floats
   bool aligned = reinterpret_cast<uintptr_t>(c) % (line * sizeof(float)) == 0 && s.c.row % line == 0;
   for (const BatchAxis& axis : s.batch) aligned = aligned && axis.c % line == 0;
   // Whoever reads less than this next finds it faster in the third level.
   const int64_t most = 4 * thread_count() * l2_bytes();
-  return aligned && e.residual == nullptr && e.activation == Activation::none && batch_count(s) * s.m * s.n * float_bytes >= most;
+  const bool large = far || batch_count(s) * s.m * s.n * float_bytes >= most;
+  return aligned && e.residual == nullptr && e.activation == Activation::none && large;
 }
 
 float activated(float x, const Epilogue& e) {
@@ -350,9 +351,9 @@ void add_parts(const MatmulShape& s, const Operands& o, const float* partial, in
 }  // namespace
 
 void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const float* a,
-                  const float* b, float* c, const Epilogue& epilogue, const PairTable* pairs) {
+                  const float* b, Buffer c, const Epilogue& epilogue, const PairTable* pairs) {
   MatmulShape s = shape;
-  Operands o = {a, b, c};
+  Operands o = {a, b, static_cast<float*>(c.data)};
   const bool plain = epilogue.bias == nullptr && epilogue.residual == nullptr && epilogue.activation == Activation::none;
   const bool rows_of_c = s.c.col != 1 && s.c.row == 1 && epilogue.bias == nullptr;
   if (plain && pairs == nullptr ? swapping_pays(s, kernels.width) : rows_of_c) swap_sides(s, o);
@@ -368,7 +369,7 @@ void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const fl
   // C is written through a compact copy when its columns are strided or parts must be added.
   const bool turned = plain && s.c.col != 1 && s.c.row == 1 && cut.k_parts == 1;
   const bool indirect = !turned && (s.c.col != 1 || cut.k_parts > 1);
-  const bool past_caches = !turned && !indirect && goes_past_caches(s, o.c, epilogue);
+  const bool past_caches = !turned && !indirect && goes_past_caches(s, o.c, c.far, epilogue);
   float* partial =
       indirect ? scratch(Purpose::partial, cut.k_parts * batches * s.m * s.n) : nullptr;
   const Epilogue direct_epilogue = indirect ? Epilogue{} : epilogue;

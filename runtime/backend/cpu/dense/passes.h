@@ -72,8 +72,8 @@ bool matmul_amx(const KernelTable& kernels, const MatmulShape& shape, ConstBuffe
 // What a B of one matrix may keep.
 bool keep_b(const KernelTable& kernels, const MatmulShape& shape, const float* b, GatherMode mode, KeptWeights& to);
 
-// Products of f32, or of bf16 with `pairs`.
+// Products of f32, or of bf16 with `pairs`; C is f32.
 void dense_matmul(const KernelTable& kernels, const MatmulShape& shape, const float* a,
-                  const float* b, float* c, const Epilogue& epilogue, const PairTable* pairs = nullptr);
+                  const float* b, Buffer c, const Epilogue& epilogue, const PairTable* pairs = nullptr);
 
 }  // namespace voxlab::cpu

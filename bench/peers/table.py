@@ -18,10 +18,9 @@ image; a training step is forward, Dice and cross entropy on every output, backw
 a sliding window over an image half a window longer along each axis (2-d networks: eight slices), windows half a
 window apart, Gaussian weights. Seconds are medians (first to third quartile; least to most) of repetitions that
 take turns with voxlab's in one run; a turn is two of them, and the second counts, for the first finds its memory cold after
-the others' work. `ratio` is the peer's median over voxlab's in the same run (quartiles of the pairs): above 1, voxlab is faster.
-`difference` is
-the largest deviation of inference's logits from the authors' code in f64, over the largest logit. Memory is the peak
-without mapped files. {floor}
+the others' work. `ratio` is the peer's median over voxlab's in the same run (quartiles of the pairs): above 1, voxlab is
+faster. `difference` is the largest deviation of inference's logits from the authors' code in f64, over the largest logit.
+Memory is the peak without mapped files. {floor}
 """
 
 

@@ -194,7 +194,7 @@ def arguments():
     for name, choices in (("net", NETWORKS), ("engine", ENGINES), ("mode", MODES), ("precision", PRECISIONS)):
         parser.add_argument(f"--{name}", choices=choices, action="append", help="only this (default: all)")
     parser.add_argument("--add", action="store_true", help="keep the record's entries and measure those it lacks")
-    parser.add_argument("--rounds", type=number(int, 1), help=f"repetitions (default: {ROUNDS})")
+    parser.add_argument("--rounds", type=number(int, 1), help=f"turns of each engine (default: {ROUNDS})")
     parser.add_argument("--warmup", type=number(int, 1), default=2)
     parser.add_argument("--threads", type=number(int, 1), default=2)
     parser.add_argument("--memory", type=number(float, 1), help="GiB for all engines (default: 85%% of what is free)")

@@ -121,14 +121,10 @@ void fold_batch_norms(Trace& graph) {
     }
     const int w = graph.add_constant(weight);
     const int b = graph.add_constant(constant_of(Shape{static_cast<int64_t>(channels)}, shift, weight.dtype()));
-    std::vector<int> folded(product.inputs.begin() + 1, product.inputs.end());
-    folded.insert(folded.end(), norm.inputs.begin() + 1, norm.inputs.end());
     r.node(n).inputs = {r.node(n).inputs[0], w, b};
     r.node(n).outputs = norm.outputs;
     r.move(n, next);
     r.refresh();
-    for (int value : folded)
-      if (value != absent && !r.read(value)) graph.values[static_cast<size_t>(value)].constant = {};
   }
 }
 

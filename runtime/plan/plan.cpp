@@ -44,8 +44,8 @@ class Plan::Planner {
       plan_.steps_.back().live_bytes = live;
     }
     for (int value : graph_.outputs) plan_.outputs_.push_back(meta(value));
-    for (Root* r : constants_)
-      if (r->read) plan_.constants_.push_back(std::move(r->constant));
+    for (auto& [storage, r] : roots_)
+      if (r.read) plan_.constants_.push_back(std::move(r.constant));
   }
 
  private:
@@ -77,9 +77,8 @@ class Plan::Planner {
     Meta m = t.meta();
     m.device = Device::meta;
     shadow(value) = Tensor::view(std::make_shared<Storage>(0, Device::meta), m, t.strides(), 0);
-    Root& r = roots_[shadow(value).storage().get()];
-    r = {.place = {.root = Place::Root::constant, .constant = t.raw()}, .constant = std::move(t), .value = value};
-    constants_.push_back(&r);
+    const Place place{.root = Place::Root::constant, .constant = t.raw()};
+    roots_[shadow(value).storage().get()] = {.place = place, .constant = std::move(t), .value = value};
   }
 
   void shadow_values() {
@@ -173,7 +172,7 @@ class Plan::Planner {
     step.kernel = prepare_kernel(*node.op, node.attrs.get(), out.front().meta.device, in, out);
     plan_.workspace_bytes_ = std::max(plan_.workspace_bytes_, step.kernel.workspace);
     for (size_t i = 0; i < node.inputs.size(); ++i)
-      if (node.inputs[i] != absent && root(node.inputs[i]).readers > 0 && !needs(step.kernel, i, root(node.inputs[i]))) step.in[i] = {};
+      if (node.inputs[i] != absent && root(node.inputs[i]).readers > 0) bind_constant(root(node.inputs[i]), step, i);
     return step;
   }
 
@@ -183,19 +182,18 @@ class Plan::Planner {
         if (value != absent && node.op->view == nullptr && root(value).constant) ++root(value).readers;
   }
 
-  // Whether the kernel reads this constant where it lies; a constant that no kernel reads so is let go of after the last.
-  static bool needs(const Kernel& kernel, size_t input, Root& constant) {
-    const bool reads = std::find(kernel.kept.begin(), kernel.kept.end(), input) == kernel.kept.end();
-    constant.read = constant.read || reads;
-    if (--constant.readers == 0 && !constant.read) constant.constant = {};
-    return reads;
+  // An input that the kernel keeps has no place; a constant that no kernel reads where it lies is let go of after the last.
+  static void bind_constant(Root& r, Step& step, size_t input) {
+    const bool kept = std::count(step.kernel.kept.begin(), step.kernel.kept.end(), input) > 0;
+    if (kept) step.in[input] = {};
+    r.read = r.read || !kept;
+    if (--r.readers == 0 && !r.read) r.constant = {};
   }
 
   Plan& plan_;
   Trace graph_;
   Tensors shadow_;
   std::vector<const Storage*> made_;  // in the order of the nodes
-  std::vector<Root*> constants_;
   std::unordered_map<const Storage*, Root> roots_;
 };
 

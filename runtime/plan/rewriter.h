@@ -63,9 +63,11 @@ class Rewriter {
   // The node takes the place of the one at `to`.
   void move(int from, int to) { node(to) = std::exchange(node(from), TraceStep{}); }
   void remove(int n) { node(n) = TraceStep{}; }
-  // After a change: numbers are right again.
+  // After a change: numbers are right again, and constants that nobody reads any more are let go of.
   void refresh() {
     users_ = graph.users();
+    for (size_t v = 0; v < users_.size(); ++v)
+      if (users_[v].empty()) graph.values[v].constant = {};
     maker_.assign(graph.values.size(), absent);
     for (size_t n = 0; n < graph.steps.size(); ++n)
       for (int value : graph.steps[n].outputs) maker_[static_cast<size_t>(value)] = static_cast<int>(n);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 
 #include "runtime/core/parallel.h"
 
@@ -126,8 +125,6 @@ bool pack_weights(const KernelTable& kernels, const AmxTable& amx, const GatherC
 
 namespace {
 
-float value_of(uint16_t half) { return std::bit_cast<float>(uint32_t{half} << 16); }
-
 // Where the weight of this row of K and column lies among its gather's.
 int64_t place_of(const GatherConv& c, int64_t row, int64_t column) {
   const GatherWeights& w = c.weights;
@@ -141,6 +138,7 @@ int64_t place_of(const GatherConv& c, int64_t row, int64_t column) {
 
 void unpack_panel(const KeptWeights::Gather& g, const RunShape& shape, const Panel& panel, float* to) {
   const AmxParts tiles = g.tiles.panel(panel, g.split);
+  const auto *high = reinterpret_cast<const bfloat16*>(tiles.high), *low = reinterpret_cast<const bfloat16*>(tiles.low);
   const int64_t columns = (panel.vectors - 1) * amx_columns + panel.last_columns;
   for (int64_t run = 0; run < weight_rows(g.conv) / shape.length; ++run) {
     for (int64_t k = 0; k < shape.length; ++k) {
@@ -148,7 +146,7 @@ void unpack_panel(const KeptWeights::Gather& g, const RunShape& shape, const Pan
       for (int64_t i = 0; i < columns; ++i) {
         const int64_t tile = (run * shape.depth_blocks() + k / amx_depth) * panel.vectors + i / amx_columns;
         const int64_t at = tile * amx_tile + k % amx_depth / 2 * amx_depth + 2 * (i % amx_columns) + k % 2;
-        to[place_of(g.conv, row, panel.column + i)] = value_of(tiles.high[at]) + (g.split ? value_of(tiles.low[at]) : 0.0F);
+        to[place_of(g.conv, row, panel.column + i)] = float(high[at]) + (g.split ? float(low[at]) : 0.0F);
       }
     }
   }

@@ -13,6 +13,10 @@ namespace {
 constexpr int64_t b_row_bytes = 64;
 constexpr int64_t c_row_bytes = amx_block_columns * static_cast<int64_t>(sizeof(float));
 
+// A core whose tiles are not stored for 0.6 us takes 0.3 us for the next such store (0017), so one is made, of no use, every
+// so many steps along K.
+constexpr int64_t steps_awake = 4;
+
 // What goes on while tiles multiply, a share with each step along K: lines of the block's output and of a later one's
 // input are brought, input is converted.
 class Meanwhile {
@@ -39,6 +43,7 @@ class Meanwhile {
   Meanwhile& operator=(const Meanwhile&) = delete;
 
   __attribute__((always_inline)) void some() {
+    if (++steps_ % steps_awake == 0) VOXLAB_TILE_STORE(7, unread_, 0);
     const char* const to = next_ + next_share_ < next_end_ ? next_ + next_share_ : next_end_;
     for (; next_ < to; next_ += 64) {
       __builtin_prefetch(next_, 0, 2);
@@ -63,7 +68,8 @@ class Meanwhile {
   int64_t next_low_, next_share_;
   AmxFill* fill_;
   AmxFill state_ = {};
-  int64_t chunks_ = 0, fill_share_ = 0;
+  int64_t chunks_ = 0, fill_share_ = 0, steps_ = 0;
+  alignas(64) char unread_[64];
 };
 
 // Up to 3 x 2 tiles: 0 to 2 the sums of the first column, 3 to 5 of the second. Rows in reverse there: the last tile of A is
@@ -323,6 +329,7 @@ void block(const AmxBlockArgs& t) {
 void add_row(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const* b) {
   const bool split = t.a.low != nullptr;
   for (int64_t k = 0; k < t.depth_blocks; ++k) {
+    if ((k + 1) % steps_awake == 0) VOXLAB_TILE_STORE(7, t.c, 0);  // whose sums are in tiles
     const int64_t at = k * amx_tile;
     VOXLAB_TILE_LOAD(4, a.high + at, b_row_bytes);
     if (split) VOXLAB_TILE_LOAD(5, a.low + at, b_row_bytes);
@@ -349,6 +356,7 @@ void add_two_rows(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const*
   const bool split = t.a.low != nullptr;
   const bool two_columns = t.columns == 2;
   for (int64_t k = 0; k < t.depth_blocks; ++k) {
+    if ((k + 1) % steps_awake == 0) VOXLAB_TILE_STORE(7, t.c, 0);  // whose sums are in tiles
     const uint16_t* a0 = a.high + k * amx_tile;
     const uint16_t* b0 = b[0] + k * amx_tile;
     const uint16_t* b1 = two_columns ? b[1] + k * amx_tile : b0;

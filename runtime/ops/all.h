@@ -8,6 +8,7 @@
 #include "runtime/ops/fused.h"
 #include "runtime/ops/fused_gradients.h"
 #include "runtime/ops/gather.h"
+#include "runtime/ops/layer_norm_gelu.h"
 #include "runtime/ops/loss.h"
 #include "runtime/ops/loss_head.h"
 #include "runtime/ops/matmul.h"
@@ -45,7 +46,7 @@ using AllOps = OpList<
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
     ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm, FusedAttention, PairedAttention, FusedConvDgrad, FusedConvWgrad,
-    LossHead, LossHeadGrad, NormActivation, NormActivationGrad, TrainingAttention, TrainingAttentionGrad>;
+    LossHead, LossHeadGrad, NormActivation, NormActivationGrad, LayerNormGelu, LayerNormGeluGrad, TrainingAttention, TrainingAttentionGrad>;
 
 inline std::vector<const OpRecord*> all_ops() {
   std::vector<const OpRecord*> records;

@@ -65,6 +65,8 @@ Tensor constant_of(const Shape& shape, const std::vector<double>& values, DType 
 void rewrite(Trace& graph) {
   own_outputs(graph);
   fold_batch_norms(graph);
+  fold_own_inputs(graph);
+  fuse_layer_norms(graph);
   fuse_paired_attention(graph);
   fuse_attention(graph);
   fuse_training_attention(graph);

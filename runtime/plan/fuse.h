@@ -15,6 +15,13 @@ void own_outputs(Trace& graph);
 // bias (computed in f64).
 void fold_batch_norms(Trace& graph);
 
+// A depthwise convolution that keeps positions, plus its own input, and the same of a data gradient: 1 is added to the middle
+// of the kernel instead. Before fuse_gradient_sums. f32 only.
+void fold_own_inputs(Trace& graph);
+
+// A layer norm and the GELU that alone reads it, and their gradients: one op each way. f32 only.
+void fuse_layer_norms(Trace& graph);
+
 // Efficient paired attention (PairedAttention), from the layer that makes query, key and values to the joined or added
 // branches, and the sum of a residual and gamma times those where it follows: one op. Before fuse_attention. f32 only.
 void fuse_paired_attention(Trace& graph);

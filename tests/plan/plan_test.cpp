@@ -280,6 +280,64 @@ TEST(Plan, TrainingNormsTakeInTheirActivation) {
   }
 }
 
+// The middle of a mix feed-forward, gelu(norm(depthwise(h) + h)), in two or three dimensions, and all gradients.
+Tensors mix_step(const Tensors& in, bool gradients, ConvOptions options = {.padding = {1}, .groups = 6}) {
+  Tape tape;
+  if (gradients) tape.watch({in[0], in[1], in[2], in[3], in[4]});
+  Tensor y;
+  {
+    const auto recording = tape.recording();
+    const Tensor h = in[0];
+    y = gelu(layer_norm(add(conv(h, in[1], in[2], std::move(options)), h), in[3], in[4]));
+  }
+  if (!gradients) return {y};
+  Tensors out = tape.gradient({y}, {in[5]}, {in[0], in[1], in[2], in[3], in[4]});
+  out.push_back(y);
+  return out;
+}
+
+TEST(Plan, ADepthwiseConvolutionWithItsInputIsOneOpAndSoIsTheNormWithItsActivation) {
+  using Ops = std::map<std::string, int>;
+  for (const bool planar : {true, false}) {
+    SCOPED_TRACE(planar);
+    const auto inputs = [&](uint64_t seed) {
+      const Shape x = planar ? Shape{2, 5, 4, 6} : Shape{1, 3, 5, 4, 6}, w = planar ? Shape{3, 3, 1, 6} : Shape{3, 3, 3, 1, 6};
+      return Tensors{random(x, seed), random(w, seed + 1), random({6}, seed + 2), random({6}, seed + 3, 0.5, 2), random({6}, seed + 4), random(x, seed + 5)};
+    };
+    const auto step = [](const Tensors& in) { return mix_step(in, true); };
+    const auto ops = ops_of(fused(step, metas_of(inputs(1))));
+    EXPECT_EQ(ops, (Ops{{"binary", 1}, {"conv", 1}, {"conv_dgrad", 1}, {"conv_wgrad", 1}, {"reduce", 1}, {"layer_norm_gelu", 1}, {"layer_norm_gelu_grad", 1}}))
+        << "one sum, of the weight and 1";
+    Plan planned(step, metas_of(inputs(1)));
+    for (const uint64_t seed : {10U, 20U}) {
+      const Tensors in = inputs(seed), expected = step(in), got = planned(in);
+      for (size_t i = 0; i < got.size(); ++i) EXPECT_LT(difference(expected[i], got[i]), 2e-6) << "output " << i;
+    }
+    const Tensors constants = inputs(1);
+    const Forward forward = [&](const Tensor& x) {
+      Tensors in = constants;
+      in[0] = x;
+      return mix_step(in, false);
+    };
+    EXPECT_EQ(ops_of(fused(forward, constants[0].shape())), (Ops{{"conv", 1}, {"layer_norm_gelu", 1}})) << "the weight is known";
+    expect_same(forward, constants[0].shape());
+  }
+}
+
+TEST(Plan, ConvolutionsThatMovePositionsKeepTheirSums) {
+  const Tensor x = random({2, 5, 4, 6}, 1), w = random({3, 3, 1, 6}, 2), whole = random({3, 3, 6, 6}, 3), wide = random({5, 5, 1, 6}, 4);
+  const auto sums = [&](const Tensor& weight, ConvOptions options) {
+    const Forward forward = [&, options](const Tensor& in) { return Tensors{add(conv(in, weight, {}, options), in)}; };
+    expect_same(forward, x.shape());
+    const auto ops = ops_of(fused(forward, x.shape()));
+    return ops.contains("binary") || ops.contains("fused_conv");
+  };
+  EXPECT_FALSE(sums(w, {.padding = {1}, .groups = 6}));
+  EXPECT_FALSE(sums(wide, {.padding = {2}, .groups = 6}));
+  EXPECT_TRUE(sums(whole, {.padding = {1}})) << "channels meet";
+  EXPECT_TRUE(sums(wide, {.padding = {4}, .dilation = {2}, .groups = 6})) << "dilated";
+}
+
 // A bias before a norm that takes its mean away has no gradient but rounding errors; one that a group shares has.
 TEST(Plan, BiasesBeforeNormsThatTakeTheirMeanAwayHaveNoGradient) {
   const Tensor w = random({3, 3, 3, 4, 6}, 10), dy = random({2, 3, 4, 5, 6}, 11);

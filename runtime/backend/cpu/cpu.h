@@ -62,6 +62,8 @@ Kernel prepare(const LossHead::Attrs&, Descs in, Descs out);
 Kernel prepare(const LossHeadGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const NormActivation::Attrs&, Descs in, Descs out);
 Kernel prepare(const NormActivationGrad::Attrs&, Descs in, Descs out);
+Kernel prepare(const LayerNormGelu::Attrs&, Descs in, Descs out);
+Kernel prepare(const LayerNormGeluGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out);
 Kernel prepare(const TrainingAttention::Attrs&, Descs in, Descs out);
 Kernel prepare(const TrainingAttentionGrad::Attrs&, Descs in, Descs out);

@@ -245,7 +245,7 @@ struct Loops {
   GradColumnsFn grad_columns;
   // dx = scale * dy - (a + (x - mean) * b)
   GradColumnsFn grad_apply_columns;
-  LayerNormFn layer_norm, layer_norm_grad;
+  LayerNormFn layer_norm[2], layer_norm_grad[2];  // plain; with a GELU behind it
   AxisFn axis_rows[axis_functions], axis_rows_grad[axis_functions];
   AxisFn axis_columns_total[axis_functions], axis_columns_grad_total[axis_functions];
   AxisFn axis_columns_apply[axis_functions], axis_columns_grad_apply[axis_functions];

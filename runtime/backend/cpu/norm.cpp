@@ -275,52 +275,55 @@ Kernel prepare(const BatchNormInference::Attrs& a, Descs in, Descs) {
           }};
 }
 
-Kernel prepare(const LayerNorm::Attrs& a, Descs in, Descs) {
+namespace {
+
+// in: x, weight, bias.
+Kernel layer_norm_kernel(std::string_view op, const EpsAttrs& a, bool gelu, Descs in) {
   if (!all_f32(in)) return {};
   const NormGeometry g = LayerNorm::geometry(a, in[0].shape());
-  return {.name = loop_name(LayerNorm::name),
-          .run = [g, eps = a.eps, descs = std::vector<TensorDesc>(in.begin(), in.end())](
+  return {.name = loop_name(op),
+          .run = [g, gelu, eps = a.eps, descs = std::vector<TensorDesc>(in.begin(), in.end())](
                      Pointers data, Pointers out, std::byte*) {
             parallel_for(g.batch, grain_rows(g.channels), [&](int64_t begin, int64_t end) {
-              active_loops().layer_norm({.x = floats(data[0]) + begin * g.channels,
-                                         .y = floats(out[0]) + begin * g.channels,
-                                         .rows = end - begin,
-                                         .columns = g.channels,
-                                         .gamma = optional(descs, data, 1),
-                                         .beta = optional(descs, data, 2),
-                                         .mean = floats(out[1]) + begin,
-                                         .rstd = floats(out[2]) + begin,
-                                         .epsilon = eps});
+              active_loops().layer_norm[gelu]({.x = floats(data[0]) + begin * g.channels,
+                                               .y = floats(out[0]) + begin * g.channels,
+                                               .rows = end - begin,
+                                               .columns = g.channels,
+                                               .gamma = optional(descs, data, 1),
+                                               .beta = optional(descs, data, 2),
+                                               .mean = floats(out[1]) + begin,
+                                               .rstd = floats(out[2]) + begin,
+                                               .epsilon = eps});
             });
           }};
 }
 
-Kernel prepare(const LayerNormGrad::Attrs& a, Descs in, Descs) {
+// in: dy, x, weight, [bias of a norm before a GELU,] mean, rstd.
+Kernel layer_norm_grad_kernel(std::string_view op, const EpsAttrs& a, bool gelu, Descs in) {
   if (!all_f32(in)) return {};
   const NormGeometry g = LayerNorm::geometry(a, in[1].shape());
-  return {.name = loop_name(LayerNormGrad::name),
-          .run = [g, descs = std::vector<TensorDesc>(in.begin(), in.end())](
-                     Pointers data, Pointers out, std::byte*) {
-            const auto width = static_cast<size_t>(g.channels),
-                       threads = static_cast<size_t>(thread_count());
+  return {.name = loop_name(op),
+          .run = [g, gelu, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers out, std::byte*) {
+            const auto width = static_cast<size_t>(g.channels), threads = static_cast<size_t>(thread_count());
+            const size_t statistics = descs.size() - 2;
             std::vector<double> dgamma(threads * width), dbeta(threads * width);
             std::vector<float> partial(threads * 2 * width);
-            parallel_pieces(g.batch, grain_rows(g.channels),
-                            [&](int piece, int64_t begin, int64_t end) {
-                              const auto t = static_cast<size_t>(piece) * width;
-                              const int64_t at = begin * g.channels;
-                              active_loops().layer_norm_grad({.x = floats(data[1]) + at,
-                                                              .dy = floats(data[0]) + at,
-                                                              .y = floats(out[0]) + at,
-                                                              .rows = end - begin,
-                                                              .columns = g.channels,
-                                                              .gamma = optional(descs, data, 2),
-                                                              .mean = floats(data[3]) + begin,
-                                                              .rstd = floats(data[4]) + begin,
-                                                              .dgamma = &dgamma[t],
-                                                              .dbeta = &dbeta[t],
-                                                              .partial = &partial[2 * t]});
-                            });
+            parallel_pieces(g.batch, grain_rows(g.channels), [&](int piece, int64_t begin, int64_t end) {
+              const auto t = static_cast<size_t>(piece) * width;
+              const int64_t at = begin * g.channels;
+              active_loops().layer_norm_grad[gelu]({.x = floats(data[1]) + at,
+                                                    .dy = floats(data[0]) + at,
+                                                    .y = floats(out[0]) + at,
+                                                    .rows = end - begin,
+                                                    .columns = g.channels,
+                                                    .gamma = optional(descs, data, 2),
+                                                    .beta = gelu ? optional(descs, data, 3) : nullptr,
+                                                    .mean = floats(data[statistics]) + begin,
+                                                    .rstd = floats(data[statistics + 1]) + begin,
+                                                    .dgamma = &dgamma[t],
+                                                    .dbeta = &dbeta[t],
+                                                    .partial = &partial[2 * t]});
+            });
             for (size_t i = width; i < dgamma.size(); ++i) {
               dgamma[i % width] += dgamma[i];
               dbeta[i % width] += dbeta[i];
@@ -330,6 +333,15 @@ Kernel prepare(const LayerNormGrad::Attrs& a, Descs in, Descs) {
             store(dgamma, out[1]);
             store(dbeta, out[2]);
           }};
+}
+
+}  // namespace
+
+Kernel prepare(const LayerNorm::Attrs& a, Descs in, Descs) { return layer_norm_kernel(LayerNorm::name, a, false, in); }
+Kernel prepare(const LayerNormGrad::Attrs& a, Descs in, Descs) { return layer_norm_grad_kernel(LayerNormGrad::name, a, false, in); }
+Kernel prepare(const LayerNormGelu::Attrs& a, Descs in, Descs) { return layer_norm_kernel(LayerNormGelu::name, a, true, in); }
+Kernel prepare(const LayerNormGeluGrad::Attrs& a, Descs in, Descs) {
+  return layer_norm_grad_kernel(LayerNormGeluGrad::name, a, true, in);
 }
 
 }  // namespace voxlab::cpu

@@ -138,19 +138,36 @@ void grad_apply_columns_loop(const GradColumnsArgs& args) {
   by_types[args.x_storage][args.dy_storage](args);
 }
 
-// Sum of f(offset, count) over a row: f32 lanes over short stretches, f64 across them. Lanes past
-// the end must come out as zero.
+// Sums of the `terms` values that f(offset, count) gives, over a row: f32 lanes over short stretches, f64 across them. Lanes
+// past the end must come out as zero. Four sums of each, for one would wait for itself.
+template <int terms, class F>
+VOXLAB_INLINE void row_totals(int64_t n, double (&total)[terms], F f) {
+  constexpr int64_t stretch = 64 * vec_width, at_once = 4;
+  for (double& t : total) t = 0;
+  for (int64_t start = 0; start < n; start += stretch) {
+    const int64_t end = n - start < stretch ? n : start + stretch;
+    Vec part[terms][at_once];
+    for (auto& parts : part)
+      for (Vec& p : parts) p = zero();
+    const auto add = [&](int64_t i, auto count, int64_t to) __attribute__((always_inline)) {
+      Vec value[terms];
+      f(i, count, value);
+      for (int k = 0; k < terms; ++k) part[k][to] += value[k];
+    };
+    int64_t i = start;
+    for (; i + at_once * vec_width <= end; i += at_once * vec_width)
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < at_once; ++j) add(i + j * vec_width, All{}, j);
+    for_vectors(end - i, [&](int64_t rest, auto count) { add(i + rest, count, 0); });
+    for (int k = 0; k < terms; ++k) total[k] += sum_of((part[k][0] + part[k][1]) + (part[k][2] + part[k][3]));
+  }
+}
+
 template <class F>
 VOXLAB_INLINE double row_total(int64_t n, F f) {
-  constexpr int64_t stretch = 64 * vec_width;
-  double total = 0;
-  for (int64_t start = 0; start < n; start += stretch) {
-    const int64_t length = n - start < stretch ? n - start : stretch;
-    Vec part = zero();
-    for_vectors(length, [&](int64_t i, auto count) { part += f(start + i, count); });
-    total += sum_of(part);
-  }
-  return total;
+  double total[1];
+  row_totals<1>(n, total, [&](int64_t i, auto count, Vec (&value)[1]) __attribute__((always_inline)) { value[0] = f(i, count); });
+  return total[0];
 }
 
 // Clears the lanes that `count` leaves out, for values whose spare lanes are not zero by
@@ -164,6 +181,8 @@ VOXLAB_INLINE Vec keep_or(Vec v, float other, First count) {
 VOXLAB_INLINE Vec keep_or(Vec v, float, All) { return v; }
 VOXLAB_INLINE Vec keep(Vec v, First count) { return keep_or(v, 0.0F, count); }
 
+// With `gelu` y is GELU of the norm.
+template <bool gelu>
 void layer_norm_loop(const LayerNormArgs& args) {
   const double inverse = 1.0 / static_cast<double>(args.columns);
   for (int64_t r = 0; r < args.rows; ++r) {
@@ -186,46 +205,69 @@ void layer_norm_loop(const LayerNormArgs& args) {
       Vec v = ((get(x + i, count) - centre) - rest) * scale;
       if (args.gamma != nullptr) v = v * get(args.gamma + i, count);
       if (args.beta != nullptr) v += get(args.beta + i, count);
-      put(y + i, v, count);
+      put(y + i, gelu ? gelu_value(v) : v, count);
     });
   }
 }
 
-VOXLAB_INLINE void layer_norm_grad_row(const LayerNormArgs& args, int64_t r) {
+// Some rows together, so that dgamma and dbeta are read and written once for all of them.
+template <bool gelu, int rows>
+VOXLAB_INLINE void layer_norm_grad_rows(const LayerNormArgs& args, int64_t first) {
   const int64_t columns = args.columns;
   const double inverse = 1.0 / static_cast<double>(columns);
-  const float* x = args.x + r * columns;
-  const float* dy = args.dy + r * columns;
-  float* dx = args.y + r * columns;
-  float* dgamma = args.partial;
-  float* dbeta = args.partial + columns;
-  const Vec mean = splat(args.mean[r]), rstd = splat(args.rstd[r]);
-  const auto weighted = [&](int64_t i, auto count) {
-    const Vec d = get(dy + i, count);
-    return args.gamma == nullptr ? d : d * get(args.gamma + i, count);
-  };
-  const double total = row_total(columns, weighted);
-  const double dot = row_total(columns, [&](int64_t i, auto count) {
-    return weighted(i, count) * ((get(x + i, count) - mean) * rstd);
-  });
-  const Vec a = splat(static_cast<float>(total * inverse));
-  const Vec b = splat(static_cast<float>(dot * inverse));
+  const float* const x = args.x + first * columns;
+  float* const dx = args.y + first * columns;
+  const float* const dy = gelu ? dx : args.dy + first * columns;  // behind the norm; that of GELU waits where dx will be
+  float* const dgamma = args.partial;
+  float* const dbeta = args.partial + columns;
+  const auto weighted = [&](Vec d, int64_t i, auto count) { return args.gamma == nullptr ? d : d * get(args.gamma + i, count); };
+  Vec mean[rows], rstd[rows], a[rows], b[rows];
+  for (int r = 0; r < rows; ++r) {
+    const int64_t at = r * columns;
+    mean[r] = splat(args.mean[first + r]);
+    rstd[r] = splat(args.rstd[first + r]);
+    double total[2];  // of w dy, and times the norm
+    row_totals<2>(columns, total, [&](int64_t i, auto count, Vec (&value)[2]) __attribute__((always_inline)) {
+      const Vec normal = (get(x + at + i, count) - mean[r]) * rstd[r];
+      Vec d;
+      if constexpr (gelu) {
+        Vec z = weighted(normal, i, count);
+        if (args.beta != nullptr) z += get(args.beta + i, count);
+        d = get(args.dy + first * columns + at + i, count) * gelu_slope(z);
+        put(dx + at + i, d, count);
+      } else {
+        d = get(dy + at + i, count);
+      }
+      value[0] = weighted(d, i, count);
+      value[1] = value[0] * normal;
+    });
+    a[r] = splat(static_cast<float>(total[0] * inverse));
+    b[r] = splat(static_cast<float>(total[1] * inverse));
+  }
   for_vectors(columns, [&](int64_t i, auto count) {
-    const Vec normal = (get(x + i, count) - mean) * rstd;
-    const Vec d = get(dy + i, count);
-    put(dx + i, (weighted(i, count) - a - normal * b) * rstd, count);
-    put(dgamma + i, mul_add(d, normal, get(dgamma + i, count)), count);
-    put(dbeta + i, get(dbeta + i, count) + d, count);
+    Vec sum = get(dbeta + i, count), dot = get(dgamma + i, count);
+    for (int r = 0; r < rows; ++r) {
+      const int64_t at = r * columns + i;
+      const Vec normal = (get(x + at, count) - mean[r]) * rstd[r], d = get(dy + at, count);
+      put(dx + at, (weighted(d, i, count) - a[r] - normal * b[r]) * rstd[r], count);
+      dot = mul_add(d, normal, dot);
+      sum += d;
+    }
+    put(dgamma + i, dot, count);
+    put(dbeta + i, sum, count);
   });
 }
 
+template <bool gelu>
 void layer_norm_grad_loop(const LayerNormArgs& args) {
-  constexpr int64_t stretch = 64;
+  constexpr int64_t stretch = 64, together = 4;
   const int64_t columns = args.columns;
   for (int64_t r0 = 0; r0 < args.rows; r0 += stretch) {
     const int64_t r1 = r0 + stretch < args.rows ? r0 + stretch : args.rows;
     for (int64_t i = 0; i < 2 * columns; ++i) args.partial[i] = 0;
-    for (int64_t r = r0; r < r1; ++r) layer_norm_grad_row(args, r);
+    int64_t r = r0;
+    for (; r + together <= r1; r += together) layer_norm_grad_rows<gelu, together>(args, r);
+    for (; r < r1; ++r) layer_norm_grad_rows<gelu, 1>(args, r);
     for (int64_t i = 0; i < columns; ++i) {
       args.dgamma[i] += args.partial[i];
       args.dbeta[i] += args.partial[columns + i];
@@ -237,8 +279,10 @@ constexpr void set_norms(Loops& table) {
   table.finish_columns = finish_columns_loop;
   table.grad_columns = grad_columns_loop;
   table.grad_apply_columns = grad_apply_columns_loop;
-  table.layer_norm = layer_norm_loop;
-  table.layer_norm_grad = layer_norm_grad_loop;
+  table.layer_norm[0] = layer_norm_loop<false>;
+  table.layer_norm[1] = layer_norm_loop<true>;
+  table.layer_norm_grad[0] = layer_norm_grad_loop<false>;
+  table.layer_norm_grad[1] = layer_norm_grad_loop<true>;
 }
 
 }  // namespace

@@ -154,6 +154,24 @@ void reference(const NormActivationGrad::Attrs& a, RefInputs in, RefOutputs out)
   reference(GroupNormGrad::Attrs{a}, plain, out);
 }
 
+void reference(const LayerNormGelu::Attrs& a, RefInputs in, RefOutputs out) {
+  reference(LayerNorm::Attrs{a}, in, out);
+  finish({.activation = Activation::gelu}, nullptr, out[0]);
+}
+
+void reference(const LayerNormGeluGrad::Attrs& a, RefInputs in, RefOutputs out) {
+  const Array &x = in[1], &mean = in[4], &rstd = in[5];
+  const int64_t channels = x.shape[-1];
+  const Array *weight = given(in, 2), *bias = given(in, 3);
+  std::vector<Array> norm{x, in[0]}, plain{in[0], x, in[2], mean, rstd};  // of GELU its input and dy
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    const int64_t c = i % channels;
+    norm[0][i] = (x[i] - mean[i / channels]) * rstd[i / channels] * (weight == nullptr ? 1 : (*weight)[c]) + (bias == nullptr ? 0 : (*bias)[c]);
+  }
+  reference(UnaryGrad::Attrs{{.kind = UnaryKind::gelu}}, norm, {&plain[0], 1});
+  reference(LayerNormGrad::Attrs{a}, plain, out);
+}
+
 void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out) {
   Shape shape = out[0].shape;
   shape.set(-1, in[1].shape[-1]);

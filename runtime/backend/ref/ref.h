@@ -77,6 +77,8 @@ void reference(const LossHead::Attrs&, RefInputs in, RefOutputs out);
 void reference(const LossHeadGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const NormActivation::Attrs&, RefInputs in, RefOutputs out);
 void reference(const NormActivationGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const LayerNormGelu::Attrs&, RefInputs in, RefOutputs out);
+void reference(const LayerNormGeluGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out);
 void reference(const TrainingAttention::Attrs&, RefInputs in, RefOutputs out);
 void reference(const TrainingAttentionGrad::Attrs&, RefInputs in, RefOutputs out);

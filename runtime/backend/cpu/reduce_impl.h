@@ -100,7 +100,7 @@ VOXLAB_INLINE int64_t rows_in_cache(int64_t columns) {
 template <int kind, class T>
 void reduce_columns_loop(const void* data, int64_t rows, int64_t columns, int64_t pitch,
                          double* total) {
-  constexpr int64_t stretch = 128;
+  constexpr int64_t stretch = 16;
   const T* x = static_cast<const T*>(data);
   for (int64_t r0 = 0; r0 < rows; r0 += stretch) {
     const int64_t r1 = r0 + stretch < rows ? r0 + stretch : rows;
@@ -117,8 +117,10 @@ void reduce_columns_loop(const void* data, int64_t rows, int64_t columns, int64_
       };
       if (width == strip) {
         for (; r + 2 <= r1; r += 2) add_row(even, strip), add_row(odd, strip);
+      } else {
+        for (; r + 2 <= r1; r += 2) add_row(even, width), add_row(odd, width);
       }
-      for (; r < r1; ++r) add_row(even, width);
+      if (r < r1) add_row(even, width);
       float lanes[strip];
       for (int k = 0; k < strip_vectors; ++k)
         even.v[k] = kind == rd_max ? max(odd.v[k], even.v[k]) : even.v[k] + odd.v[k];

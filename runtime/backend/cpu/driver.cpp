@@ -6,6 +6,12 @@ namespace voxlab::cpu {
 
 const Loops& active_loops() {
 #if defined(__x86_64__)
+  static const Loops with_bf16 = [] {
+    Loops table = loops_avx512;
+    set_bf16_loops(table);
+    return table;
+  }();
+  if (active_isa() == Isa::avx512_bf16 || active_isa() == Isa::amx) return with_bf16;
   if (active_isa() >= Isa::avx512) return loops_avx512;
   if (active_isa() == Isa::avx2) return loops_avx2;
 #endif

@@ -273,6 +273,7 @@ extern const Loops loops_plain;
 #if defined(__x86_64__)
 extern const Loops loops_avx2;
 extern const Loops loops_avx512;
+void set_bf16_loops(Loops& table);  // in place of those of loops_avx512 that write bf16, for machines that multiply it
 #endif
 
 }  // namespace voxlab::cpu

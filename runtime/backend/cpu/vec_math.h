@@ -24,12 +24,16 @@ VOXLAB_INLINE Vec from_bits(VecBits x) { return reinterpret_cast<Vec>(x); }
 VOXLAB_INLINE Vec widen(VecHalfBits half) {
   return from_bits(__builtin_convertvector(half, VecBits) << 16);
 }
+#if defined(__AVX512BF16__)
+VOXLAB_INLINE VecHalfBits narrow(Vec x) { return reinterpret_cast<VecHalfBits>(_mm512_cvtneps_pbh(x)); }  // subnormal f32 to 0
+#else
 VOXLAB_INLINE VecHalfBits narrow(Vec x) {
   const VecBits u = bits_of(x);
   const VecBits rounded = (u + 0x7fffU + ((u >> 16) & 1U)) >> 16;  // to nearest even
   const VecBits quiet = (u >> 16) | 0x40U;
   return __builtin_convertvector(x != x ? quiet : rounded, VecHalfBits);
 }
+#endif
 
 VOXLAB_INLINE Vec get(const float* p) { return load(p); }
 VOXLAB_INLINE Vec get(const uint16_t* p) {

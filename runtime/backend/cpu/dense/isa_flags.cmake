@@ -8,7 +8,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_source_files_properties(${dense_dir}/kernels_avx512.cpp ${dense_dir}/kernels_amx_emulated.cpp
     ${loops_dir}/loops_avx512.cpp PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512")
-  set_source_files_properties(${dense_dir}/kernels_avx512_bf16.cpp ${dense_dir}/pairs_avx512_bf16.cpp PROPERTIES
+  set_source_files_properties(${dense_dir}/kernels_avx512_bf16.cpp ${dense_dir}/pairs_avx512_bf16.cpp
+    ${loops_dir}/loops_avx512_bf16.cpp PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512")
   set_source_files_properties(${dense_dir}/kernels_amx.cpp PROPERTIES
     COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512bf16;-mamx-tile;-mamx-bf16;-mavx2;-mfma;-mf16c;-mprefer-vector-width=512")

@@ -59,4 +59,38 @@ std::vector<Sample> LayerNormGeluGrad::samples() {
           refused<LayerNormGeluGrad>("spread must be", {}, {x, x, c, c, rows, spread({2, 5})})};
 }
 
+namespace {
+
+// What the norm reads: the convolution's output, its own weight and bias.
+Metas norm_metas(const Meta& y, MetaSpan in) {
+  Metas metas{y};
+  for (size_t i = 3; i < in.size(); ++i) metas.push_back(in[i]);
+  return metas;
+}
+
+}  // namespace
+
+Metas ConvNormGelu::infer(const Attrs& a, MetaSpan in) {
+  const Metas y = Conv::infer({a}, in.first(std::min<size_t>(3, in.size())));
+  LayerNorm::infer({a}, norm_metas(y[0], in));
+  return y;
+}
+Cost ConvNormGelu::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
+  Cost cost = Conv::cost({a}, in.first(std::min<size_t>(3, in.size())), out);
+  cost.bytes = 0;  // as every op's
+  cost.flops += LayerNormGelu::cost({a}, norm_metas(out[0], in), out).flops;
+  return cost;
+}
+Tensors ConvNormGelu::decompose(const Attrs& a, const Tensors& in) {
+  return {gelu(layer_norm(conv(in[0], in[1], input(in, 2), a), input(in, 3), input(in, 4), a.eps))};
+}
+std::vector<Sample> ConvNormGelu::samples() {
+  const SampleInput x{.shape = {2, 5, 6, 70}}, w{.shape = {3, 3, 1, 70}}, c{.shape = {70}}, none{.shape = {0}, .absent = true};
+  const ConvOptions same{.padding = {1}, .groups = 70};
+  return {sample<ConvNormGelu>("depthwise", {same, {}}, {x, w, c, c, c}, 4),
+          sample<ConvNormGelu>("no bias, no weight", {same, {1e-6}}, {x, w}, 4),
+          sample<ConvNormGelu>("no padding", {{.groups = 70}, {}}, {x, w, none, c, c}, 4),
+          refused<ConvNormGelu>("weight must be", {same, {}}, {x, w, c, {.shape = {5}}})};
+}
+
 }  // namespace voxlab

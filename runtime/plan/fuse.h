@@ -19,7 +19,8 @@ void fold_batch_norms(Trace& graph);
 // of the kernel instead. Before fuse_gradient_sums. f32 only.
 void fold_own_inputs(Trace& graph);
 
-// A layer norm and the GELU that alone reads it, and their gradients: one op each way. f32 only.
+// A layer norm and the GELU that alone reads it, and their gradients: one op each way; in inference with the depthwise
+// convolution before them. After fold_own_inputs. f32 only.
 void fuse_layer_norms(Trace& graph);
 
 // Efficient paired attention (PairedAttention), from the layer that makes query, key and values to the joined or added

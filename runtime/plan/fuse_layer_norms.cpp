@@ -33,6 +33,21 @@ std::optional<Readers> readers_of(Rewriter& r, const TraceStep& norm) {
   return r.node(found.norm_gradient).inputs == expected ? std::optional(found) : std::nullopt;
 }
 
+// The convolution that makes what a norm alone reads, where its kernel hands rows on as it makes them.
+void join_convolution(Rewriter& r, int norm) {
+  const TraceStep& node = r.node(norm);
+  const int x = node.inputs[0], maker = r.maker(x);
+  if (maker == absent || !is<Conv>(r.node(maker)) || r.only_user(x) != norm || r.read(node.outputs[1]) || r.read(node.outputs[2])) return;
+  const TraceStep& conv = r.node(maker);
+  TraceStep joined = node;
+  become<ConvNormGelu>(joined, {attrs<Conv>(conv), attrs<LayerNormGelu>(node)},
+                       {conv.inputs[0], conv.inputs[1], input(conv, 2), input(node, 1), input(node, 2)}, {node.outputs[0]});
+  if (!fuses(r, joined)) return;
+  r.remove(maker);
+  r.node(norm) = std::move(joined);
+  r.refresh();
+}
+
 }  // namespace
 
 void fuse_layer_norms(Trace& graph) {
@@ -55,6 +70,7 @@ void fuse_layer_norms(Trace& graph) {
       r.remove(found->gradient);
     }
     r.refresh();
+    if (found->gradient == absent) join_convolution(r, n);
   }
 }
 

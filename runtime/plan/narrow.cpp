@@ -8,6 +8,7 @@
 #include "runtime/ops/copy.h"
 #include "runtime/ops/fused_gradients.h"
 #include "runtime/ops/fused.h"
+#include "runtime/ops/layer_norm_gelu.h"
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm_activation.h"
 #include "runtime/ops/reduce.h"
@@ -25,7 +26,7 @@ bool multiplies(const TraceStep& node) {
 
 // Those whose values may each have a type of its own.
 bool mixes_types(const TraceStep& node) {
-  return multiplies(node) || is<FusedGroupNorm>(node) || is<NormActivation>(node) || is<NormActivationGrad>(node) ||
+  return multiplies(node) || is<FusedGroupNorm>(node) || is<ConvNormGelu>(node) || is<NormActivation>(node) || is<NormActivationGrad>(node) ||
          is<GroupNormGrad>(node) || is<BatchNormGrad>(node) || (is<Reduce>(node) && attrs<Reduce>(node).kind == ReduceKind::sum);
 }
 

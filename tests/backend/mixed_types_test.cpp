@@ -78,6 +78,8 @@ TEST(MixedTypes, Norms) {
   check(record_of<NormActivation>(), {0, 3});
 }
 
+TEST(MixedTypes, NormsBehindADepthwiseConvolution) { check(record_of<ConvNormGelu>(), {0}); }
+
 TEST(MixedTypes, GradientsOfNorms) {
   check(record_of<GroupNormGrad>(), {0, 1});
   check(record_of<BatchNormGrad>(), {0, 1});

@@ -64,6 +64,7 @@ Kernel prepare(const NormActivation::Attrs&, Descs in, Descs out);
 Kernel prepare(const NormActivationGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const LayerNormGelu::Attrs&, Descs in, Descs out);
 Kernel prepare(const LayerNormGeluGrad::Attrs&, Descs in, Descs out);
+Kernel prepare(const ConvNormGelu::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out);
 Kernel prepare(const TrainingAttention::Attrs&, Descs in, Descs out);
 Kernel prepare(const TrainingAttentionGrad::Attrs&, Descs in, Descs out);

@@ -172,6 +172,17 @@ void reference(const LayerNormGeluGrad::Attrs& a, RefInputs in, RefOutputs out) 
   reference(LayerNormGrad::Attrs{a}, plain, out);
 }
 
+void reference(const ConvNormGelu::Attrs& a, RefInputs in, RefOutputs out) {
+  Array y = zeros(out[0].shape);
+  reference(Conv::Attrs{a}, in.first(std::min<size_t>(3, in.size())), {&y, 1});
+  Shape rows = y.shape;
+  rows.set(-1, 1);
+  std::vector<Array> norm{y}, statistics{out[0], zeros(rows), zeros(rows)};
+  for (size_t i = 3; i < in.size(); ++i) norm.push_back(in[i]);
+  reference(LayerNormGelu::Attrs{a}, norm, statistics);
+  out[0] = statistics[0];
+}
+
 void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out) {
   Shape shape = out[0].shape;
   shape.set(-1, in[1].shape[-1]);

@@ -79,6 +79,7 @@ void reference(const NormActivation::Attrs&, RefInputs in, RefOutputs out);
 void reference(const NormActivationGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const LayerNormGelu::Attrs&, RefInputs in, RefOutputs out);
 void reference(const LayerNormGeluGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const ConvNormGelu::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out);
 void reference(const TrainingAttention::Attrs&, RefInputs in, RefOutputs out);
 void reference(const TrainingAttentionGrad::Attrs&, RefInputs in, RefOutputs out);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <vector>
 
 #include "runtime/backend/cpu/dense/scratch.h"
@@ -29,20 +30,27 @@ struct Plane {
     return y + (row * out[1] + column) * channels;
   }
 
-  // f(tile of the row, its first column, its outputs) with the positions that it reads listed.
+  // Where a row of the input lies.
+  const float* input_row(int64_t image, int64_t h) const { return x + (image * in[0] + h) * in[1] * channels; }
+
   template <class F>
   void for_tiles(int64_t row, const F& f) const {
+    for_tiles(row, [this](int64_t image, int64_t h) { return input_row(image, h); }, f);
+  }
+  // f(tile of the row, its first column, its outputs) with the positions that it reads listed; `row_at` as input_row.
+  template <class RowAt, class F>
+  void for_tiles(int64_t row, const RowAt& row_at, const F& f) const {
     std::array<const float*, 3 * (max_plane_outputs + 2)> positions;
     const int64_t image = row / out[0], h = row % out[0];
     for (int64_t column = 0; column < out[1]; column += max_plane_outputs) {
       const int64_t outputs = std::min<int64_t>(max_plane_outputs, out[1] - column);
       for (int64_t r = 0; r < 3; ++r) {
         const int64_t at_h = h + r - pad[0];
+        const float* const line = at_h >= 0 && at_h < in[0] ? row_at(image, at_h) : nullptr;
         for (int64_t i = 0; i < outputs + 2; ++i) {
           const int64_t at_w = column + i - pad[1];
-          const bool inside = at_h >= 0 && at_h < in[0] && at_w >= 0 && at_w < in[1];
-          positions[static_cast<size_t>(r * (outputs + 2) + i)] =
-              inside ? x + ((image * in[0] + at_h) * in[1] + at_w) * channels : zeros.data();
+          const bool inside = line != nullptr && at_w >= 0 && at_w < in[1];
+          positions[static_cast<size_t>(r * (outputs + 2) + i)] = inside ? line + at_w * channels : zeros.data();
         }
       }
       f(positions.data(), column, outputs);
@@ -95,6 +103,54 @@ void depthwise_plane_forward(const KernelTable& kernels, const ConvGeometry& g, 
   std::array<const float*, taps> weights;
   for (size_t i = 0; i < taps; ++i) weights[i] = w + static_cast<int64_t>(i) * g.in_channels;
   gather(kernels, forward_plane(g, x), weights, bias, y);
+}
+
+namespace {
+
+// Rows of a bf16 input as f32, each widened once while a thread walks down an image.
+class WidenedRows {
+ public:
+  WidenedRows(const KernelTable& kernels, const Plane& plane, const uint16_t* x)
+      : kernels_(kernels), x_(x), rows_(plane.in[0]), floats_(plane.in[1] * plane.channels), wide_(scratch(Purpose::rows, held * floats_)) {}
+
+  const float* operator()(int64_t image, int64_t h) {
+    const int64_t row = image * rows_ + h;
+    const auto slot = static_cast<size_t>(row % held);
+    float* const to = wide_ + row % held * floats_;
+    if (which_[slot] != row) kernels_.widen(x_ + row * floats_, floats_, to);
+    which_[slot] = row;
+    return to;
+  }
+
+ private:
+  static constexpr int64_t held = 3;  // as many as a kernel reads
+  const KernelTable& kernels_;
+  const uint16_t* x_;
+  int64_t rows_, floats_;
+  float* wide_;
+  std::array<int64_t, held> which_ = {-1, -1, -1};
+};
+
+}  // namespace
+
+void depthwise_plane_rows(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const float* w, const float* bias,
+                          const UseRows& use) {
+  std::array<const float*, taps> weights;
+  for (size_t i = 0; i < taps; ++i) weights[i] = w + static_cast<int64_t>(i) * g.in_channels;
+  const bool f32 = x.dtype == DType::f32;
+  const Plane plane = forward_plane(g, f32 ? static_cast<const float*>(x.data) : nullptr);
+  parallel_for(plane.rows(), task_grain(plane.rows(), plane.macs()), [&](int64_t begin, int64_t end) {
+    float* const made = scratch(Purpose::tile, max_plane_outputs * plane.channels);
+    std::optional<WidenedRows> wide;
+    if (!f32) wide.emplace(kernels, plane, static_cast<const uint16_t*>(x.data));
+    const auto row_at = [&](int64_t image, int64_t h) { return wide ? (*wide)(image, h) : plane.input_row(image, h); };
+    for (int64_t row = begin; row < end; ++row)
+      plane.for_tiles(row, row_at, [&](const float* const* positions, int64_t column, int64_t outputs) {
+        kernels.depthwise_plane[outputs - 1](
+            {.x = positions, .w = weights.data(), .bias = bias, .dy = nullptr, .y = made, .channels = plane.channels});
+        use(row * plane.out[1] + column, outputs, made);
+      });
+  });
 }
 
 // The same with the kernel turned by half and what is missing of the padding.

@@ -324,6 +324,25 @@ TEST(Plan, ADepthwiseConvolutionWithItsInputIsOneOpAndSoIsTheNormWithItsActivati
   }
 }
 
+TEST(Plan, ADepthwiseConvolutionOverManyChannelsHandsItsRowsToTheNormBehindIt) {
+  const Shape x{2, 5, 4, 70};
+  const Tensor w = random({3, 3, 1, 70}, 1), c = random({70}, 2);
+  const auto forward = [&](int64_t padding, bool twice) -> Forward {
+    return [&, padding, twice](const Tensor& h) {
+      const Tensor s = conv(h, w, c, {.padding = {padding}, .groups = 70});
+      const Tensor y = gelu(layer_norm(s, c, {}, 1e-3));
+      return twice ? Tensors{y, s} : Tensors{y};
+    };
+  };
+  for (const int64_t padding : {0, 1}) {
+    SCOPED_TRACE(padding);
+    EXPECT_EQ(ops_of(fused(forward(padding, false), x)), (std::map<std::string, int>{{"conv_norm_gelu", 1}}));
+    expect_same(forward(padding, false), x);
+  }
+  EXPECT_EQ(ops_of(fused(forward(1, true), x)).count("conv_norm_gelu"), 0U) << "its rows are an output too";
+  expect_same(forward(1, true), x);
+}
+
 TEST(Plan, ConvolutionsThatMovePositionsKeepTheirSums) {
   const Tensor x = random({2, 5, 4, 6}, 1), w = random({3, 3, 1, 6}, 2), whole = random({3, 3, 6, 6}, 3), wide = random({5, 5, 1, 6}, 4);
   const auto sums = [&](const Tensor& weight, ConvOptions options) {

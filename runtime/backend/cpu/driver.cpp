@@ -6,12 +6,14 @@ namespace voxlab::cpu {
 
 const Loops& active_loops() {
 #if defined(__x86_64__)
-  static const Loops with_bf16 = [] {
-    Loops table = loops_avx512;
-    set_bf16_loops(table);
-    return table;
-  }();
-  if (active_isa() == Isa::avx512_bf16 || active_isa() == Isa::amx) return with_bf16;
+  if (active_isa() == Isa::avx512_bf16 || active_isa() == Isa::amx) {
+    static const Loops with_bf16 = [] {  // made where its instructions can run
+      Loops table = loops_avx512;
+      set_bf16_loops(table);
+      return table;
+    }();
+    return with_bf16;
+  }
   if (active_isa() >= Isa::avx512) return loops_avx512;
   if (active_isa() == Isa::avx2) return loops_avx2;
 #endif

@@ -1,5 +1,5 @@
 // A depthwise convolution, the layer norm of its output and a GELU in one pass: what lies between stays in the first-level cache.
-#include <array>
+#include <vector>
 
 #include "runtime/backend/cpu/conv_binding.h"
 #include "runtime/backend/cpu/dense/depthwise_plane.h"
@@ -10,27 +10,17 @@
 namespace voxlab::cpu {
 namespace {
 
-enum Input : size_t { x_input, weight_input, bias_input, norm_weight_input, norm_bias_input, input_count };
-
-bool types_suit(const std::vector<TensorDesc>& in, DType out) {
-  for (size_t i = 1; i < in.size(); ++i)
-    if (in[i].present && in[i].dtype() != DType::f32) return false;
-  return storage_of(in[x_input].dtype()) >= 0 && storage_of(out) >= 0;
-}
+enum Input : size_t { x_input, weight_input, bias_input, norm_weight_input, norm_bias_input };
 
 }  // namespace
 
-Kernel prepare(const ConvNormGelu::Attrs& a, Descs given, Descs out) {
-  std::vector<TensorDesc> in(given.begin(), given.end());
-  in.resize(input_count, {.present = false});
+Kernel prepare(const ConvNormGelu::Attrs& a, Descs in, Descs out) {
   const ConvGeometry g = dense_geometry(Conv::geometry({a}, in[x_input].shape(), in[weight_input].shape(), out[0].shape()));
   const DType x_type = in[x_input].dtype(), y_type = out[0].dtype();
-  if (!types_suit(in, y_type) || !is_depthwise_plane(g, {})) return {};
-  std::array<bool, input_count> has;
-  for (size_t i = 0; i < input_count; ++i) has[i] = in[i].present;
+  if (!loops_read(in, out, {x_input}) || !is_depthwise_plane(g, {})) return {};
   return {.name = loop_name("depthwise_norm_gelu"),
-          .run = [=, eps = a.eps](Pointers data, Pointers to, std::byte*) {
-            const auto floats = [&](Input i) { return has[i] ? reinterpret_cast<const float*>(data[i]) : nullptr; };
+          .run = [=, eps = a.eps, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers to, std::byte*) {
+            const auto floats = [&](Input i) { return optional(descs, data, i); };
             const int64_t channels = g.out_channels;
             depthwise_plane_rows(active_kernels(), g, {data[x_input], x_type}, floats(weight_input), floats(bias_input),
                                  [&](int64_t first, int64_t rows, const float* made) {

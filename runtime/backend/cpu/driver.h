@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <initializer_list>
 #include <array>
 #include <string>
 #include <string_view>
@@ -69,5 +70,19 @@ struct WideRows {
 // Adds rows * columns contiguous elements up by column, into `total`.
 void add_columns(int kind, int storage, const void* x, int64_t rows, int64_t columns,
                  double* total);
+
+// Of an input that may be left out, or null.
+inline const float* optional(Descs descs, Pointers in, size_t i) {
+  return i < descs.size() && descs[i].present ? reinterpret_cast<const float*>(in[i]) : nullptr;
+}
+
+// All but the tensors at `typed` are f32; those may be bf16.
+inline bool loops_read(Descs in, Descs out, std::initializer_list<size_t> typed) {
+  for (size_t i = 0; i < in.size(); ++i) {
+    const bool any = std::find(typed.begin(), typed.end(), i) != typed.end();
+    if (in[i].present && (any ? storage_of(in[i].dtype()) < 0 : in[i].dtype() != DType::f32)) return false;
+  }
+  return storage_of(out[0].dtype()) >= 0 && all_f32(out.subspan(1));
+}
 
 }  // namespace voxlab::cpu

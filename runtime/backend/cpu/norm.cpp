@@ -100,19 +100,6 @@ void store(const std::vector<double>& from, std::byte* to) {
   for (size_t i = 0; i < from.size(); ++i) floats(to)[i] = static_cast<float>(from[i]);
 }
 
-const float* optional(Descs descs, Pointers in, size_t i) {
-  return i < descs.size() && descs[i].present ? floats(in[i]) : nullptr;
-}
-
-// All but the tensors at `typed` are f32; those may be bf16.
-bool loops_read(Descs in, Descs out, std::initializer_list<size_t> typed) {
-  for (size_t i = 0; i < in.size(); ++i) {
-    const bool any = std::find(typed.begin(), typed.end(), i) != typed.end();
-    if (in[i].present && (any ? storage_of(in[i].dtype()) < 0 : in[i].dtype() != DType::f32)) return false;
-  }
-  return storage_of(out[0].dtype()) >= 0 && all_f32(out.subspan(1));
-}
-
 // in: x, weight, bias, residual, moments (all but x optional): see NormActivation. `samples` share their statistics.
 Kernel norm_kernel(std::string_view name, const NormGeometry& g, double eps, bool over_batch, int64_t samples, const Finish& finish,
                    Descs in, Descs out) {

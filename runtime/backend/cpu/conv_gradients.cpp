@@ -41,9 +41,9 @@ Kernel weight_gradient(const ConvWgrad::Attrs& a, Descs in, Descs out) {
   const ConvGeometry g = dense_geometry(Conv::geometry({a}, x, out[0].shape(), in[1].shape()));
   const Precision precision = f32_precision();
   return {.name = std::string(conv_wgrad(g, {nullptr, from}, {nullptr, gradient}, {nullptr, to}, precision)),
-          .run = [=](Pointers data, Pointers y, std::byte*) {
+          .run = [=, far = out[0].leaves](Pointers data, Pointers y, std::byte*) {
             const SecondInput last = two ? SecondInput{{data[2], rest}, second} : SecondInput{};
-            conv_wgrad(g, {data[0], from}, {data[1], gradient}, {y[0], to}, precision, last);
+            conv_wgrad(g, {data[0], from}, {data[1], gradient}, {y[0], to, far}, precision, last);
           },
           .narrows = wgrad_takes_bf16(g, precision),
           .extra_passes = two && !wgrad_takes_two(g, second, precision)};

@@ -456,7 +456,7 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   float* dwf = f32_output(dw, n.w);
   const bool two = second.channels > 0;
   const bool done = is_direct_bf16(mode.chosen) && (!two || wgrad_takes_two(g, second.channels, precision)) &&
-                    wgrad_amx(g, x, second, dy, dwf, mode.chosen == GatherMode::bf16x3);
+                    wgrad_amx(g, x, second, dy, {dwf, DType::f32, dw.far && dw.data == dwf}, mode.chosen == GatherMode::bf16x3);
   if (!done) {
     const float* xf = two ? joined_input(kernels, g, x, second) : widened(kernels, x, n.x, Purpose::input_a);
     const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);
@@ -496,7 +496,7 @@ std::string_view matmul(const MatmulShape& shape, ConstBuffer a, ConstBuffer b, 
   const float* bf = widened_weights(kernels, b, n.b, rounded);
   const PairTable* pairs = mode == GatherMode::bf16 ? active_pairs() : nullptr;
   if (is_direct_bf16(mode) && gradient) {
-    if (wgrad_amx(*gradient, a, {}, b, static_cast<float*>(c.data), mode == GatherMode::bf16x3))
+    if (wgrad_amx(*gradient, a, {}, b, c, mode == GatherMode::bf16x3))
       return name;
   } else if (is_direct_bf16(mode) && pairs == nullptr && matmul_amx(kernels, s, a, {bf, b.kept}, c, epilogue, mode)) {
     return name;

@@ -47,7 +47,8 @@ struct ConstBuffer {
 struct Buffer {
   void* data = nullptr;
   DType dtype = DType::f32;
-  // Nobody reads it soon: f32 matrix products write whole lines past the caches, which saves reading them first.
+  // Nobody reads it soon: f32 matrix products and weight gradients on tiles write whole lines past the caches, which saves
+  // reading them first.
   bool far = false;
 };
 

@@ -112,6 +112,16 @@ struct AmxSumArgs {
   int64_t depth_blocks;        // in each
   float* c;        // 16 x 16 floats a tile, columns one after the other
   int64_t c_step;  // floats between rows of tiles
+  bool accumulate;  // to what C holds
+};
+
+// A tile of such sums, 16 x 16 floats, to rows of the output, one a column.
+struct AmxTurnArgs {
+  const float* sums;
+  int rows, columns;  // wanted
+  float* out;
+  int64_t out_step;   // floats between rows
+  bool past_caches;   // all 16 rows are wanted, and each row of the output is a line
 };
 
 // Positions along K whose values lie anywhere, 16 columns of them, to tiles of B (or A: 16 rows by K): one that begins
@@ -133,10 +143,13 @@ struct AmxTable {
   void (*end)();
   void (*block)(const AmxBlockArgs&);
   void (*add_products)(const AmxSumArgs&);
+  void (*turn_sums)(const AmxTurnArgs&);
   void (*store)(const AmxStoreArgs&);
   void (*fill)(AmxFill&);  // all of it
   // `rows` x 16 floats `pitch` apart to one B tile; missing rows are zero. False when a value is not finite.
   bool (*pack)(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low);
+  // The same from `columns` rows, each of one column's values along K.
+  bool (*pack_turned)(const float* in, int64_t rows, int64_t columns, int64_t pitch, uint16_t* high, uint16_t* low);
   bool (*pack_strip)(const AmxStripArgs&);  // to tiles of B; false as above
   bool (*turn_strip)(const AmxStripArgs&);  // to one of A
 };

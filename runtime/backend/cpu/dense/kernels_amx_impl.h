@@ -409,10 +409,17 @@ void add_products(const AmxSumArgs& t) {
   float* const c2 = one_row ? t.c + 2 * tile_floats : t.c + t.c_step;
   const bool second = t.columns > 1, third = !one_row || t.columns > 2, fourth = one_row ? t.columns > 3 : second;
   __asm__ volatile("" ::: "memory");
-  VOXLAB_TILE_LOAD(0, t.c, b_row_bytes);
-  if (second) VOXLAB_TILE_LOAD(1, t.c + tile_floats, b_row_bytes);
-  if (third) VOXLAB_TILE_LOAD(2, c2, b_row_bytes);
-  if (fourth) VOXLAB_TILE_LOAD(3, c2 + tile_floats, b_row_bytes);
+  if (t.accumulate) {
+    VOXLAB_TILE_LOAD(0, t.c, b_row_bytes);
+    if (second) VOXLAB_TILE_LOAD(1, t.c + tile_floats, b_row_bytes);
+    if (third) VOXLAB_TILE_LOAD(2, c2, b_row_bytes);
+    if (fourth) VOXLAB_TILE_LOAD(3, c2 + tile_floats, b_row_bytes);
+  } else {
+    VOXLAB_TILE_ZERO(0);
+    VOXLAB_TILE_ZERO(1);
+    VOXLAB_TILE_ZERO(2);
+    VOXLAB_TILE_ZERO(3);
+  }
   for (int64_t s = 0; s < t.segments; ++s) {
     const AmxParts a = {t.a.high + s * t.a_segment, t.a.low == nullptr ? nullptr : t.a.low + s * t.a_segment};
     (one_row ? add_row : add_two_rows)(t, a, t.b + s * t.columns);
@@ -426,7 +433,7 @@ void add_products(const AmxSumArgs& t) {
 
 constexpr AmxTable make_amx_table() {
   // A tile product does 16 x 16 x 32 multiply-adds in the time of about 36 vector ones.
-  return {14.0, tile_begin, tile_end, block, add_products, store_sums, fill, pack, pack_strip, turn_strip};
+  return {14.0, tile_begin, tile_end, block, add_products, turn_sums, store_sums, fill, pack, pack_turned, pack_strip, turn_strip};
 }
 
 }  // namespace

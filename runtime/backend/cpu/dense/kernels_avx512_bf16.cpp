@@ -62,10 +62,10 @@ void block(const AmxBlockArgs& t) {
 }
 
 // One tile of C: a row of B serves its 16 rows, whose pairs of A are broadcast.
-void add_tile(const uint16_t* a, const uint16_t* b, int64_t depth_blocks, float* c) {
+void add_tile(const uint16_t* a, const uint16_t* b, int64_t depth_blocks, bool accumulate, float* c) {
   __m512 sum[amx_rows];
 #pragma GCC unroll 16
-  for (int i = 0; i < amx_rows; ++i) sum[i] = _mm512_loadu_ps(c + i * amx_columns);
+  for (int i = 0; i < amx_rows; ++i) sum[i] = accumulate ? _mm512_loadu_ps(c + i * amx_columns) : _mm512_setzero_ps();
   for (int64_t k = 0; k < depth_blocks; ++k, a += amx_tile, b += amx_tile) {
     for (int64_t p = 0; p < pairs_of_a_tile; ++p) {
       const auto row = reinterpret_cast<__m512bh>(_mm512_loadu_si512(b + p * amx_depth));
@@ -85,7 +85,7 @@ void add_products(const AmxSumArgs& t) {
   for (int i = 0; i < t.rows; ++i)
     for (int j = 0; j < t.columns; ++j)
       for (int64_t s = 0; s < t.segments; ++s)
-        add_tile(t.a.high + i * t.a_step + s * t.a_segment, t.b[s * t.columns + j], t.depth_blocks,
+        add_tile(t.a.high + i * t.a_step + s * t.a_segment, t.b[s * t.columns + j], t.depth_blocks, t.accumulate || s > 0,
                  t.c + i * t.c_step + j * amx_rows * amx_columns);
 }
 
@@ -93,6 +93,6 @@ void nothing() {}
 
 }  // namespace
 
-constexpr AmxTable kernels_avx512_bf16 = {2.0, nothing, nothing, block, add_products, store_sums, fill, pack, pack_strip, turn_strip};
+constexpr AmxTable kernels_avx512_bf16 = {2.0, nothing, nothing, block, add_products, turn_sums, store_sums, fill, pack, pack_turned, pack_strip, turn_strip};
 
 }  // namespace voxlab::cpu

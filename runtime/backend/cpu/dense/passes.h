@@ -58,7 +58,7 @@ void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const
 // kernels; bf16 x and dy are for plain ones. False, with dw in an unspecified state, when a value is not finite.
 bool suits_wgrad_amx(const ConvGeometry& geometry, bool split);
 // A second input's first channel begins a tile.
-bool wgrad_amx(const ConvGeometry& geometry, ConstBuffer x, const SecondInput& second, ConstBuffer dy, float* dw, bool split);
+bool wgrad_amx(const ConvGeometry& geometry, ConstBuffer x, const SecondInput& second, ConstBuffer dy, Buffer dw, bool split);
 
 // A batch axis with one B whose A and C matrices follow each other is just more rows.
 void merge_batch_into_rows(MatmulShape& shape);

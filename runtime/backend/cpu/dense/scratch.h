@@ -26,6 +26,7 @@ enum class Purpose : uint8_t {
   residual,
   joined,
   deep,
+  turned,
   count
 };
 

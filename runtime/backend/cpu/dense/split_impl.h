@@ -212,6 +212,51 @@ bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t
   return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(bad), reinterpret_cast<__m512i>(bad)) == 0;
 }
 
+// Turns 16x16 words whose rows lie `pitch` words apart. Loads put rows i, i + 4, i + 8 and i + 12 into the lanes of one
+// vector, whose 4x4 blocks are then turned within lanes.
+VOXLAB_INLINE void turn_words(const float* from, int64_t pitch, Vec (&turned)[16]) {
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    Vec rows[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const float* at = from + i * pitch + 4 * c;
+      rows[i] = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(at));
+      rows[i] = _mm512_mask_broadcast_f32x4(rows[i], 0x00f0, _mm_loadu_ps(at + 4 * pitch));
+      rows[i] = _mm512_mask_broadcast_f32x4(rows[i], 0x0f00, _mm_loadu_ps(at + 8 * pitch));
+      rows[i] = _mm512_mask_broadcast_f32x4(rows[i], 0xf000, _mm_loadu_ps(at + 12 * pitch));
+    }
+    const Vec low01 = _mm512_maskz_unpacklo_ps(0xffff, rows[0], rows[1]), high01 = _mm512_maskz_unpackhi_ps(0xffff, rows[0], rows[1]);
+    const Vec low23 = _mm512_maskz_unpacklo_ps(0xffff, rows[2], rows[3]), high23 = _mm512_maskz_unpackhi_ps(0xffff, rows[2], rows[3]);
+    turned[4 * c] = _mm512_maskz_shuffle_ps(0xffff, low01, low23, 0x44);
+    turned[4 * c + 1] = _mm512_maskz_shuffle_ps(0xffff, low01, low23, 0xee);
+    turned[4 * c + 2] = _mm512_maskz_shuffle_ps(0xffff, high01, high23, 0x44);
+    turned[4 * c + 3] = _mm512_maskz_shuffle_ps(0xffff, high01, high23, 0xee);
+  }
+}
+
+// The same of columns whose values lie next to each other along K, `pitch` from column to column; missing ones are zero.
+bool pack_turned(const float* in, int64_t rows, int64_t columns, int64_t pitch, uint16_t* high, uint16_t* low) {
+  alignas(64) uint16_t line[2][amx_tile];
+  const __mmask32 lanes = chunk_lanes(rows);
+  const auto first = static_cast<__mmask16>(lanes), second = static_cast<__mmask16>(lanes >> vec_width);
+  bool finite = true;
+  for (int64_t i = 0; i < amx_columns; ++i) {
+    const float* at = in + (i < columns ? i : 0) * pitch;
+    const __mmask16 wanted = i < columns ? 0xffff : 0;
+    finite &= split_vectors(_mm512_maskz_loadu_ps(first & wanted, at), _mm512_maskz_loadu_ps(second & wanted, at + vec_width), ~__mmask32{0},
+                            line[0] + i * amx_depth, low == nullptr ? nullptr : line[1] + i * amx_depth);
+  }
+  for (uint16_t* const to : {high, low}) {
+    if (to == nullptr) continue;
+    Vec turned[16];
+    turn_words(reinterpret_cast<const float*>(line[to == high ? 0 : 1]), amx_columns, turned);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * amx_depth, reinterpret_cast<__m512i>(turned[i]));
+  }
+  return finite;
+}
+
 // Two rows of values to words: the first's halves in the lower, the second's in the upper.
 VOXLAB_INLINE Words round_pairs(Vec even, Vec odd) {
 #if defined(__AVX512BF16__)
@@ -286,32 +331,25 @@ bool pack_strip(const AmxStripArgs& t) {
   return t.odd == nullptr ? pack_strip_as<float, true, false>(t) : pack_strip_as<float, true, true>(t);
 }
 
-// Exchanges the blocks off the diagonal, Size lanes wide, of a matrix of words whose rows are `row`.
-template <unsigned Size>
-VOXLAB_INLINE void exchange_blocks(Words (&row)[16]) {
-  Words lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const Words upper = reinterpret_cast<Words>((lane & Size) != 0);  // all ones
-  const Words first = lane + (upper & (16 - Size)), second = lane + Size + (upper & (16 - Size));
-#pragma GCC unroll 16
-  for (unsigned i = 0; i < 16; ++i) {
-    if ((i & Size) != 0) continue;
-    const Words a = row[i], b = row[i + Size];
-    row[i] = __builtin_shuffle(a, b, first);
-    row[i + Size] = __builtin_shuffle(a, b, second);
-  }
-}
-
 // A tile of pairs of K by 16 columns, as pack leaves it, to 16 rows by K: words change places, for a pair is one in both.
 void turn(uint16_t* tile) {
-  Words row[16];
+  Vec turned[16];
+  turn_words(reinterpret_cast<const float*>(tile), amx_columns, turned);
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) row[i] = reinterpret_cast<Words>(_mm512_loadu_si512(tile + i * amx_depth));
-  exchange_blocks<1>(row);
-  exchange_blocks<2>(row);
-  exchange_blocks<4>(row);
-  exchange_blocks<8>(row);
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(tile + i * amx_depth, reinterpret_cast<__m512i>(row[i]));
+  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(tile + i * amx_depth, reinterpret_cast<__m512i>(turned[i]));
+}
+
+void turn_sums(const AmxTurnArgs& t) {
+  alignas(64) Vec turned[16];
+  turn_words(t.sums, amx_columns, turned);
+  float* to = t.out;
+  if (t.past_caches) {
+    for (int i = 0; i < t.columns; ++i, to += t.out_step) store_past_caches(to, turned[i]);
+  } else if (t.rows == amx_rows) {
+    for (int i = 0; i < t.columns; ++i, to += t.out_step) store(to, turned[i]);
+  } else {
+    for (int i = 0; i < t.columns; ++i, to += t.out_step) store_first(to, turned[i], t.rows);
+  }
 }
 
 bool turn_strip(const AmxStripArgs& t) {

@@ -28,15 +28,30 @@ int64_t row_of(const GatherConv& c, const RunShape& shape, int64_t run, int64_t 
   return run % slab_runs * shape.length * shape.slabs + run / slab_runs * amx_depth + block * (shape.slabs == 1 ? amx_depth : c.channels);
 }
 
-// Where rows of weights follow each other in a whole run of K and whole vectors of columns lie there, tiles are made of
-// them in place.
+// Where tiles are made of the weights in place: rows of them, whole vectors of columns, follow each other in a whole run
+// of K; or transposed a depth block lies within one tap.
 bool packs_in_place(const GatherConv& c, const RunShape& shape, const Panel& panel) {
   if (shape.all_taps) return false;
   const GatherWeights& w = c.weights;
   const std::vector<int64_t>& kw = w.kernel[2];
+  if (w.transposed) return c.channels % amx_depth == 0 || shape.length <= c.channels;
   const bool ascending = kw.size() == 1 || kw.back() - kw.front() + 1 == static_cast<int64_t>(kw.size());
-  return !w.transposed && panel.last_columns == amx_columns && ascending && kw.front() <= kw.back() &&
+  return panel.last_columns == amx_columns && ascending && kw.front() <= kw.back() &&
          (kw.size() == 1 || w.position == c.channels * w.pitch);
+}
+
+// The weights of a run's kernel row and tap, from the panel's first column and the first channel of its slab on.
+const float* weights_at(const GatherConv& c, const RunShape& shape, const Panel& panel, int64_t run, int64_t tap) {
+  const GatherWeights& w = c.weights;
+  const auto height = static_cast<int64_t>(w.kernel[1].size()), width = static_cast<int64_t>(w.kernel[2].size());
+  const int64_t slab_runs = weight_rows(c) / shape.length / shape.slabs, slab = run / slab_runs;
+  run %= slab_runs;
+  if (shape.runs_a_row > 1) tap = run % width;
+  const int64_t kernel_row = run / shape.runs_a_row;
+  const auto kd = static_cast<size_t>(kernel_row / height), kh = static_cast<size_t>(kernel_row % height);
+  const int64_t row = w.kernel[0][kd] * w.kernel_size[1] + w.kernel[1][kh];
+  return w.data + (row * w.kernel_size[2] + w.kernel[2][static_cast<size_t>(tap)]) * w.position +
+         slab * amx_depth * (w.transposed ? 1 : w.pitch) + panel.column * (w.transposed ? w.pitch : 1);
 }
 
 // One panel: run by run, tiles of K pairs; `rows_at` gives a run's first row, rows `pitch` apart, depth blocks `block_rows`.
@@ -62,23 +77,31 @@ bool pack_runs(const AmxTable& amx, const RunShape& shape, int64_t runs, const P
   return finite;
 }
 
+// The same of transposed weights, where they lie.
+bool pack_turned(const AmxTable& amx, const GatherConv& c, const RunShape& shape, int64_t runs, const Panel& panel, const AmxParts& to) {
+  bool finite = true;
+  int64_t tile = 0;
+  for (int64_t run = 0; run < runs; ++run)
+    for (int64_t k = 0; k < shape.length; k += amx_depth) {
+      const int64_t tap = shape.slabs > 1 ? k / amx_depth : k / c.channels, channel = shape.slabs > 1 ? 0 : k % c.channels;
+      const float* from = weights_at(c, shape, panel, run, tap) + channel;
+      for (int v = 0; v < panel.vectors; ++v, ++tile)
+        finite &= amx.pack_turned(from + v * amx_columns * c.weights.pitch, std::min(amx_depth, shape.length - k),
+                                  v + 1 == panel.vectors ? panel.last_columns : amx_columns, c.weights.pitch,
+                                  const_cast<uint16_t*>(to.high) + tile * amx_tile,
+                                  to.low == nullptr ? nullptr : const_cast<uint16_t*>(to.low) + tile * amx_tile);
+    }
+  return finite;
+}
+
 bool pack_tiles(const KernelTable& kernels, const AmxTable& amx, const GatherConv& c, const RunShape& shape,
                 const Panel& panel, const AmxParts& to) {
   const int64_t rows = weight_rows(c), runs = rows / shape.length;
   const int64_t block_rows = shape.slabs == 1 ? amx_depth : c.channels;
   if (packs_in_place(c, shape, panel)) {
-    const GatherWeights& w = c.weights;
-    const auto width = static_cast<int64_t>(w.kernel[2].size()), height = static_cast<int64_t>(w.kernel[1].size());
-    const auto rows_at = [&](int64_t run) {
-      const int64_t slab_runs = runs / shape.slabs, slab = run / slab_runs;
-      run %= slab_runs;
-      const int64_t kw = shape.runs_a_row == 1 ? 0 : run % width, kernel_row = run / shape.runs_a_row;
-      const auto kd = static_cast<size_t>(kernel_row / height), kh = static_cast<size_t>(kernel_row % height);
-      const int64_t row = w.kernel[0][kd] * w.kernel_size[1] + w.kernel[1][kh];
-      return w.data + (row * w.kernel_size[2] + w.kernel[2][static_cast<size_t>(kw)]) * w.position +
-             slab * amx_depth * w.pitch + panel.column;
-    };
-    return pack_runs(amx, shape, runs, panel, rows_at, w.pitch, block_rows, to);
+    if (c.weights.transposed) return pack_turned(amx, c, shape, runs, panel, to);
+    const auto rows_at = [&](int64_t run) { return weights_at(c, shape, panel, run, 0); };
+    return pack_runs(amx, shape, runs, panel, rows_at, c.weights.pitch, block_rows, to);
   }
   const int64_t pitch = panel.vectors * amx_columns;
   float* f32 = scratch(Purpose::panel, rows * pitch);

@@ -22,7 +22,23 @@ using namespace wgrad;
 
 const std::byte* data_of(const ConstBuffer& b) { return static_cast<const std::byte*>(b.data); }
 
-// A block's operands, and its sums added to u, [tile of oc][tap along D][column] of [oc][ic].
+// A tile of sums, [oc][ic], to rows (tap, ic) of dw.
+void write_tile(const Call& c, const float* sums, int64_t out_tile, int64_t column) {
+  const auto in_plane = static_cast<int64_t>(c.plane_columns.size());
+  const Column& at = c.plane_columns[static_cast<size_t>(column % in_plane)];
+  const int64_t kernel_row = column / in_plane * c.g.kernel[1] + static_cast<int64_t>(at.kh);
+  const int64_t tap = kernel_row * (c.g.kernel[2] / c.joined) + static_cast<int64_t>(at.kw);
+  const int64_t ic = at.channels * amx_columns, oc = out_tile * amx_rows;
+  c.amx.turn_sums({.sums = sums,
+                   .rows = static_cast<int>(std::min(amx_rows, c.out - oc)),
+                   .columns = static_cast<int>(std::min(amx_columns, c.in - ic)),
+                   .out = c.dw + (tap * c.all_in() + c.first_in + ic) * c.g.out_channels + c.group * c.out + oc,
+                   .out_step = c.g.out_channels,
+                   .past_caches = c.past_caches});
+}
+
+// The products of blocks of positions with some tiles of output channels. Sums stay in u, [tile of oc][tap along D][column]
+// of [oc][ic], until the last are added; where nobody else adds any, they then go to dw.
 class Worker {
  public:
   Worker(const Call& call, std::atomic<bool>& finite)
@@ -33,21 +49,27 @@ class Worker {
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
 
-  // Output tiles [from, to) of a block.
-  void add(int64_t index, int64_t from, int64_t to, float* u) {
-    if (!finite_) return;
-    place(index);
-    for (int64_t d = 0; d < at_.size[0]; d += lay_.planes) {
-      const int64_t planes = std::min(lay_.planes, at_.size[0] - d);
-      if (!pack_planes(d + planes + c_.taps[0].halo) || !turn_gradient(d, planes, from, to)) {
-        finite_ = false;
-        return;
+  // Blocks [first, last) and output tiles [from, to), whose sums are theirs `alone` or added to by others.
+  void run(int64_t first, int64_t last, int64_t from, int64_t to, float* u, bool alone) {
+    sums_.assign(c_.taps[0].shift.size(), Sums::none);
+    for (int64_t i = first; i < last && finite_; ++i) {
+      place(i);
+      for (int64_t d = 0; d < at_.size[0]; d += lay_.planes) {
+        const int64_t planes = std::min(lay_.planes, at_.size[0] - d);
+        if (!pack_planes(d + planes + c_.taps[0].halo) || !turn_gradient(d, planes, from, to)) {
+          finite_ = false;
+          return;
+        }
+        const bool only = last - first == 1 && planes == at_.size[0] && lay_.whole();
+        multiply(d, planes, from, to, u, only, alone && i + 1 == last);
       }
-      multiply(d, planes, from, to, u);
     }
+    if (finite_) finish(from, to, u, alone);
   }
 
  private:
+  enum class Sums : uint8_t { none, begun, written };  // of a tap along D
+
   void place(int64_t index) {
     at_ = place_block(c_.g.out(), c_.block, index);
     lay_ = Layout(c_, at_.size);
@@ -177,9 +199,12 @@ class Worker {
   // Planes of dy as tiles of A: [tile of oc][plane][depth block].
   bool turn_gradient(int64_t d, int64_t planes, int64_t from, int64_t to) {
     const Triple out = c_.g.out();
-    const int64_t halves = (to - from) * planes * lay_.blocks * amx_tile;
-    a_ = half_scratch(Purpose::weights, halves * c_.parts());
+    const int64_t row = planes * lay_.blocks * amx_tile;
+    const bool kept = c_.turned != nullptr;
+    const int64_t halves = (kept ? c_.out_tiles() : to - from) * row;
+    a_ = kept ? c_.turned + from * row : half_scratch(Purpose::weights, halves * c_.parts());
     a_low_ = c_.split ? a_ + halves : nullptr;
+    if (kept && c_.first_in > 0) return true;
     const int64_t first = from * amx_rows;
     const int64_t channels = c_.out - first;
     const int64_t bytes = size_of(c_.dy.dtype);
@@ -217,46 +242,83 @@ class Worker {
       }
   }
 
-  void multiply(int64_t d, int64_t planes, int64_t from, int64_t to, float* u) {
-    const int64_t pieces = ceil_div(lay_.blocks, Layout::most_blocks(c_));
+  // Whether a tap along D reads x there.
+  bool meets(size_t kd, int64_t plane) const {
+    const int64_t source = position(0, plane + c_.taps[0].shift[kd], static_cast<size_t>(c_.taps[0].residue[kd]));
+    return source >= 0 && source < c_.g.in[0];
+  }
+
+  // Planes [d, d + planes) of a block. Where they are all there are (`only`), sums need no memory beyond their way to dw.
+  void multiply(int64_t d, int64_t planes, int64_t from, int64_t to, float* u, bool only, bool last_block) {
     const auto columns = static_cast<int64_t>(c_.plane_columns.size());
     AmxSumArgs args = {};
     args.a_step = planes * lay_.blocks * amx_tile;
     args.a_segment = lay_.blocks * amx_tile;
     args.b_low = b_low_;
-    args.c_step = c_.columns() * tile_floats;
     for (size_t kd = 0; kd < c_.taps[0].shift.size(); ++kd) {
-      const auto meets = [&](int64_t plane) {
-        const int64_t source = position(0, plane + c_.taps[0].shift[kd], static_cast<size_t>(c_.taps[0].residue[kd]));
-        return source >= 0 && source < c_.g.in[0];
-      };
       int64_t first = d, end = d + planes;
-      while (first < end && !meets(first)) ++first;
-      while (first < end && !meets(end - 1)) --end;
+      while (first < end && !meets(kd, first)) ++first;
+      while (first < end && !meets(kd, end - 1)) --end;
       if (first == end) continue;
       list_columns(first, end, kd);
       args.segments = end - first;
       b_of_.resize(static_cast<size_t>(4 * args.segments));
       args.b = b_of_.data();
-      // Pieces of K inside of rows of tiles: the sums of one row stay in the second-level cache.
-      for (int64_t t = from; t < to; t += args.rows) {
-        args.rows = static_cast<int>(std::min<int64_t>(2, to - t));
-        for (int64_t piece = 0; piece < pieces; ++piece) {
-          const int64_t k = lay_.blocks * piece / pieces;
-          args.depth_blocks = lay_.blocks * (piece + 1) / pieces - k;
-          const int64_t at = (((t - from) * planes + first - d) * lay_.blocks + k) * amx_tile;
-          args.a = {a_ + at, c_.split ? a_low_ + at : nullptr};
-          for (int64_t j = 0; j < columns; j += args.columns) {
-            args.columns = static_cast<int>(std::min<int64_t>(4 / args.rows, columns - j));
-            for (int64_t s = 0; s < args.segments; ++s)
-              for (int i = 0; i < args.columns; ++i)
-                b_of_[static_cast<size_t>(s * args.columns + i)] = columns_[static_cast<size_t>(s * columns + j + i)] + k * amx_tile;
-            args.c = u + (t * c_.columns() + static_cast<int64_t>(kd) * columns + j) * tile_floats;
-            c_.amx.add_products(args);
-          }
+      bool last = last_block;
+      for (int64_t later = d + planes; later < at_.size[0]; ++later) last &= !meets(kd, later);
+      args.c_step = (only && last ? 2 : c_.columns()) * tile_floats;
+      // Some rows and columns of tiles, a piece of K.
+      const auto add = [&](int64_t t, int64_t rows, int64_t j, int64_t most_columns, int64_t k, int64_t k_end) {
+        args.rows = static_cast<int>(rows);
+        args.columns = static_cast<int>(std::min(most_columns, columns - j));
+        args.depth_blocks = k_end - k;
+        const int64_t at = (((t - from) * planes + first - d) * lay_.blocks + k) * amx_tile;
+        args.a = {a_ + at, c_.split ? a_low_ + at : nullptr};
+        for (int64_t s = 0; s < args.segments; ++s)
+          for (int i = 0; i < args.columns; ++i)
+            b_of_[static_cast<size_t>(s * args.columns + i)] = columns_[static_cast<size_t>(s * columns + j + i)] + k * amx_tile;
+        const int64_t column = static_cast<int64_t>(kd) * columns + j;
+        args.c = only && last ? block_sums_ : u + (t * c_.columns() + column) * tile_floats;
+        args.accumulate = sums_[kd] == Sums::begun || k > 0;
+        c_.amx.add_products(args);
+        if (last && k_end == lay_.blocks) write(args, t, column);
+      };
+      const auto rows_at = [&](int64_t t) { return std::min<int64_t>(2, to - t); };
+      if (lay_.whole()) {
+        // A column's tiles of B stay in the first-level cache, and whole rows of dw are written.
+        const int64_t step = 4 / rows_at(from);
+        for (int64_t j = 0; j < columns; j += step)
+          for (int64_t t = from; t < to; t += 2) add(t, rows_at(t), j, step, 0, lay_.blocks);
+      } else {
+        // Pieces of K inside of rows of tiles: the sums of one row stay in the second-level cache.
+        const int64_t pieces = ceil_div(lay_.blocks, Layout::most_blocks(c_));
+        for (int64_t t = from; t < to; t += 2) {
+          const int64_t rows = rows_at(t), step = 4 / rows;
+          for (int64_t piece = 0; piece < pieces; ++piece)
+            for (int64_t j = 0; j < columns; j += step)
+              add(t, rows, j, step, lay_.blocks * piece / pieces, lay_.blocks * (piece + 1) / pieces);
         }
       }
+      sums_[kd] = last ? Sums::written : Sums::begun;
     }
+  }
+
+  void write(const AmxSumArgs& args, int64_t out_tile, int64_t column) const {
+    for (int i = 0; i < args.columns; ++i)
+      for (int row = 0; row < args.rows; ++row)
+        write_tile(c_, args.c + row * args.c_step + i * tile_floats, out_tile + row, column + i);
+  }
+
+  // Taps along D that no plane of the last block reads x with, or none at all.
+  void finish(int64_t from, int64_t to, float* u, bool alone) const {
+    const auto columns = static_cast<int64_t>(c_.plane_columns.size());
+    for (size_t kd = 0; kd < sums_.size(); ++kd)
+      for (int64_t t = from; t < to && sums_[kd] != Sums::written; ++t) {
+        const int64_t column = static_cast<int64_t>(kd) * columns;
+        float* const sums = u + (t * c_.columns() + column) * tile_floats;
+        if (sums_[kd] == Sums::none) std::fill_n(sums, columns * tile_floats, 0.0F);
+        for (int64_t i = 0; i < columns && alone; ++i) write_tile(c_, sums + i * tile_floats, t, column + i);
+      }
   }
 
   const Call& c_;
@@ -268,34 +330,36 @@ class Worker {
   uint16_t *a_ = nullptr, *a_low_ = nullptr, *b_ = nullptr;
   int64_t b_low_ = 0;
   std::vector<const uint16_t*> columns_, b_of_;
+  std::vector<Sums> sums_;
+  alignas(64) float block_sums_[4 * tile_floats];
 };
 
-// The sum of the copies of u, turned to rows (tap, ic) of dw.
-void write_gradient(const Call& c, const float* u, int64_t copies, float* dw) {
+// The sum of the copies of u.
+void write_gradient(const Call& c, const float* u, int64_t copies) {
   const int64_t columns = c.columns(), floats = c.out_tiles() * columns * tile_floats;
   parallel_for(columns, task_grain(columns, 16 * floats), [&](int64_t begin, int64_t end) {
-    alignas(64) float sum[tile_floats], turned[tile_floats];
-    for (int64_t column = begin; column < end; ++column) {
-      const auto in_plane = static_cast<int64_t>(c.plane_columns.size());
-      const Column& at = c.plane_columns[static_cast<size_t>(column % in_plane)];
-      const int64_t tap = (column / in_plane * c.g.kernel[1] + static_cast<int64_t>(at.kh)) * (c.g.kernel[2] / c.joined) + static_cast<int64_t>(at.kw);
-      const int64_t ic = at.channels * amx_columns;
+    alignas(64) float sum[tile_floats];
+    for (int64_t column = begin; column < end; ++column)
       for (int64_t t = 0; t < c.out_tiles(); ++t) {
         const float* from = u + (t * columns + column) * tile_floats;
         std::memcpy(sum, from, sizeof(sum));
         for (int64_t copy = 1; copy < copies; ++copy) c.kernels.add(from + copy * floats, tile_floats, sum);
-        c.kernels.transpose(sum, amx_rows, amx_columns, amx_columns, turned, amx_rows);
-        const int64_t oc = t * amx_rows, channels = std::min(amx_rows, c.out - oc);
-        for (int64_t i = 0; i < std::min(amx_columns, c.in - ic); ++i)
-          std::memcpy(dw + (tap * c.all_in() + c.first_in + ic + i) * c.g.out_channels + c.group * c.out + oc, turned + i * amx_rows,
-                      static_cast<size_t>(channels) * sizeof(float));
+        write_tile(c, sum, t, column);
       }
-    }
+    if (c.past_caches) std::atomic_thread_fence(std::memory_order_seq_cst);
   });
 }
 
+// Whoever reads a small gradient soon finds it faster in the caches. Rows of tiles must be whole lines.
+bool goes_past_caches(const ConvGeometry& g, const Buffer& dw) {
+  constexpr int64_t line = 64;  // bytes
+  const int64_t bytes = product(g.kernel) * (g.in_channels / g.groups) * g.out_channels * size_of(DType::f32);
+  const bool lines = reinterpret_cast<uintptr_t>(dw.data) % line == 0 && (g.out_channels / g.groups) % amx_rows == 0;
+  return lines && (dw.far || bytes >= 4 * thread_count() * l2_bytes());
+}
+
 // One group and slice; false when a value is not finite.
-bool add_group(const Call& call, float* dw) {
+bool add_group(const Call& call) {
   const int64_t blocks = block_count(call.g.batch, call.g.out(), call.block), tiles = call.out_tiles();
   const int64_t floats = tiles * call.columns() * tile_floats;
   const int64_t work = product(call.g.out()) * call.g.batch * product(call.g.kernel) * call.in * call.out;
@@ -304,7 +368,6 @@ bool add_group(const Call& call, float* dw) {
   const bool share_rows = call.share_rows && threads > 1;
   const int64_t parts = share_rows ? threads : std::min(threads, blocks), copies = share_rows ? 1 : parts;
   float* u = scratch(Purpose::partial, copies * floats);
-  parallel_for(copies * floats, 1 << 14, [&](int64_t begin, int64_t end) { std::fill(u + begin, u + end, 0.0F); });
   std::atomic<bool> finite = true;
   parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
     Worker worker(call, finite);
@@ -315,12 +378,12 @@ bool add_group(const Call& call, float* dw) {
       const int64_t to = share_rows ? std::min(2 * (pairs * (part + 1) / parts), tiles) : tiles;
       const int64_t first = share_rows ? 0 : blocks * part / parts;
       const int64_t last = share_rows ? blocks : blocks * (part + 1) / parts;
-      for (int64_t i = first; i < last; ++i) worker.add(i, from, to, u + (share_rows ? 0 : part * floats));
+      worker.run(first, last, from, to, u + (share_rows ? 0 : part * floats), copies == 1);
     }
+    if (call.past_caches) std::atomic_thread_fence(std::memory_order_seq_cst);
   });
-  if (!finite) return false;
-  write_gradient(call, u, copies, dw);
-  return true;
+  if (finite && copies > 1) write_gradient(call, u, copies);
+  return finite;
 }
 
 }  // namespace
@@ -336,25 +399,29 @@ bool suits_wgrad_amx(const ConvGeometry& g, bool split) {
   return cost_of_slices(call) * (has_amx(active_isa()) ? 1.0 : call.amx.speed) < f32;
 }
 
-bool wgrad_amx(const ConvGeometry& g, ConstBuffer x, const SecondInput& second, ConstBuffer dy, float* dw, bool split) {
+bool wgrad_amx(const ConvGeometry& g, ConstBuffer x, const SecondInput& second, ConstBuffer dy, Buffer dw, bool split) {
   Call call = cheapest_call(g, split);
   call.x = x;
   call.second = second;
   call.dy = dy;
+  call.dw = static_cast<float*>(dw.data);
+  call.past_caches = goes_past_caches(g, dw);
   const int64_t slice = call.in;
-  for (call.group = 0; call.group < g.groups; ++call.group)
+  for (call.group = 0; call.group < g.groups; ++call.group) {
+    call.turned = keeps_gradient(call) ? half_scratch(Purpose::turned, turned_halves(call)) : nullptr;
     for (call.first_in = 0; call.first_in < call.all_in(); call.first_in += slice) {
       call.in = std::min(slice, call.all_in() - call.first_in);
       call.plane_columns = columns_of(call.taps, call.in_tiles());
-      if (!add_group(call, dw)) return false;
+      if (!add_group(call)) return false;
     }
+  }
   return true;
 }
 
 #else
 
 bool suits_wgrad_amx(const ConvGeometry&, bool) { return false; }
-bool wgrad_amx(const ConvGeometry&, ConstBuffer, const SecondInput&, ConstBuffer, float*, bool) { return false; }
+bool wgrad_amx(const ConvGeometry&, ConstBuffer, const SecondInput&, ConstBuffer, Buffer, bool) { return false; }
 
 #endif
 

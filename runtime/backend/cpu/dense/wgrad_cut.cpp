@@ -42,23 +42,39 @@ std::vector<Column> columns_of(const std::array<Taps, 3>& taps, int64_t in_tiles
 
 namespace {
 
+// How often each tile of C is visited.
+int64_t visits(const Call& c, const Layout& lay, const Triple& block) {
+  return block_count(c.g.batch, c.g.out(), block) * ceil_div(block[0], lay.planes);
+}
+
+bool keeps(const Call& c, const Triple& block) { return c.share_rows && c.in < c.all_in() && visits(c, Layout(c, block), block) == 1; }
+
+// Of A in use beside some columns of B.
+int64_t rows_in_use(const Call& c, const Layout& lay) {
+  const int64_t rows = c.share_rows ? ceil_div(c.out_tiles(), thread_count()) : c.out_tiles();
+  return lay.whole() ? rows : std::min<int64_t>(rows, 2);
+}
+
 // In cycles of a core, for one position of dy; constants as measured on Sapphire Rapids.
 double cost_of(const Call& c, const Triple& block) {
-  constexpr double tile_cycles = 20, sums_cycles = 80, far_sums_cycles = 300;
+  constexpr double tile_cycles = 20, sums_cycles = 80, far_sums_cycles = 300, write_cycles = 100;
   const double turn_cycles = c.split ? 1.6 : 0.8, pack_cycles = c.split ? 0.7 : 0.4;
   const Layout lay(c, block);
   const auto tiles_of_c = static_cast<double>(c.columns() * c.out_tiles());
   const double products = tile_cycles * (c.split ? 3 : 1) * tiles_of_c * static_cast<double>(lay.blocks);
-  const double turning = turn_cycles * static_cast<double>(lay.blocks * amx_tile * c.out_tiles());
+  const double turning = turn_cycles * static_cast<double>(lay.blocks * amx_tile * c.out_tiles()) /
+                         static_cast<double>(keeps(c, block) ? ceil_div(c.all_in(), c.in) : 1);
   const double packing = pack_cycles * static_cast<double>(lay.plane_tiles(c) * amx_tile) *
                          static_cast<double>(c.taps[0].residues.size()) *
                          static_cast<double>(block[0] + c.taps[0].halo) / static_cast<double>(block[0]);
-  // Large sums come from beyond the second-level cache, and what threads share is packed by each.
-  const double pieces = static_cast<double>(ceil_div(lay.blocks, Layout::most_blocks(c)));
-  const double visits = c.share_rows ? far_sums_cycles + sums_cycles * (pieces - 1) : sums_cycles * pieces;
-  const double sums = visits * tiles_of_c / static_cast<double>(lay.planes);
+  // What threads share is packed by each; sums shared by rows come from beyond the second-level cache.
   const double packers = c.share_rows ? static_cast<double>(thread_count()) : 1.0;
-  return (products + turning + packers * packing + sums) / static_cast<double>(block[1] * block[2]);
+  const auto times = static_cast<double>(visits(c, lay, block));
+  const double pieces = lay.whole() ? 1 : static_cast<double>(ceil_div(lay.blocks, Layout::most_blocks(c)));
+  const double sums = tiles_of_c * (c.share_rows ? write_cycles + far_sums_cycles * (times - 1) + sums_cycles * (pieces - 1) * times
+                                                 : sums_cycles * pieces * times);
+  return (products + turning + packers * packing) / static_cast<double>(block[1] * block[2]) +
+         sums / static_cast<double>(c.g.batch * product(c.g.out()));
 }
 
 Triple choose_block(const Call& c) {
@@ -66,8 +82,7 @@ Triple choose_block(const Call& c) {
   const Triple out = c.g.out();
   return cheapest_block(out, {1, 1, std::min<int64_t>(out[2], amx_depth)}, [&](const Triple& block) {
     const Layout lay(c, block);
-    const int64_t rows = c.share_rows ? 2 : c.out_tiles();
-    const int64_t held = (lay.held_tiles(c) + lay.planes * lay.blocks * rows) * c.parts();
+    const int64_t held = (lay.held_tiles(c) + lay.planes * lay.blocks * rows_in_use(c, lay)) * c.parts();
     if (held > budget) return std::numeric_limits<double>::infinity();
     const double crowded = 3 * held > 2 * budget ? 1.3 : 1.0;  // sums and dy pass through the cache too
     const double idle = c.share_rows ? 1.0 : idle_factor(block_count(c.g.batch, out, block));
@@ -86,7 +101,7 @@ int64_t joined_taps(const ConvGeometry& g) {
 Call call_of(const ConvGeometry& g, bool split, int64_t slice_tiles) {
   ConvGeometry one_column = g;
   Call c = {active_kernels(), active_amx(), g, {}, {}, {}, 0, joined_taps(g), 0, 0, g.out_channels / g.groups,
-            split, {}, {}, false, {}};
+            split, {}, {}, false, {}, nullptr, false, nullptr};
   if (c.joined > 1) one_column.kernel[2] = 1;
   c.taps = {taps_of(g, 0), taps_of(g, 1), taps_of(one_column, 2)};
   c.in = std::min(c.all_in(), slice_tiles * amx_columns);
@@ -98,6 +113,13 @@ Call call_of(const ConvGeometry& g, bool split, int64_t slice_tiles) {
 }
 
 }  // namespace
+
+bool keeps_gradient(const Call& c) { return keeps(c, c.block); }
+
+int64_t turned_halves(const Call& c) {
+  const Layout lay(c, c.block);
+  return c.out_tiles() * lay.planes * lay.blocks * amx_tile * c.parts();
+}
 
 double cost_of_slices(const Call& c) { return static_cast<double>(ceil_div(c.all_in(), c.in)) * cost_of(c, c.block); }
 

@@ -43,6 +43,9 @@ struct Call {
   std::vector<Column> plane_columns;  // of one tap along D
   bool share_rows;  // of tiles, not blocks, among threads: large sums are not held once a thread
   Triple block;
+  float* dw;
+  bool past_caches;
+  uint16_t* turned;  // all of dy as tiles of A, where it is kept from slice to slice
 
   int64_t first_channels() const { return g.in_channels - second.channels; }  // of x
   int64_t all_in() const { return joined * g.in_channels / g.groups; }
@@ -66,11 +69,15 @@ struct Layout {
     rows = size[1] + c.taps[1].halo;
     blocks = ceil_div((size[1] - 1) * pitch + size[2], amx_depth);
     tiles = blocks + ceil_div(c.taps[1].halo * pitch + c.taps[2].halo + 1, amx_depth);
-    planes = std::clamp<int64_t>(most_blocks(c) / blocks, 1, size[0]);
+    planes = std::clamp<int64_t>(most_whole / blocks, 1, size[0]);
     phases = c.taps[2].halo > 0 || (c.taps[1].halo > 0 && pitch % 2 != 0) ? 2 : 1;
   }
   // Of A that stay in the first-level cache, two rows of tiles at a time.
   static int64_t most_blocks(const Call& c) { return 16 / c.parts(); }
+  // A plane's share of K is one piece: tiles of B stay in the first-level cache while A passes, the other way about than with
+  // pieces, for then whole rows of dw are written one after the other.
+  static constexpr int64_t most_whole = 32;
+  bool whole() const { return blocks <= most_whole; }
   int64_t held_planes(const Call& c) const { return planes + c.taps[0].halo; }
   int64_t plane_tiles(const Call& c) const {
     return static_cast<int64_t>(c.taps[1].residues.size() * c.taps[2].residues.size()) * phases * c.in_tiles() * tiles;
@@ -79,6 +86,10 @@ struct Layout {
     return static_cast<int64_t>(c.taps[0].residues.size()) * held_planes(c) * plane_tiles(c);
   }
 };
+
+// Whether slices share dy's tiles: all its planes are multiplied at a time.
+bool keeps_gradient(const Call& c);
+int64_t turned_halves(const Call& c);
 
 // In cycles of a core, for one position of dy, all slices together.
 double cost_of_slices(const Call& c);

@@ -39,13 +39,7 @@ VOXLAB_INLINE bool finite_halves(Words halves) {
 
 #if defined(__AVX512BF16__)
 
-// As round_bf16, but for denormals, which it takes and gives as zero, as tiles do.
-VOXLAB_INLINE Words round_half(Vec v) {
-  const auto halves = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
-  return reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, halves));
-}
-
-// 32 values to 32 halves, rounded so.
+// 32 values to 32 halves, as round_bf16 does, but for denormals, which it takes and gives as zero, as tiles do.
 VOXLAB_INLINE __m512i round_two(Vec first, Vec second) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
 }
@@ -75,7 +69,6 @@ VOXLAB_INLINE bool split_vectors(Vec first, Vec second, __mmask32 lanes, uint16_
 
 #else
 
-VOXLAB_INLINE Words round_half(Vec v) { return round_bf16(v); }
 VOXLAB_INLINE void store_rounded(uint16_t* p, Vec v, int n) { store_halves(p, round_bf16(v), n); }
 VOXLAB_INLINE void store_line(uint16_t* p, Vec first, Vec second) {
   store_rounded(p, first, vec_width);
@@ -191,27 +184,6 @@ VOXLAB_INLINE void fill_chunks(AmxFill& f, int64_t chunks) {
 
 void fill(AmxFill& f) { fill_chunks(f, INT64_MAX); }
 
-// Word j of row r holds K = 2r in its lower and K = 2r + 1 in its upper half.
-bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low) {
-  Words bad = {};
-  const Words exponent = Words{} + 0x7f80U;
-  for (int64_t r = 0; r < amx_depth / 2; ++r) {
-    const Vec even = 2 * r < rows ? load(in + 2 * r * pitch) : zero();
-    const Vec odd = 2 * r + 1 < rows ? load(in + (2 * r + 1) * pitch) : zero();
-    const Words even_top = round_half(even);
-    const Words odd_top = round_half(odd);
-    bad |= reinterpret_cast<Words>((even_top & exponent) == exponent) | reinterpret_cast<Words>((odd_top & exponent) == exponent);
-    _mm512_storeu_si512(high + r * amx_depth,
-                        reinterpret_cast<__m512i>(even_top | (odd_top << 16)));
-    if (low == nullptr) continue;
-    const Words even_rest = round_half(even - widen(even_top));
-    const Words odd_rest = round_half(odd - widen(odd_top));
-    _mm512_storeu_si512(low + r * amx_depth,
-                        reinterpret_cast<__m512i>(even_rest | (odd_rest << 16)));
-  }
-  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(bad), reinterpret_cast<__m512i>(bad)) == 0;
-}
-
 // Turns 16x16 words whose rows lie `pitch` words apart. Loads put rows i, i + 4, i + 8 and i + 12 into the lanes of one
 // vector, whose 4x4 blocks are then turned within lanes.
 VOXLAB_INLINE void turn_words(const float* from, int64_t pitch, Vec (&turned)[16]) {
@@ -266,6 +238,23 @@ VOXLAB_INLINE Words round_pairs(Vec even, Vec odd) {
 #else
   return round_bf16(even) | (round_bf16(odd) << 16);
 #endif
+}
+
+// Word j of row r holds K = 2r in its lower and K = 2r + 1 in its upper half.
+bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low) {
+  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  __m512i largest = _mm512_setzero_si512();
+  for (int64_t r = 0; r < amx_depth / 2; ++r) {
+    const Vec even = 2 * r < rows ? load(in + 2 * r * pitch) : zero();
+    const Vec odd = 2 * r + 1 < rows ? load(in + (2 * r + 1) * pitch) : zero();
+    const Words words = round_pairs(even, odd);
+    largest = _mm512_maskz_max_epu16(~__mmask32{0}, largest, _mm512_and_si512(reinterpret_cast<__m512i>(words), magnitude));
+    _mm512_storeu_si512(high + r * amx_depth, reinterpret_cast<__m512i>(words));
+    if (low == nullptr) continue;
+    const Words rest = round_pairs(even - reinterpret_cast<Vec>(words << 16), odd - reinterpret_cast<Vec>(words & 0xffff0000U));
+    _mm512_storeu_si512(low + r * amx_depth, reinterpret_cast<__m512i>(rest));
+  }
+  return _mm512_cmpge_epu16_mask(largest, _mm512_set1_epi16(0x7f80)) == 0;
 }
 
 // Pairs that begin with the odd positions, from those that begin with the even ones and the pairs after them.

@@ -10,6 +10,7 @@
 #include "runtime/backend/cpu/isa.h"
 #include "runtime/core/error.h"
 #include "runtime/core/parallel.h"
+#include "runtime/core/tensor.h"
 #include "tests/backend/dense_reference.h"
 
 namespace voxlab::cpu {
@@ -432,6 +433,51 @@ void check_halves(const ConvGeometry& g) {
       EXPECT_TRUE(has(used, ".bf16")) << used;
       EXPECT_EQ(dw, expected) << name(isa) << describe(g) << types;
     }
+  }
+}
+
+// Sums that no second-level cache holds go to the gradient as they are done: in one visit or several, of samples, blocks or
+// planes; of taps along D that meet no plane, or none of the last block's; of channels in slices and parts of tiles. The bits
+// are the same wherever the gradient lies and whether it passes the caches.
+TEST(DenseConv, WeightGradientsWithLargeSums) {
+  using A = std::array<int64_t, 3>;
+  const A three = {3, 3, 3}, one = {1, 1, 1};
+  const std::vector<ConvGeometry> all = {
+      {.in = {1, 9, 11}, .in_channels = 128, .out_channels = 128, .kernel = three, .pad = one},
+      {.in = {4, 4, 4}, .in_channels = 104, .out_channels = 136, .kernel = three, .pad = one},
+      {.batch = 2, .in = {2, 7, 6}, .in_channels = 96, .out_channels = 144, .kernel = three, .pad = one},
+      {.in = {13, 12, 12}, .in_channels = 72, .out_channels = 136, .kernel = three, .pad = one},
+      {.in = {9, 9, 8}, .in_channels = 112, .out_channels = 128, .kernel = three, .stride = {2, 2, 2}, .pad = one},
+      {.in = {5, 6, 5}, .in_channels = 112, .out_channels = 128, .kernel = three, .stride = {4, 1, 1}, .pad = one},
+      {.in = {1, 16, 16}, .in_channels = 1024, .out_channels = 64, .kernel = {1, 3, 3}, .pad = {0, 1, 1}},
+      {.batch = 2, .in = {1, 14, 14}, .in_channels = 320, .out_channels = 112, .kernel = {1, 3, 3}, .pad = {0, 1, 1}},
+      {.in = {1, 40, 40}, .in_channels = 256, .out_channels = 128, .kernel = {1, 3, 3}, .pad = {0, 1, 1}},
+      {.in = {1, 1, 50}, .in_channels = 512, .out_channels = 800}};
+  for (const ConvGeometry& g : all) {
+    const Values x = rounded(random_values(size_x(g), 1)), dy = rounded(random_values(size_y(g), 2));
+    const Sums want = reference_wgrad(g, x, dy);
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      if (!has_amx(isa)) continue;
+      for (const Precision precision : {Precision::bf16, Precision::bf16x3}) {
+        const std::string what = std::string(name(isa)) + " " + describe(g);
+        Values dw = guarded(size_w(g));
+        conv_wgrad(g, in(x), in(dy), {dw.data(), DType::f32}, precision);
+        remove_guard(dw, what);
+        expect_close(dw, want, precision == Precision::bf16 ? f32_limit : split_limit, what);
+        const Tensor lines = Tensor::full({size_w(g)}, 1, DType::f32);
+        conv_wgrad(g, in(x), in(dy), {lines.data<float>(), DType::f32, true}, precision);
+        EXPECT_EQ(lines.to_vector(), std::vector<double>(dw.begin(), dw.end())) << what;
+      }
+    }
+  }
+}
+
+// Data gradients whose weights become tiles where they lie: depth blocks of one tap, also in slabs, and all that do not.
+TEST(DenseConv, TransposedWeightsAsTiles) {
+  for (const int64_t out : {16, 32, 40, 64, 1056}) {
+    check_split({.in = {1, 7, 9}, .in_channels = 40, .out_channels = out, .kernel = {1, 3, 3}, .pad = {0, 1, 1}});
+    check_split({.in = {3, 7, 9}, .in_channels = 16, .out_channels = out, .kernel = {2, 1, 3}, .stride = {2, 1, 2}, .dilation = {1, 1, 2}});
   }
 }
 

@@ -251,7 +251,7 @@ void narrow_matrix(const KernelTable& kernels, const MatmulShape& s, const float
 
 // A^T B of compact matrices is the weight gradient of a 1x1 convolution whose positions are the rows of both.
 std::optional<ConvGeometry> as_weight_gradient(const MatmulShape& s, GatherMode mode) {
-  constexpr int64_t least_rows = 128;  // fewer do not pay for sums that are cleared, added to and read again
+  constexpr int64_t least_rows = 16;  // half a depth block of K
   const bool compact = s.a.row == 1 && s.a.col == s.m && s.b.col == 1 && s.b.row == s.n && s.c.col == 1 && s.c.row == s.n;
   for (const BatchAxis& axis : s.batch)
     if (axis.size != 1) return {};

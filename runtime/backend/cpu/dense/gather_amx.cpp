@@ -453,6 +453,18 @@ class AmxRunner {
   int64_t first_block_ = -1;
 };
 
+// In the time in which a core reads a byte it makes about this many f32 multiply-adds.
+constexpr double adds_a_byte = 6;
+
+int64_t bytes_moved(const GatherConv& c, bool split) {
+  const auto positions = [&](int64_t GatherAxis::*extent) {
+    return c.batch * c.axis[0].*extent * c.axis[1].*extent * c.axis[2].*extent;
+  };
+  const int64_t weight_bytes = c.weights.tiles == nullptr ? size_of(DType::f32) : half_bytes * (split ? 2 : 1);
+  return positions(&GatherAxis::in) * c.channels * size_of(c.in.dtype) + positions(&GatherAxis::out) * c.columns * size_of(c.out.dtype) +
+         weight_rows(c) * c.columns * weight_bytes;
+}
+
 }  // namespace
 
 bool keep_tiles(const KernelTable& kernels, GatherConv conv, const float* first_weight, bool split, KeptWeights& to) {
@@ -480,7 +492,7 @@ bool gather_conv_amx(const KernelTable& kernels, GatherConv conv, bool split) {
     finite = pack_weights(kernels, amx, conv, shape, panels, split, memory, weights);
   }
   const AmxCut cut = choose_cut(conv, split, weights.slabs);
-  const double work = static_cast<double>(multiply_adds(conv)) / amx.speed;
+  const double work = static_cast<double>(multiply_adds(conv)) / amx.speed + adds_a_byte * static_cast<double>(bytes_moved(conv, split));
   MomentParts moments;
   run_blocks(block_count(conv.batch, out_size(conv), cut.block), panels, static_cast<int64_t>(work),
              [&] { return AmxRunner(amx, conv, cut, weights, split, finite, moments); }, tasks_a_thread(cut.whole));

@@ -283,17 +283,17 @@ class Worker {
         c_.amx.add_products(args);
         if (last && k_end == lay_.blocks) write(args, t, column);
       };
-      const auto rows_at = [&](int64_t t) { return std::min<int64_t>(2, to - t); };
       if (lay_.whole()) {
         // A column's tiles of B stay in the first-level cache, and whole rows of dw are written.
-        const int64_t step = 4 / rows_at(from);
-        for (int64_t j = 0; j < columns; j += step)
-          for (int64_t t = from; t < to; t += 2) add(t, rows_at(t), j, step, 0, lay_.blocks);
+        const int64_t paired = to - (to - from) % 2;
+        for (int64_t j = 0; j < columns && from < paired; j += 2)
+          for (int64_t t = from; t < paired; t += 2) add(t, 2, j, 2, 0, lay_.blocks);
+        for (int64_t j = 0; j < columns && paired < to; j += 4) add(paired, 1, j, 4, 0, lay_.blocks);
       } else {
         // Pieces of K inside of rows of tiles: the sums of one row stay in the second-level cache.
         const int64_t pieces = ceil_div(lay_.blocks, Layout::most_blocks(c_));
         for (int64_t t = from; t < to; t += 2) {
-          const int64_t rows = rows_at(t), step = 4 / rows;
+          const int64_t rows = std::min<int64_t>(2, to - t), step = 4 / rows;
           for (int64_t piece = 0; piece < pieces; ++piece)
             for (int64_t j = 0; j < columns; j += step)
               add(t, rows, j, step, lay_.blocks * piece / pieces, lay_.blocks * (piece + 1) / pieces);

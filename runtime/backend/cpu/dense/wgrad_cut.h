@@ -63,21 +63,23 @@ struct Layout {
   int64_t tiles;   // of B, for one tile of channels
   int64_t phases;  // 1 where every offset is even
   int64_t planes;  // of dy multiplied at a time, so that sums are not fetched for a few products
+  bool far_sums;   // they lie beyond the second-level cache
 
   Layout(const Call& c, const Triple& size) {
     pitch = size[2] + c.taps[2].halo;
     rows = size[1] + c.taps[1].halo;
     blocks = ceil_div((size[1] - 1) * pitch + size[2], amx_depth);
     tiles = blocks + ceil_div(c.taps[1].halo * pitch + c.taps[2].halo + 1, amx_depth);
-    planes = std::clamp<int64_t>(most_whole / blocks, 1, size[0]);
+    far_sums = c.share_rows;
+    planes = std::clamp<int64_t>((far_sums ? most_whole : most_blocks(c)) / blocks, 1, size[0]);
     phases = c.taps[2].halo > 0 || (c.taps[1].halo > 0 && pitch % 2 != 0) ? 2 : 1;
   }
   // Of A that stay in the first-level cache, two rows of tiles at a time.
   static int64_t most_blocks(const Call& c) { return 16 / c.parts(); }
-  // A plane's share of K is one piece: tiles of B stay in the first-level cache while A passes, the other way about than with
-  // pieces, for then whole rows of dw are written one after the other.
+  // Large sums are visited seldom: a plane's share of K is one piece, and tiles of B stay in the first-level cache while A
+  // passes, the other way about than with pieces, for then whole rows of dw are written one after the other.
   static constexpr int64_t most_whole = 32;
-  bool whole() const { return blocks <= most_whole; }
+  bool whole() const { return far_sums && blocks <= most_whole; }
   int64_t held_planes(const Call& c) const { return planes + c.taps[0].halo; }
   int64_t plane_tiles(const Call& c) const {
     return static_cast<int64_t>(c.taps[1].residues.size() * c.taps[2].residues.size()) * phases * c.in_tiles() * tiles;

@@ -94,11 +94,9 @@ struct Data {
 void attend_wide(const Attention& a, const Data& t, int64_t row, int64_t rows) {
   const int64_t size = rows * a.keys;
   float* scores = scratch(Purpose::scores, 2 * size + drop_slack);
-  Epilogue epilogue;
-  const bool like_scores = a.bias.strides.row == a.keys && a.bias.strides.col == 1;
-  if (a.biased && like_scores) epilogue.residual = t.bias;
+  const bool like_scores = t.sums == nullptr && a.bias.strides.row == a.keys && a.bias.strides.col == 1;
   matmul({.m = rows, .n = a.keys, .k = a.depth, .a = a.q.strides, .b = a.k.strides, .c = {a.keys, 1}}, constant(t.q),
-         constant(t.k), writable(scores), epilogue, a.precision);
+         constant(t.k), writable(scores), {}, a.precision);
   if (a.biased && !like_scores)
     for (int64_t m = 0; m < rows; ++m)
       for (int64_t n = 0; n < a.keys; ++n)
@@ -112,6 +110,7 @@ void attend_wide(const Attention& a, const Data& t, int64_t row, int64_t rows) {
     args.x = args.y = scores;
     args.rows = rows;
     args.columns = a.keys;
+    args.add = a.biased && like_scores ? t.bias : nullptr;
     active_loops().axis_rows[axis_softmax](args);
   }
   matmul({.m = rows, .n = a.width, .k = a.keys, .a = {a.keys, 1}, .b = a.v.strides, .c = a.y}, constant(scores),

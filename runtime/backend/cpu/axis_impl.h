@@ -26,6 +26,9 @@ struct HeldRow {
     row.v[last] = get_first(x + last * vec_width, row.tail);
     return row;
   }
+  inline __attribute__((always_inline)) void add(const HeldRow& other) {
+    for (int k = 0; k < vectors; ++k) v[k] += other.v[k];
+  }
   inline __attribute__((always_inline)) float largest() const {
     Vec most = keep_or(v[last], -__builtin_inff(), First{tail});
     for (int k = 0; k < last; ++k) most = max(v[k], most);
@@ -53,6 +56,7 @@ void softmax_held_rows(const AxisArgs& args) {
   for (int64_t r = 0; r < rows; ++r) {
     auto row = next;
     if (r + 1 < rows) next = HeldRow<vectors>::of(args.x + (r + 1) * n, n);
+    if (args.add != nullptr) row.add(HeldRow<vectors>::of(args.add + r * n, n));
     const float largest = row.largest();
     if constexpr (function == axis_softmax) {
       const Vec factor = splat(1.0F / row.to_powers(largest));
@@ -73,6 +77,10 @@ void softmax_long_rows(const AxisArgs& args) {
     const float* x = args.x + r * n;
     float* y = args.y + r * n;
     Vec most = splat(-__builtin_inff());
+    if (args.add != nullptr) {
+      for_vectors(n, [&](int64_t i, auto count) { put(y + i, get(x + i, count) + get(args.add + r * n + i, count), count); });
+      x = y;
+    }
     for_vectors(n, [&](int64_t i, auto count) {
       most = max(keep_or(get(x + i, count), -__builtin_inff(), count), most);
     });

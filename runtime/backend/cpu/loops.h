@@ -101,6 +101,7 @@ struct AxisArgs {
   const float* factor;
   float* norm;  // per row: written by the forward of L2 normalisation, read by its gradient
   double epsilon, clamp_limit;
+  const float* add;  // to x first, laid out like it; or null. Of the forward softmax of rows alone
 };
 using AxisFn = void (*)(const AxisArgs&);
 

@@ -74,8 +74,8 @@ struct Layout {
     planes = std::clamp<int64_t>((far_sums ? most_whole : most_blocks(c)) / blocks, 1, size[0]);
     phases = c.taps[2].halo > 0 || (c.taps[1].halo > 0 && pitch % 2 != 0) ? 2 : 1;
   }
-  // Of A that stay in the first-level cache, two rows of tiles at a time.
-  static int64_t most_blocks(const Call& c) { return 16 / c.parts(); }
+  // Of a piece of K: few visits to sums against tiles of A that come from the second-level cache.
+  static int64_t most_blocks(const Call& c) { return c.split ? 16 : 48; }
   // Large sums are visited seldom: a plane's share of K is one piece, and tiles of B stay in the first-level cache while A
   // passes, the other way about than with pieces, for then whole rows of dw are written one after the other.
   static constexpr int64_t most_whole = 32;

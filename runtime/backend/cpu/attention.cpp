@@ -94,10 +94,10 @@ struct Data {
 void attend_wide(const Attention& a, const Data& t, int64_t row, int64_t rows) {
   const int64_t size = rows * a.keys;
   float* scores = scratch(Purpose::scores, 2 * size + drop_slack);
-  const bool like_scores = t.sums == nullptr && a.bias.strides.row == a.keys && a.bias.strides.col == 1;
+  const bool softmax_adds = a.biased && t.sums == nullptr && a.bias.strides.row == a.keys && a.bias.strides.col == 1;
   matmul({.m = rows, .n = a.keys, .k = a.depth, .a = a.q.strides, .b = a.k.strides, .c = {a.keys, 1}}, constant(t.q),
          constant(t.k), writable(scores), {}, a.precision);
-  if (a.biased && !like_scores)
+  if (a.biased && !softmax_adds)
     for (int64_t m = 0; m < rows; ++m)
       for (int64_t n = 0; n < a.keys; ++n)
         scores[m * a.keys + n] += t.bias[m * a.bias.strides.row + n * a.bias.strides.col];
@@ -110,7 +110,7 @@ void attend_wide(const Attention& a, const Data& t, int64_t row, int64_t rows) {
     args.x = args.y = scores;
     args.rows = rows;
     args.columns = a.keys;
-    args.add = a.biased && like_scores ? t.bias : nullptr;
+    args.add = softmax_adds ? t.bias : nullptr;
     active_loops().axis_rows[axis_softmax](args);
   }
   matmul({.m = rows, .n = a.width, .k = a.keys, .a = {a.keys, 1}, .b = a.v.strides, .c = a.y}, constant(scores),

@@ -207,28 +207,6 @@ VOXLAB_INLINE void turn_words(const float* from, int64_t pitch, Vec (&turned)[16
   }
 }
 
-// The same of columns whose values lie next to each other along K, `pitch` from column to column; missing ones are zero.
-bool pack_turned(const float* in, int64_t rows, int64_t columns, int64_t pitch, uint16_t* high, uint16_t* low) {
-  alignas(64) uint16_t line[2][amx_tile];
-  const __mmask32 lanes = chunk_lanes(rows);
-  const auto first = static_cast<__mmask16>(lanes), second = static_cast<__mmask16>(lanes >> vec_width);
-  bool finite = true;
-  for (int64_t i = 0; i < amx_columns; ++i) {
-    const float* at = in + (i < columns ? i : 0) * pitch;
-    const __mmask16 wanted = i < columns ? 0xffff : 0;
-    finite &= split_vectors(_mm512_maskz_loadu_ps(first & wanted, at), _mm512_maskz_loadu_ps(second & wanted, at + vec_width), ~__mmask32{0},
-                            line[0] + i * amx_depth, low == nullptr ? nullptr : line[1] + i * amx_depth);
-  }
-  for (uint16_t* const to : {high, low}) {
-    if (to == nullptr) continue;
-    Vec turned[16];
-    turn_words(reinterpret_cast<const float*>(line[to == high ? 0 : 1]), amx_columns, turned);
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + i * amx_depth, reinterpret_cast<__m512i>(turned[i]));
-  }
-  return finite;
-}
-
 // Two rows of values to words: the first's halves in the lower, the second's in the upper.
 VOXLAB_INLINE Words round_pairs(Vec even, Vec odd) {
 #if defined(__AVX512BF16__)
@@ -320,12 +298,28 @@ bool pack_strip(const AmxStripArgs& t) {
   return t.odd == nullptr ? pack_strip_as<float, true, false>(t) : pack_strip_as<float, true, true>(t);
 }
 
-// A tile of pairs of K by 16 columns, as pack leaves it, to 16 rows by K: words change places, for a pair is one in both.
+// A tile of pairs of K by 16 columns, as pack leaves it, to 16 rows by K, or back: words change places, for a pair is one in both.
 void turn(uint16_t* tile) {
   Vec turned[16];
   turn_words(reinterpret_cast<const float*>(tile), amx_columns, turned);
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) _mm512_storeu_si512(tile + i * amx_depth, reinterpret_cast<__m512i>(turned[i]));
+}
+
+// As pack, of columns whose values lie next to each other along K, `pitch` from column to column; missing ones are zero.
+bool pack_turned(const float* in, int64_t rows, int64_t columns, int64_t pitch, uint16_t* high, uint16_t* low) {
+  const __mmask32 lanes = chunk_lanes(rows);
+  const auto first = static_cast<__mmask16>(lanes), second = static_cast<__mmask16>(lanes >> vec_width);
+  bool finite = true;
+  for (int64_t i = 0; i < amx_columns; ++i) {
+    const float* at = in + (i < columns ? i : 0) * pitch;
+    const __mmask16 wanted = i < columns ? 0xffff : 0;
+    finite &= split_vectors(_mm512_maskz_loadu_ps(first & wanted, at), _mm512_maskz_loadu_ps(second & wanted, at + vec_width), ~__mmask32{0},
+                            high + i * amx_depth, low == nullptr ? nullptr : low + i * amx_depth);
+  }
+  turn(high);
+  if (low != nullptr) turn(low);
+  return finite;
 }
 
 void turn_sums(const AmxTurnArgs& t) {

@@ -111,7 +111,7 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
   std::vector<int> axes;
   const int shift = x.rank() - shape.rank();
   for (int i = 0; i < x.rank(); ++i)
-    if (i < shift || (shape[i - shift] == 1 && x.size(i) != 1)) axes.push_back(i);
+    if (x.size(i) != 1 && (i < shift || shape[i - shift] == 1)) axes.push_back(i);
   return reshape(axes.empty() ? x : sum(x, axes, true), shape);
 }
 

@@ -841,6 +841,39 @@ TEST(DenseConv, EpilogueAddsBiasAndActivates) {
   }
 }
 
+// Where all residues of a strided convolution's input are as many, they are groups of columns of one product on tiles: with
+// taps that only some groups have, or none; several panels, two samples, depth blocks that end within a tap, slabs.
+TEST(DenseConv, DataGradientsOfAllResiduesAtOnce) {
+  using A = std::array<int64_t, 3>;
+  const A two = {2, 2, 2}, three = {3, 3, 3}, one = {1, 1, 1};
+  const std::vector<ConvGeometry> all = {
+      {.batch = 2, .in = {4, 6, 8}, .in_channels = 32, .out_channels = 48, .kernel = three, .stride = two, .pad = one},
+      {.in = {3, 8, 10}, .in_channels = 40, .out_channels = 64, .kernel = three, .stride = {1, 2, 2}, .pad = one},
+      {.in = {1, 12, 54}, .in_channels = 20, .out_channels = 33, .kernel = {1, 3, 3}, .stride = {1, 2, 2}, .pad = {0, 1, 1}},
+      {.in = {6, 6, 9}, .in_channels = 16, .out_channels = 16, .kernel = {5, 3, 4}, .stride = {2, 3, 3}, .pad = {2, 1, 2}},
+      {.in = {4, 6, 8}, .in_channels = 16, .out_channels = 32, .kernel = {1, 1, 3}, .stride = two, .pad = {0, 0, 1}},
+      {.in = {6, 8, 8}, .in_channels = 70, .out_channels = 32, .kernel = three, .stride = two, .pad = two, .dilation = two},
+      {.in = {4, 4, 4}, .in_channels = 64, .out_channels = 1056, .kernel = three, .stride = two, .pad = one}};
+  for (const ConvGeometry& g : all) {
+    const Values w = rounded(random_values(size_w(g), 1)), dy = rounded(random_values(size_y(g), 2));
+    const Values bias = random_values(g.in_channels, 3), residual = random_values(size_x(g), 4);
+    Sums want = reference_dgrad(g, dy, w);
+    for (size_t i = 0; i < want.value.size(); ++i) {
+      want.value[i] += double{bias[i % static_cast<size_t>(g.in_channels)]} + residual[i];
+      want.magnitude[i] += 2;
+    }
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      for (const Precision precision : {Precision::strict, Precision::bf16x3, Precision::bf16}) {
+        Values dx = guarded(size_x(g));
+        const auto used = conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {.bias = bias.data(), .residual = residual.data()}, precision);
+        remove_guard(dx, std::string(used));
+        expect_close(dx, want, product_limit(used), std::string(used) + " " + describe(g));
+      }
+    }
+  }
+}
+
 // Factors that bf16 holds, so that every precision must give f32's sums: bias, residual and activation in all.
 TEST(DenseConv, EpilogueInEveryPrecision) {
   for (const int64_t channels : {16, 24, 40}) {

@@ -1,5 +1,8 @@
 // Forward convolution and data gradient as gathers. The data gradient of a strided convolution
-// splits into one stride-1 gather for each residue of the input position modulo the stride.
+// splits into one stride-1 gather for each residue of the input position modulo the stride, or on
+// tiles, where all classes are as large, into one whose groups of columns they are.
+#include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -100,6 +103,52 @@ GatherConv dgrad_gather(const DgradCall& call, const Triple& residue, int64_t gr
   return c;
 }
 
+// All residue classes of a strided convolution's data gradient as one gather, each a group of columns with taps of its own:
+// dy is read once, and dx written once from end to end. Nothing where classes differ in size or nothing is strided.
+std::optional<GatherConv> merged_residues(const DgradCall& call) {
+  const ConvGeometry& g = call.geometry;
+  if (g.groups > 1 || product(g.stride) == 1 || call.first_patch_axis < 3) return {};
+  for (size_t i = 0; i < 3; ++i)
+    if (g.in[i] % g.stride[i] != 0) return {};
+  GatherConv c = dgrad_gather(call, {0, 0, 0}, 0);
+  std::array<std::vector<std::vector<int64_t>>, 3> kernel;  // by residue and tap
+  for (int i = 0; i < 3; ++i) {
+    std::vector<int64_t>& taps = c.axis[i].taps;
+    taps.clear();
+    for (int64_t r = 0; r < g.stride[i]; ++r) {
+      const KernelTaps own = residue_taps(g, i, r);
+      taps.insert(taps.end(), own.axis.taps.begin(), own.axis.taps.end());
+    }
+    std::sort(taps.begin(), taps.end());
+    taps.erase(std::unique(taps.begin(), taps.end()), taps.end());
+    const auto axis = static_cast<size_t>(i);
+    for (int64_t r = 0; r < g.stride[i]; ++r) {
+      const KernelTaps own = residue_taps(g, i, r);
+      std::vector<int64_t>& of = kernel[axis].emplace_back(taps.size(), -1);
+      for (size_t k = 0; k < own.kernel.size(); ++k)
+        of[static_cast<size_t>(std::find(taps.begin(), taps.end(), own.axis.taps[k]) - taps.begin())] = own.kernel[k];
+    }
+    c.weights.kernel[axis].assign(taps.size(), 0);
+  }
+  const Triple pitch = {g.in[1] * g.in[2] * g.in_channels, g.in[2] * g.in_channels, g.in_channels};
+  c.group_out.clear();
+  for (int64_t d = 0; d < g.stride[0]; ++d)
+    for (int64_t h = 0; h < g.stride[1]; ++h)
+      for (int64_t v = 0; v < g.stride[2]; ++v) {
+        c.group_out.push_back(d * pitch[0] + h * pitch[1] + v * pitch[2]);
+        c.group_kernel.push_back(
+            {kernel[0][static_cast<size_t>(d)], kernel[1][static_cast<size_t>(h)], kernel[2][static_cast<size_t>(v)]});
+      }
+  c.columns *= product(g.stride);
+  return c;
+}
+
+std::vector<float> repeated(const float* bias, int64_t channels, int64_t times) {
+  std::vector<float> all;
+  for (int64_t i = 0; i < times && bias != nullptr; ++i) all.insert(all.end(), bias, bias + channels);
+  return all;
+}
+
 }  // namespace
 
 GatherConv forward_gather(const ConvGeometry& g, ConstBuffer x, const float* w, Buffer y, const Epilogue& epilogue,
@@ -160,19 +209,14 @@ bool for_dgrad_gathers(const ConvGeometry& g, ConstBuffer dy, const float* w, Bu
                        const Run& run) {
   const Triple out = g.out();
   DgradCall call = {g, out, dy, w, dx, epilogue, first_patch_axis(g, out)};
-  std::vector<float> repeated_bias;
   Triple residues = g.stride;
   int64_t positions = 1;  // of a patch
   for (int i = call.first_patch_axis; i < 3; ++i) {
     residues[i] = 1;
     positions *= g.kernel[i];
   }
-  if (call.first_patch_axis < 3 && epilogue.bias != nullptr) {
-    for (int64_t k = 0; k < positions; ++k) {
-      repeated_bias.insert(repeated_bias.end(), epilogue.bias, epilogue.bias + g.in_channels);
-    }
-    call.epilogue.bias = repeated_bias.data();
-  }
+  const std::vector<float> bias = repeated(epilogue.bias, g.in_channels, positions);
+  if (call.first_patch_axis < 3 && epilogue.bias != nullptr) call.epilogue.bias = bias.data();
   size_t index = 0;
   for (int64_t group = 0; group < g.groups; ++group) {
     for (int64_t d = 0; d < residues[0]; ++d) {
@@ -210,6 +254,13 @@ bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffe
 
 bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer dy, const DenseWeights& w,
                  Buffer dx, const Epilogue& epilogue, GatherMode mode) {
+  const Triple out = g.out();
+  const std::vector<float> bias = repeated(epilogue.bias, g.in_channels, product(g.stride));
+  DgradCall call = {g, out, dy, w.data, dx, epilogue, first_patch_axis(g, out)};
+  if (!bias.empty()) call.epilogue.bias = bias.data();
+  const bool on_bf16 = mode == GatherMode::bf16 || mode == GatherMode::bf16x3;
+  if (std::optional<GatherConv> merged = on_bf16 && w.kept == nullptr ? merged_residues(call) : std::nullopt)
+    return run_gather(kernels, *std::move(merged), mode);
   return for_dgrad_gathers(g, dy, w.data, dx, epilogue, [&](GatherConv conv, size_t index) {
     return run_with(kernels, std::move(conv), w.kept, index, mode);
   });

@@ -180,8 +180,18 @@ class AmxRunner {
     return true;
   }
 
-  // Those of a plane of the output; kernel rows that meet no input are left out.
+  // Those of a plane of the output, by group of columns; kernel rows that meet no input are left out.
   void list_runs(int64_t d) {
+    for (int64_t group = 0; group < run_groups(); ++group) list_runs(d, group);
+  }
+
+  int64_t run_groups() const { return std::max<int64_t>(1, std::ssize(c_.group_kernel)); }
+
+  bool has_tap(int64_t group, size_t axis, size_t tap) const {
+    return c_.group_kernel.empty() || c_.group_kernel[static_cast<size_t>(group)][axis][tap] >= 0;
+  }
+
+  void list_runs(int64_t d, int64_t group) {
     const GatherAxis& ad = c_.axis[0];
     const GatherAxis& ah = c_.axis[1];
     const std::vector<int64_t>& tw = c_.axis[2].taps;
@@ -190,8 +200,9 @@ class AmxRunner {
       ranges_.push_back(static_cast<int64_t>(runs_.size()));
       for (int64_t i = slab_rows() * part / parts_; i < slab_rows() * (part + 1) / parts_ && !tw.empty(); ++i) {
         const int64_t slab = i / rows, row = i % rows;
-        const int64_t tap_d = ad.taps[static_cast<size_t>(row) / ah.taps.size()];
-        const int64_t tap_h = ah.taps[static_cast<size_t>(row) % ah.taps.size()];
+        const size_t d_tap = static_cast<size_t>(row) / ah.taps.size(), h_tap = static_cast<size_t>(row) % ah.taps.size();
+        if (!has_tap(group, 0, d_tap) || !has_tap(group, 1, h_tap)) continue;
+        const int64_t tap_d = ad.taps[d_tap], tap_h = ah.taps[h_tap];
         const int64_t at_d = (begin_[0] + d) * ad.stride + tap_d, low = begin_[1] * ah.stride + tap_h;
         if (at_d < 0 || at_d >= ad.in || low + (size_[1] - 1) * ah.stride < 0 || low >= ah.in) {
           if (shape_.all_taps) runs_.push_back({outside, 0});  // other taps keep their places
@@ -200,6 +211,7 @@ class AmxRunner {
         const int64_t first = planes_.plane_at(d * ad.stride + tap_d - ad.taps[0]) + slab * planes_.slab_step() +
                               (tap_h - ah.taps[0]) * extent_[2] * position;
         for (int64_t k = 0; k < shape_.runs_a_row; ++k) {
+          if (!has_tap(group, 2, static_cast<size_t>(k))) continue;
           const int64_t tap = shape_.runs_a_row == 1 ? 0 : tw[static_cast<size_t>(k)] - tw[0];
           runs_.push_back({(first + tap * position) * half_bytes,
                            ((slice_ * slab_rows() + i) * shape_.runs_a_row + k) * shape_.depth_blocks()});
@@ -217,7 +229,7 @@ class AmxRunner {
     int64_t a;       // bytes from the plane's first input
     int64_t rows;    // of A
     int64_t d, h, w;
-    int64_t ranges;  // of its plane's runs: where those of each part begin
+    int64_t ranges;  // of its plane's runs: where those of each group's parts begin
   };
 
   // Rows of the output, or with stride 1 often better the plane as one stretch, whose rows of A lie one input row apart
@@ -236,7 +248,7 @@ class AmxRunner {
         const int64_t a = (h * c_.axis[1].stride * extent_[2] + m * c_.axis[2].stride) * position;
         const int64_t at_h = joined_ ? m / extent_[2] : h;
         stretches_.push_back({a, std::min(stretch_rows_, rows - m), d, at_h, m - (joined_ ? at_h * extent_[2] : 0),
-                              plane * (parts_ + 1)});
+                              plane * run_groups() * (parts_ + 1)});
       }
     }
   }
@@ -327,7 +339,8 @@ class AmxRunner {
   void run_stretch(const Panel& panel, const Stretch& stretch, int64_t part, float* sums) {
     AmxBlockArgs args = {};
     args.a_step = c_.axis[2].stride * planes_.position() * half_bytes;
-    const int64_t* const range = ranges_.data() + stretch.ranges + part;
+    const int64_t group = c_.group_kernel.empty() ? 0 : panel.group;
+    const int64_t* const range = ranges_.data() + stretch.ranges + group * (parts_ + 1) + part;
     args.runs = runs_.data() + range[0];
     args.run_count = range[1] - range[0];
     AmxParts a = planes_.parts();

@@ -496,6 +496,7 @@ std::vector<Panel> split_groups(const GatherConv& c, int width, int most_vectors
       panel.column += g * (c.columns / groups);
       panel.before += g * vectors_of(of_group);
       panel.out += c.group_out[static_cast<size_t>(g)];
+      panel.group = g;
       panels.push_back(panel);
     }
   }

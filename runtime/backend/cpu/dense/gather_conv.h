@@ -47,6 +47,9 @@ struct GatherConv {
   // Columns may fall into equal groups that go to places of their own, in elements from out_offset; else they follow
   // each other.
   std::vector<int64_t> group_out = {0};
+  // Of AMX alone: the kernel position along D, H and W that each tap stands for, by group, -1 where the group leaves it out.
+  // Empty: weights.kernel for all.
+  std::vector<std::array<std::vector<int64_t>, 3>> group_kernel;
   Buffer out;
   int64_t out_offset = 0;
   int64_t out_batch = 0;                 // elements between output samples
@@ -116,6 +119,7 @@ struct Panel {
   int last_columns = 0;
   int64_t before = 0;  // vectors of the panels before it
   int64_t out = 0;     // where its first column goes, in elements from the output position
+  int64_t group = 0;
 };
 
 std::vector<Panel> split_columns(int64_t columns, int width, int most_vectors = 3);

@@ -11,7 +11,7 @@ RunShape run_shape(const GatherConv& c, bool slabs) {
   const std::vector<int64_t>& w = c.axis[2].taps;
   const auto count = static_cast<int64_t>(w.size()), slab_count = slabs ? c.channels / amx_depth : 1;
   const int64_t channels = c.channels / slab_count, run = count * channels;
-  const bool joined = count == 0 || w.back() - w.front() + 1 == count;
+  const bool joined = c.group_kernel.empty() && (count == 0 || w.back() - w.front() + 1 == count);
   if (!joined) return {count, channels, slab_count};
   const auto rows = static_cast<int64_t>(c.axis[0].taps.size() * c.axis[1].taps.size());
   const bool all_taps = c.channels == 1 && c.axis[2].stride == 1 && rows > 1 && rows * run <= amx_depth;
@@ -40,18 +40,23 @@ bool packs_in_place(const GatherConv& c, const RunShape& shape, const Panel& pan
          (kw.size() == 1 || w.position == c.channels * w.pitch);
 }
 
-// The weights of a run's kernel row and tap, from the panel's first column and the first channel of its slab on.
+// The weights of a run's kernel row and tap, from the panel's first column and the first channel of its slab on; null where
+// the panel's group leaves the tap out.
 const float* weights_at(const GatherConv& c, const RunShape& shape, const Panel& panel, int64_t run, int64_t tap) {
   const GatherWeights& w = c.weights;
-  const auto height = static_cast<int64_t>(w.kernel[1].size()), width = static_cast<int64_t>(w.kernel[2].size());
+  const auto group = static_cast<size_t>(panel.group);
+  const std::array<std::vector<int64_t>, 3>& kernel = c.group_kernel.empty() ? w.kernel : c.group_kernel[group];
+  const int64_t column = panel.column - (c.group_kernel.empty() ? 0 : panel.group * c.columns / std::ssize(c.group_out));
+  const auto height = static_cast<int64_t>(kernel[1].size()), width = static_cast<int64_t>(kernel[2].size());
   const int64_t slab_runs = weight_rows(c) / shape.length / shape.slabs, slab = run / slab_runs;
   run %= slab_runs;
   if (shape.runs_a_row > 1) tap = run % width;
   const int64_t kernel_row = run / shape.runs_a_row;
   const auto kd = static_cast<size_t>(kernel_row / height), kh = static_cast<size_t>(kernel_row % height);
-  const int64_t row = w.kernel[0][kd] * w.kernel_size[1] + w.kernel[1][kh];
-  return w.data + (row * w.kernel_size[2] + w.kernel[2][static_cast<size_t>(tap)]) * w.position +
-         slab * amx_depth * (w.transposed ? 1 : w.pitch) + panel.column * (w.transposed ? w.pitch : 1);
+  const int64_t d = kernel[0][kd], h = kernel[1][kh], v = kernel[2][static_cast<size_t>(tap)];
+  if (std::min({d, h, v}) < 0) return nullptr;
+  return w.data + ((d * w.kernel_size[1] + h) * w.kernel_size[2] + v) * w.position +
+         slab * amx_depth * (w.transposed ? 1 : w.pitch) + column * (w.transposed ? w.pitch : 1);
 }
 
 // One panel: run by run, tiles of K pairs; `rows_at` gives a run's first row, rows `pitch` apart, depth blocks `block_rows`.
@@ -84,7 +89,12 @@ bool pack_turned(const AmxTable& amx, const GatherConv& c, const RunShape& shape
   for (int64_t run = 0; run < runs; ++run)
     for (int64_t k = 0; k < shape.length; k += amx_depth) {
       const int64_t tap = shape.slabs > 1 ? k / amx_depth : k / c.channels, channel = shape.slabs > 1 ? 0 : k % c.channels;
-      const float* from = weights_at(c, shape, panel, run, tap) + channel;
+      const float* from = weights_at(c, shape, panel, run, tap);
+      if (from == nullptr) {
+        tile += panel.vectors;
+        continue;
+      }
+      from += channel;
       for (int v = 0; v < panel.vectors; ++v, ++tile)
         finite &= amx.pack_turned(from + v * amx_columns * c.weights.pitch, std::min(amx_depth, shape.length - k),
                                   v + 1 == panel.vectors ? panel.last_columns : amx_columns, c.weights.pitch,

@@ -2,7 +2,6 @@
 // splits into one stride-1 gather for each residue of the input position modulo the stride, or on
 // tiles, where all classes are as large, into one whose groups of columns they are.
 #include <algorithm>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -62,6 +61,11 @@ struct DgradCall {
   int first_patch_axis;
 };
 
+// Elements between positions of the input along each axis.
+Triple input_pitch(const ConvGeometry& g) {
+  return {g.in[1] * g.in[2] * g.in_channels, g.in[2] * g.in_channels, g.in_channels};
+}
+
 // One residue class of input positions, one group. Axes of patches hold all residues at once.
 GatherConv dgrad_gather(const DgradCall& call, const Triple& residue, int64_t group) {
   const ConvGeometry& g = call.geometry;
@@ -85,7 +89,7 @@ GatherConv dgrad_gather(const DgradCall& call, const Triple& residue, int64_t gr
   const int64_t tap_elements = group_in * g.out_channels;
   c.weights = {call.w + group * group_out, g.out_channels, tap_elements, true, g.kernel, {}};
   for (size_t i = 0; i < 3; ++i) c.weights.kernel[i] = taps[i].kernel;
-  const Triple pitch = {g.in[1] * g.in[2] * g.in_channels, g.in[2] * g.in_channels, g.in_channels};
+  const Triple pitch = input_pitch(g);
   c.out = call.dx;
   c.out_offset = group * group_in;
   for (int i = 0; i < 3; ++i) {
@@ -103,34 +107,39 @@ GatherConv dgrad_gather(const DgradCall& call, const Triple& residue, int64_t gr
   return c;
 }
 
-// All residue classes of a strided convolution's data gradient as one gather, each a group of columns with taps of its own:
-// dy is read once, and dx written once from end to end. Nothing where classes differ in size or nothing is strided.
-std::optional<GatherConv> merged_residues(const DgradCall& call) {
-  const ConvGeometry& g = call.geometry;
-  if (g.groups > 1 || product(g.stride) == 1 || call.first_patch_axis < 3) return {};
+// Whether something is strided, but not in patches, and all residue classes have one size.
+bool merges_residues(const ConvGeometry& g) {
+  if (g.groups > 1 || product(g.stride) == 1 || first_patch_axis(g, g.out()) < 3) return false;
   for (size_t i = 0; i < 3; ++i)
-    if (g.in[i] % g.stride[i] != 0) return {};
+    if (g.in[i] % g.stride[i] != 0) return false;
+  return true;
+}
+
+// All residue classes of a strided convolution's data gradient as one gather, each a group of columns with taps of its own:
+// dy is read once, and dx written once from end to end.
+GatherConv merged_residues(const DgradCall& call) {
+  const ConvGeometry& g = call.geometry;
   GatherConv c = dgrad_gather(call, {0, 0, 0}, 0);
   std::array<std::vector<std::vector<int64_t>>, 3> kernel;  // by residue and tap
   for (int i = 0; i < 3; ++i) {
     std::vector<int64_t>& taps = c.axis[i].taps;
     taps.clear();
+    std::vector<KernelTaps> residues;
     for (int64_t r = 0; r < g.stride[i]; ++r) {
-      const KernelTaps own = residue_taps(g, i, r);
-      taps.insert(taps.end(), own.axis.taps.begin(), own.axis.taps.end());
+      residues.push_back(residue_taps(g, i, r));
+      taps.insert(taps.end(), residues.back().axis.taps.begin(), residues.back().axis.taps.end());
     }
     std::sort(taps.begin(), taps.end());
     taps.erase(std::unique(taps.begin(), taps.end()), taps.end());
     const auto axis = static_cast<size_t>(i);
-    for (int64_t r = 0; r < g.stride[i]; ++r) {
-      const KernelTaps own = residue_taps(g, i, r);
+    for (const KernelTaps& own : residues) {
       std::vector<int64_t>& of = kernel[axis].emplace_back(taps.size(), -1);
       for (size_t k = 0; k < own.kernel.size(); ++k)
         of[static_cast<size_t>(std::find(taps.begin(), taps.end(), own.axis.taps[k]) - taps.begin())] = own.kernel[k];
     }
     c.weights.kernel[axis].assign(taps.size(), 0);
   }
-  const Triple pitch = {g.in[1] * g.in[2] * g.in_channels, g.in[2] * g.in_channels, g.in_channels};
+  const Triple pitch = input_pitch(g);
   c.group_out.clear();
   for (int64_t d = 0; d < g.stride[0]; ++d)
     for (int64_t h = 0; h < g.stride[1]; ++h)
@@ -145,7 +154,7 @@ std::optional<GatherConv> merged_residues(const DgradCall& call) {
 
 std::vector<float> repeated(const float* bias, int64_t channels, int64_t times) {
   std::vector<float> all;
-  for (int64_t i = 0; i < times && bias != nullptr; ++i) all.insert(all.end(), bias, bias + channels);
+  for (int64_t i = 0; i < times; ++i) all.insert(all.end(), bias, bias + channels);
   return all;
 }
 
@@ -215,8 +224,11 @@ bool for_dgrad_gathers(const ConvGeometry& g, ConstBuffer dy, const float* w, Bu
     residues[i] = 1;
     positions *= g.kernel[i];
   }
-  const std::vector<float> bias = repeated(epilogue.bias, g.in_channels, positions);
-  if (call.first_patch_axis < 3 && epilogue.bias != nullptr) call.epilogue.bias = bias.data();
+  std::vector<float> bias;
+  if (call.first_patch_axis < 3 && epilogue.bias != nullptr) {
+    bias = repeated(epilogue.bias, g.in_channels, positions);
+    call.epilogue.bias = bias.data();
+  }
   size_t index = 0;
   for (int64_t group = 0; group < g.groups; ++group) {
     for (int64_t d = 0; d < residues[0]; ++d) {
@@ -254,13 +266,16 @@ bool dense_forward(const KernelTable& kernels, const ConvGeometry& g, ConstBuffe
 
 bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer dy, const DenseWeights& w,
                  Buffer dx, const Epilogue& epilogue, GatherMode mode) {
-  const Triple out = g.out();
-  const std::vector<float> bias = repeated(epilogue.bias, g.in_channels, product(g.stride));
-  DgradCall call = {g, out, dy, w.data, dx, epilogue, first_patch_axis(g, out)};
-  if (!bias.empty()) call.epilogue.bias = bias.data();
   const bool on_bf16 = mode == GatherMode::bf16 || mode == GatherMode::bf16x3;
-  if (std::optional<GatherConv> merged = on_bf16 && w.kept == nullptr ? merged_residues(call) : std::nullopt)
-    return run_gather(kernels, *std::move(merged), mode);
+  if (on_bf16 && w.kept == nullptr && merges_residues(g)) {
+    DgradCall call = {g, g.out(), dy, w.data, dx, epilogue, 3};
+    std::vector<float> bias;
+    if (epilogue.bias != nullptr) {
+      bias = repeated(epilogue.bias, g.in_channels, product(g.stride));
+      call.epilogue.bias = bias.data();
+    }
+    return run_gather(kernels, merged_residues(call), mode);
+  }
   return for_dgrad_gathers(g, dy, w.data, dx, epilogue, [&](GatherConv conv, size_t index) {
     return run_with(kernels, std::move(conv), w.kept, index, mode);
   });

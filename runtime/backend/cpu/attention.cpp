@@ -51,21 +51,47 @@ int64_t Attention::block_rows(int64_t arrays) const {
   return std::clamp<int64_t>(std::min(fit, ceil_div(share, 8) * 8), 1, std::max<int64_t>(1, queries));
 }
 
-std::optional<size_t> Attention::narrow_form() const {
+std::optional<NarrowKernels> Attention::narrow() const {
   constexpr int64_t most_keys = 1024;  // whose scores stay in the first-level cache for a few queries
   if (biased || depth != width || keys == 0 || keys > most_keys || (depth != 8 && depth != 16)) return {};
   if (drop && keys % drop_block != 0) return {};  // a block of random numbers belongs to one query
   const size_t form = depth == 8 ? 0 : 1;
-  return active_loops().attend_narrow[form] != nullptr ? std::optional(form) : std::nullopt;
+  const int64_t rows = 2 * keys * depth;
+#if defined(__x86_64__)
+  if (has_amx(active_isa()) && precision != Precision::strict && keys % tile_keys == 0) {
+    const bool emulated = active_isa() == Isa::amx_emulated, split = precision == Precision::bf16x3;
+    const TileAttention& tiles = (emulated ? attention_amx_emulated : attention_amx)[form];
+    return NarrowKernels{.name = std::string("narrow.") + (emulated ? "amx-emulated." : "amx.") + (split ? "bf16x3" : "bf16"),
+                         .attend = tiles.attend[split],
+                         .gradients = tiles.gradients[split],
+                         .attend_floats = tile_attention_floats(keys),
+                         .gradient_floats = tile_gradient_floats(keys),
+                         .tiles = &tiles,
+                         .packed_floats = rows + packed_tile_halves(keys) / 2};
+  }
+#endif
+  const Loops& loops = active_loops();
+  if (loops.attend_narrow[form] == nullptr) return {};
+  return NarrowKernels{.name = std::string("narrow.") + std::string(cpu::name(std::min(active_isa(), Isa::avx512))),
+                       .attend = loops.attend_narrow[form],
+                       .gradients = loops.attend_narrow_grad[form],
+                       .attend_floats = 2 * keys * loops.narrow_lanes[form],
+                       .gradient_floats = narrow_grad_floats(keys, depth),
+                       .tiles = nullptr,
+                       .packed_floats = rows};
 }
 
-void Attention::pack(const float* from_k, const float* from_v, float* packed) const {
-  float* values = packed + keys * depth;
-  for (int64_t key = 0; key < keys; ++key)
-    for (int64_t d = 0; d < depth; ++d) {
-      packed[key * depth + d] = from_k[d * k.strides.row + key * k.strides.col];
-      values[key * depth + d] = from_v[key * v.strides.row + d * v.strides.col];
+PackedHead pack_head(const Attention& a, const NarrowKernels& kernels, const float* k, const float* v, float* packed) {
+  float* const values = packed + a.keys * a.depth;
+  for (int64_t key = 0; key < a.keys; ++key)
+    for (int64_t d = 0; d < a.depth; ++d) {
+      packed[key * a.depth + d] = k[d * a.k.strides.row + key * a.k.strides.col];
+      values[key * a.depth + d] = v[key * a.v.strides.row + d * a.v.strides.col];
     }
+  if (kernels.tiles == nullptr) return {packed, values, nullptr};
+  auto* const tiles = reinterpret_cast<uint16_t*>(packed + 2 * a.keys * a.depth);
+  kernels.tiles->pack(packed, values, a.keys, tiles);
+  return {packed, values, tiles};
 }
 
 const float* block_factors(const DropRule& rule, int64_t row, int64_t rows, int64_t keys, float* room) {
@@ -117,20 +143,17 @@ void attend_wide(const Attention& a, const Data& t, int64_t row, int64_t rows) {
          constant(t.v), writable(t.y), {}, a.precision);
 }
 
-void attend_narrow(const Attention& a, size_t form, const Data& t, int64_t row, int64_t rows) {
-  const Loops& loops = active_loops();
-  float* packed = scratch(Purpose::panel, 2 * a.keys * a.depth);
-  a.pack(t.k, t.v, packed);
-  loops.attend_narrow[form]({.q = {t.q, a.q.strides.row, a.q.strides.col}, .k = packed, .v = packed + a.keys * a.depth,
-                             .scratch = scratch(Purpose::scores, 2 * a.keys * loops.narrow_lanes[form]), .y = t.y, .y_row = a.y.row,
-                             .y_col = a.y.col, .sums = t.sums, .rows = rows, .keys = a.keys, .drop = t.rule,
-                             .first_block = static_cast<uint64_t>(row * a.keys / drop_block)});
+void attend_narrow(const Attention& a, const NarrowKernels& kernels, const PackedHead& head, const Data& t, int64_t row, int64_t rows) {
+  kernels.attend({.q = {t.q, a.q.strides.row, a.q.strides.col}, .k = head.k, .v = head.v, .tiles = head.tiles,
+                  .scratch = scratch(Purpose::scores, kernels.attend_floats), .y = t.y, .y_row = a.y.row, .y_col = a.y.col,
+                  .sums = t.sums, .rows = rows, .keys = a.keys, .drop = t.rule,
+                  .first_block = static_cast<uint64_t>(row * a.keys / drop_block)});
 }
 
 void run_attention(const Attention& a, const Data& t) {
   if (a.batches * a.queries * a.width == 0) return;
-  const std::optional<size_t> narrow = a.narrow_form();
-  const int64_t most = a.block_rows(a.drop ? 2 : 1), blocks = ceil_div(a.queries, most), tasks = a.batches * blocks;
+  const std::optional<NarrowKernels> narrow = a.narrow();
+  const int64_t most = narrow ? ceil_div(a.queries * a.batches, 4 * thread_count()) : a.block_rows(a.drop ? 2 : 1), blocks = ceil_div(a.queries, most), tasks = a.batches * blocks;
   const int64_t multiply_adds = a.batches * a.queries * a.keys * (a.depth + a.width);
   parallel_for(tasks, task_grain(tasks, multiply_adds), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -143,13 +166,18 @@ void run_attention(const Attention& a, const Data& t) {
                       .y = t.y + row * a.width,
                       .sums = t.sums == nullptr ? nullptr : t.sums + row,
                       .rule = t.rule};
-      narrow ? attend_narrow(a, *narrow, part, row, rows) : attend_wide(a, part, row, rows);
+      if (!narrow) {
+        attend_wide(a, part, row, rows);
+        continue;
+      }
+      const PackedHead head = pack_head(a, *narrow, part.k, part.v, scratch(Purpose::panel, narrow->packed_floats));
+      attend_narrow(a, *narrow, head, part, row, rows);
     }
   });
 }
 
 std::string kernel_name_of(const Attention& a) {
-  if (a.narrow_form()) return loop_name("attention", "narrow");
+  if (const auto narrow = a.narrow()) return "cpu.attention." + narrow->name;
   const MatmulShape first{.m = a.queries, .n = a.keys, .k = a.depth, .a = a.q.strides, .b = a.k.strides, .c = {a.keys, 1}};
   const std::string product(matmul(first, {nullptr, DType::f32}, {nullptr, DType::f32}, {nullptr, DType::f32}, {}, a.precision));
   return "cpu.attention" + product.substr(std::string_view("cpu.matmul").size());
@@ -157,10 +185,12 @@ std::string kernel_name_of(const Attention& a) {
 
 }  // namespace
 
-void attend(const Attention& a, const float* q, const float* k, const float* v, const float* bias, float* y, int64_t rows) {
-  const Data data{.q = q, .k = k, .v = v, .bias = bias, .y = y, .sums = nullptr, .rule = nullptr};
-  const std::optional<size_t> narrow = a.narrow_form();
-  narrow ? attend_narrow(a, *narrow, data, 0, rows) : attend_wide(a, data, 0, rows);
+void attend(const Attention& a, const NarrowKernels& kernels, const float* q, const PackedHead& head, float* y, int64_t rows) {
+  attend_narrow(a, kernels, head, {.q = q, .k = nullptr, .v = nullptr, .bias = nullptr, .y = y, .sums = nullptr, .rule = nullptr}, 0, rows);
+}
+
+void attend(const Attention& a, const float* q, const float* k, const float* v, float* y, int64_t rows) {
+  attend_wide(a, {.q = q, .k = k, .v = v, .bias = nullptr, .y = y, .sums = nullptr, .rule = nullptr}, 0, rows);
 }
 
 Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out) {

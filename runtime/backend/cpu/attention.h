@@ -2,7 +2,9 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
+#include "runtime/backend/cpu/attention_tiles.h"
 #include "runtime/backend/cpu/dense/dense.h"
 #include "runtime/backend/cpu/driver.h"
 
@@ -18,6 +20,16 @@ struct Matrices {
 Matrices matrices_of(const TensorDesc& t, const Shape& leading);
 Shape leading_axes(const Shape& shape);  // all but the last two
 
+// Of heads a few values deep, for a number of keys.
+struct NarrowKernels {
+  std::string name;
+  void (*attend)(const NarrowAttentionArgs&);
+  void (*gradients)(const NarrowAttentionGradArgs&);
+  int64_t attend_floats, gradient_floats;  // of scratch
+  const TileAttention* tiles;              // whose form they read keys and values in, or null
+  int64_t packed_floats;                   // of keys and values
+};
+
 struct Attention {
   Attention() = default;
   // Of q, k, v under these leading axes.
@@ -25,10 +37,8 @@ struct Attention {
 
   // Query rows at a time: so many `arrays` of scores take a quarter of the cache, and there is work for every thread.
   int64_t block_rows(int64_t arrays) const;
-  // Which kernel for narrow heads, if one.
-  std::optional<size_t> narrow_form() const;
-  // k and v of one batch for that kernel, 2 keys x depth.
-  void pack(const float* k, const float* v, float* packed) const;
+  // The kernels for narrow heads, if there are such.
+  std::optional<NarrowKernels> narrow() const;
 
   Shape leading;
   int64_t batches = 0, queries = 0, depth = 0, keys = 0, width = 0;
@@ -39,8 +49,16 @@ struct Attention {
   Precision precision = Precision::strict;
 };
 
-// y = softmax(q k + bias) v on some rows of one matrix; `bias` points at that of the first row, or nowhere.
-void attend(const Attention& a, const float* q, const float* k, const float* v, const float* bias, float* y, int64_t rows);
+// k and v of one matrix as the narrow kernels read them.
+struct PackedHead {
+  const float *k, *v;
+  const uint16_t* tiles;
+};
+PackedHead pack_head(const Attention& a, const NarrowKernels& kernels, const float* k, const float* v, float* packed);
+
+// y = softmax(q k) v on some rows of one matrix, by narrow kernels or without.
+void attend(const Attention& a, const NarrowKernels& kernels, const float* q, const PackedHead& head, float* y, int64_t rows);
+void attend(const Attention& a, const float* q, const float* k, const float* v, float* y, int64_t rows);
 
 // What dropout makes of the weights of `rows` queries from `row` on, counted over all batches, laid out like the scores.
 // `room` has place for them and drop_slack more.

@@ -193,7 +193,8 @@ struct NarrowAttentionArgs {
   QueryRows q;
   const float* k;
   const float* v;
-  float* scratch;  // 2 keys x lanes
+  const uint16_t* tiles;  // both in the form of kernels on tiles, which read nothing else of them
+  float* scratch;         // 2 keys x lanes; of kernels on tiles tile_attention_floats
   float* y;
   int64_t y_row, y_col;  // floats between rows, between values of one
   float* sums;  // or null: of each row the logarithm of the sum of its exponentials
@@ -207,8 +208,9 @@ struct NarrowAttentionGradArgs {
   QueryRows dy, q, y;
   const float* k;
   const float* v;
+  const uint16_t* tiles;
   const float* sums;
-  float* scratch;  // narrow_grad_floats
+  float* scratch;  // narrow_grad_floats; tile_gradient_floats
   float *dq, *dk, *dv;
   int64_t rows, keys;
   const DropRule* drop;

@@ -170,17 +170,6 @@ VOXLAB_INLINE double row_total(int64_t n, F f) {
   return total[0];
 }
 
-// Clears the lanes that `count` leaves out, for values whose spare lanes are not zero by
-// themselves.
-VOXLAB_INLINE Vec keep(Vec v, All) { return v; }
-VOXLAB_INLINE Vec keep_or(Vec v, float other, First count) {
-  VecInts lane = {};
-  for (int i = 0; i < vec_width; ++i) lane[i] = i;
-  return lane < static_cast<int32_t>(count.n) ? v : splat(other);
-}
-VOXLAB_INLINE Vec keep_or(Vec v, float, All) { return v; }
-VOXLAB_INLINE Vec keep(Vec v, First count) { return keep_or(v, 0.0F, count); }
-
 // With `gelu` y is GELU of the norm.
 template <bool gelu>
 void layer_norm_loop(const LayerNormArgs& args) {

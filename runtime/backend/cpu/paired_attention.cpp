@@ -167,7 +167,11 @@ void attend_tokens(const Paired& p, const float* weight, const float* x, const M
   head.v.strides = {1, p.keys};
   head.y = p.attrs.tokens_last ? MatrixStrides{1, p.heads * p.tokens} : MatrixStrides{p.width, 1};
   head.precision = p.precision;
-  const bool narrow = head.narrow_form().has_value();
+  const std::optional<NarrowKernels> narrow = head.narrow();
+  std::vector<PackedHead> heads;
+  float* packed = narrow ? scratch(Purpose::panel, p.heads * narrow->packed_floats) : nullptr;
+  for (int64_t at = 0; narrow && at < p.heads; ++at, packed += narrow->packed_floats)
+    heads.push_back(pack_head(head, *narrow, m.keys + at * p.depth * p.keys, m.values + at * p.depth * p.keys, packed));
   const int64_t block = block_of(p), blocks = ceil_div(p.tokens, block), multiply_adds = p.tokens * p.width * (p.width + 2 * p.keys);
   parallel_for(blocks, task_grain(blocks, multiply_adds), [&](int64_t begin, int64_t end) {
     float* queries = scratch(Purpose::queries, block * p.width);
@@ -180,7 +184,9 @@ void attend_tokens(const Paired& p, const float* weight, const float* x, const M
       for (int64_t at = 0; at < p.heads; ++at) {
         const int64_t channel = at * p.depth;
         float* y = m.spatial + first * h.y.row + (p.attrs.tokens_last ? at * p.tokens : channel);
-        attend(h, queries + channel * q.col, m.keys + channel * p.keys, m.values + channel * p.keys, nullptr, y, rows);
+        const float* of = queries + channel * q.col;
+        if (narrow) attend(h, *narrow, of, heads[static_cast<size_t>(at)], y, rows);
+        else attend(h, of, m.keys + channel * p.keys, m.values + channel * p.keys, y, rows);
       }
     }
   });

@@ -85,15 +85,13 @@ void grad_block(const AttentionGrad& g, const Data& t, int64_t row, int64_t firs
 
 QueryRows rows_of(const float* at, const Matrices& m) { return {at, m.strides.row, m.strides.col}; }
 
-void grad_narrow(const AttentionGrad& g, size_t form, const Data& t, int64_t row, int64_t rows) {
+void grad_narrow(const AttentionGrad& g, const NarrowKernels& kernels, const Data& t, int64_t row, int64_t rows) {
   const Attention& a = g.a;
-  float* packed = scratch(Purpose::panel, 2 * a.keys * a.depth);
-  a.pack(t.k, t.v, packed);
-  active_loops().attend_narrow_grad[form]({.dy = rows_of(t.dy, g.dy), .q = rows_of(t.q, a.q), .y = rows_of(t.y, g.y), .k = packed,
-                                           .v = packed + a.keys * a.depth, .sums = t.sums,
-                                           .scratch = scratch(Purpose::scores, narrow_grad_floats(a.keys, a.depth)), .dq = t.dq,
-                                           .dk = t.dk, .dv = t.dv, .rows = rows, .keys = a.keys, .drop = t.rule,
-                                           .first_block = static_cast<uint64_t>(row * a.keys / drop_block)});
+  const PackedHead head = pack_head(a, kernels, t.k, t.v, scratch(Purpose::panel, kernels.packed_floats));
+  kernels.gradients({.dy = rows_of(t.dy, g.dy), .q = rows_of(t.q, a.q), .y = rows_of(t.y, g.y), .k = head.k, .v = head.v,
+                     .tiles = head.tiles, .sums = t.sums, .scratch = scratch(Purpose::scores, kernels.gradient_floats), .dq = t.dq,
+                     .dk = t.dk, .dv = t.dv, .rows = rows, .keys = a.keys, .drop = t.rule,
+                     .first_block = static_cast<uint64_t>(row * a.keys / drop_block)});
 }
 
 // Queries [first, first + rows) of one batch; dk and dv are the task's own.
@@ -110,7 +108,7 @@ void run_task(const AttentionGrad& g, const Data& t, int64_t batch, int64_t firs
                   .dk = dk,
                   .dv = dv,
                   .rule = t.rule};
-  if (const auto form = a.narrow_form()) return grad_narrow(g, *form, part, row, rows);
+  if (const auto narrow = a.narrow()) return grad_narrow(g, *narrow, part, row, rows);
   const int64_t most = a.block_rows(a.drop ? 3 : 2);
   for (int64_t at = 0; at < rows; at += most) grad_block(g, part, row + at, at, std::min(most, rows - at));
 }
@@ -149,7 +147,8 @@ Kernel prepare(const TrainingAttentionGrad::Attrs& attrs, Descs in, Descs) {
   if (attrs.p > 0) a.drop = attrs.dropout();
   const AttentionGrad g{.a = a, .dy = matrices_of(in[0], a.leading), .y = matrices_of(in[4], a.leading), .tasks = tasks_of(a)};
   const int64_t parts = g.tasks == 1 ? 0 : g.a.batches * g.tasks * g.part_floats();
-  return {.name = loop_name("attention_grad", g.a.narrow_form() ? "narrow" : "blocks"),
+  const auto narrow = g.a.narrow();
+  return {.name = narrow ? "cpu.attention_grad." + narrow->name : loop_name("attention_grad", "blocks"),
           .workspace = parts * int64_t{sizeof(float)},
           .run = [g](Pointers x, Pointers y, std::byte* workspace) {
             const DropRule rule = rule_of(g.a, g.a.drop ? x[6] : nullptr);

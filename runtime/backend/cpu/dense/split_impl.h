@@ -6,20 +6,10 @@
 #include <type_traits>
 
 #include "runtime/backend/cpu/dense/kernels_amx.h"
-#include "runtime/backend/cpu/dense/vec.h"
+#include "runtime/backend/cpu/dense/round_impl.h"
 
 namespace voxlab::cpu {
 namespace {
-
-using Words = uint32_t __attribute__((vector_size(64)));
-
-// Upper half of each lane rounded to nearest even, in the lower half of the lane.
-VOXLAB_INLINE Words round_bf16(Vec v) {
-  const Words bits = reinterpret_cast<Words>(v);
-  return (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
-}
-
-VOXLAB_INLINE Vec widen(Words halves) { return reinterpret_cast<Vec>(halves << 16); }
 
 VOXLAB_INLINE Vec load_half(const uint16_t* p, __mmask16 lanes) {
   return widen(reinterpret_cast<Words>(_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_maskz_loadu_epi16(lanes, p))));
@@ -38,11 +28,6 @@ VOXLAB_INLINE bool finite_halves(Words halves) {
 }
 
 #if defined(__AVX512BF16__)
-
-// 32 values to 32 halves, as round_bf16 does, but for denormals, which it takes and gives as zero, as tiles do.
-VOXLAB_INLINE __m512i round_two(Vec first, Vec second) {
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
-}
 
 VOXLAB_INLINE void store_rounded(uint16_t* p, Vec v, int n) {
   _mm256_mask_storeu_epi16(p, first_lanes(n), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
@@ -183,40 +168,6 @@ VOXLAB_INLINE void fill_chunks(AmxFill& f, int64_t chunks) {
 }
 
 void fill(AmxFill& f) { fill_chunks(f, INT64_MAX); }
-
-// Turns 16x16 words whose rows lie `pitch` words apart. Loads put rows i, i + 4, i + 8 and i + 12 into the lanes of one
-// vector, whose 4x4 blocks are then turned within lanes.
-VOXLAB_INLINE void turn_words(const float* from, int64_t pitch, Vec (&turned)[16]) {
-#pragma GCC unroll 4
-  for (int c = 0; c < 4; ++c) {
-    Vec rows[4];
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const float* at = from + i * pitch + 4 * c;
-      rows[i] = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(at));
-      rows[i] = _mm512_mask_broadcast_f32x4(rows[i], 0x00f0, _mm_loadu_ps(at + 4 * pitch));
-      rows[i] = _mm512_mask_broadcast_f32x4(rows[i], 0x0f00, _mm_loadu_ps(at + 8 * pitch));
-      rows[i] = _mm512_mask_broadcast_f32x4(rows[i], 0xf000, _mm_loadu_ps(at + 12 * pitch));
-    }
-    const Vec low01 = _mm512_maskz_unpacklo_ps(0xffff, rows[0], rows[1]), high01 = _mm512_maskz_unpackhi_ps(0xffff, rows[0], rows[1]);
-    const Vec low23 = _mm512_maskz_unpacklo_ps(0xffff, rows[2], rows[3]), high23 = _mm512_maskz_unpackhi_ps(0xffff, rows[2], rows[3]);
-    turned[4 * c] = _mm512_maskz_shuffle_ps(0xffff, low01, low23, 0x44);
-    turned[4 * c + 1] = _mm512_maskz_shuffle_ps(0xffff, low01, low23, 0xee);
-    turned[4 * c + 2] = _mm512_maskz_shuffle_ps(0xffff, high01, high23, 0x44);
-    turned[4 * c + 3] = _mm512_maskz_shuffle_ps(0xffff, high01, high23, 0xee);
-  }
-}
-
-// Two rows of values to words: the first's halves in the lower, the second's in the upper.
-VOXLAB_INLINE Words round_pairs(Vec even, Vec odd) {
-#if defined(__AVX512BF16__)
-  alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return reinterpret_cast<Words>(_mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), round_two(even, odd)));
-#else
-  return round_bf16(even) | (round_bf16(odd) << 16);
-#endif
-}
 
 // Word j of row r holds K = 2r in its lower and K = 2r + 1 in its upper half.
 bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t* low) {

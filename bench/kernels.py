@@ -65,7 +65,7 @@ def section(title, found, layers, kernels):
     reached = 100 * sum(layer["bound_seconds"] for layer in found["layers"]) / whole
     lines = [
         f"\n## {title}\n",
-        f"{whole * 1e3:.1f} ms end to end, median of {found['runs']} runs; unattributed {rest:.1f} %; the calls' bounds add "
+        f"{whole * 1e3:.1f} ms end to end, quietest of {found['runs']} runs; unattributed {rest:.1f} %; the calls' bounds add "
         f"up to {reached:.0f} % of it; on reference kernels {100 * fallback_share(found):.2f} %.\n",
         "| layer | ms | % | Gflop/s | GB/s | of the bound, % |",
         "|---|---|---|---|---|---|",

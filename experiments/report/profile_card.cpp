@@ -100,7 +100,7 @@ std::vector<LayerCard> cards_of(std::span<const LedgerRow> rows, const MachinePe
 
 std::string to_text(const Profile& p, int64_t layers) {
   std::string out = fmt::format(
-      "{}; median of {} runs\npeaks measured: {:.1f} Gflop/s f32, {:.1f} bf16, copies {:.1f} GB/s\n"
+      "{}; quietest of {} runs\npeaks measured: {:.1f} Gflop/s f32, {:.1f} bf16, copies {:.1f} GB/s\n"
       "{:>10} {:>6} {:>9} {:>8} {:>9} {:>7}  {:<10} {:>7} {:>8}  {}\n",
       p.title, p.runs, p.peaks.f32_gflops, p.peaks.bf16_gflops, p.peaks.copy_gbytes_per_s, "ms", "%", "GMAC", "Gflop/s",
       "MB", "GB/s", "bound", "reached", "MiB", "layer, then its kernels");

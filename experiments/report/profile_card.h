@@ -48,8 +48,8 @@ struct LayerCard {
 struct Profile {
   std::string title;  // what ran, where
   MachinePeaks peaks;
-  int64_t runs = 0;              // profiled; the cards are those of the median one
-  double end_to_end = 0;         // seconds, measured without profiling, median
+  int64_t runs = 0;              // profiled; the cards are those of the quietest
+  double end_to_end = 0;         // seconds, measured without profiling, the least
   std::vector<LayerCard> cards;  // the most expensive first
 
   double attributed() const;    // seconds of all cards

@@ -18,8 +18,11 @@ void finish_rows(const FinishColumnsArgs& args) {
     const R* residual = args.residual == nullptr ? nullptr : static_cast<const R*>(args.residual) + r * args.columns;
     Y* y = static_cast<Y*>(args.y) + r * args.columns;
     for_vectors(args.columns, [&](int64_t i, auto count) {
+      fetch_ahead(x + i);
+      fetch_ahead(y + i);
       Vec v = normal(args.value, get(x + i, count), i, count);
       if (residual != nullptr) {
+        fetch_ahead(residual + i);
         const Vec other = get(residual + i, count);
         v += args.other.scale != nullptr ? normal(args.other, other, i, count) : other;
       }
@@ -67,8 +70,13 @@ void grad_columns_of(const GradColumnsArgs& args) {
         gate_shift = get_strip(args.gate_shift + c, width);
       }
       const auto add_row = [&](int64_t r, int64_t w) {
-        const Strip x = get_strip(x_rows + r * args.columns + c, w);
-        const Strip dy = get_strip(dy_rows + r * args.columns + c, w);
+        const X* const x_at = x_rows + r * args.columns + c;
+        const D* const dy_at = dy_rows + r * args.columns + c;
+        for (int64_t i = 0; i < w; i += vec_width) {
+          fetch_ahead(x_at + i);
+          fetch_ahead(dy_at + i);
+        }
+        const Strip x = get_strip(x_at, w), dy = get_strip(dy_at, w);
         for (int k = 0; k < strip_vectors; ++k) {
           const Vec centred = x.v[k] - mean.v[k];
           Vec d = dy.v[k];
@@ -113,6 +121,9 @@ void grad_apply_columns_of(const GradColumnsArgs& args) {
     const D* dy = static_cast<const D*>(args.dy) + r * args.columns;
     Y* dx = static_cast<Y*>(args.dx) + r * args.columns;
     for_vectors(args.columns, [&](int64_t i, auto count) {
+      fetch_ahead(x + i);
+      fetch_ahead(dy + i);
+      fetch_ahead(dx + i);
       const Vec centred = get(x + i, count) - get(args.mean + i, count);
       const Vec mean_part = mul_add(centred, get(args.b + i, count), get(args.a + i, count));
       Vec d = get(dy + i, count);

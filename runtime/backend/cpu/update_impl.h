@@ -9,6 +9,9 @@ namespace {
 
 void sgd_loop(const SgdArgs& args) {
   for_vectors(args.n, [&](int64_t i, auto count) {
+    fetch_ahead(args.param + i);
+    fetch_ahead(args.grad + i);
+    if (args.buffer != nullptr) fetch_ahead(args.buffer + i);
     const Vec p = get(args.param + i, count);
     const Vec g =
         mul_add(splat(args.weight_decay), p, get(args.grad + i, count) * splat(args.grad_scale));

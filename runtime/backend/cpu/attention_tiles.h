@@ -7,7 +7,7 @@ namespace voxlab::cpu {
 
 constexpr int64_t tile_keys = 32;  // that weights and values meet at a time
 
-// Halves that keys and values take as tiles, whatever the depth up to 16: see PackedTiles.
+// Halves that keys and values take as tiles of 512, at the larger depth: PackedTiles.
 constexpr int64_t packed_tile_halves(int64_t keys) { return 2 * 512 * (keys / 16 * 2 + keys / tile_keys * 2); }
 
 // Floats of scratch: of the forward, of the gradient.

@@ -21,7 +21,7 @@ VOXLAB_INLINE void settle_memory() { __asm__ volatile("" ::: "memory"); }
 template <int Depth>
 struct TileForm {
   static constexpr int64_t score_tiles = 4 * Depth / row_halves;  // of 16 keys or queries
-  static constexpr int64_t value_tiles = 2 * Depth / tile_rows;                      // of 32 keys
+  static constexpr int64_t value_tiles = 2 * Depth / tile_rows;   // of 32 keys
   static constexpr int64_t key_halves(int64_t keys) { return keys / tile_rows * score_tiles * tile_halves; }
   static constexpr int64_t row_tile_halves(int64_t keys) { return keys / tile_keys * value_tiles * tile_halves; }
 };
@@ -161,19 +161,19 @@ VOXLAB_INLINE void multiply_keys(const uint16_t* rows, const uint16_t* queries, 
   settle_memory();
   VOXLAB_TILE_LOAD(4, queries, tile_bytes);
   VOXLAB_TILE_LOAD(5, second, tile_bytes);
-#define VOXLAB_SCORES(first_sum, second_sum)             \
-  VOXLAB_TILE_ZERO(first_sum);                           \
-  VOXLAB_TILE_ZERO(second_sum);                          \
-  VOXLAB_TILE_LOAD(6, rows, tile_bytes);                 \
-  VOXLAB_TILE_MULTIPLY(first_sum, 6, 4);                 \
-  VOXLAB_TILE_MULTIPLY(second_sum, 6, 5);                \
-  if (tiles > 1) {                                       \
-    VOXLAB_TILE_LOAD(6, rows + tile_halves, tile_bytes); \
+#define VOXLAB_SCORES(first_sum, second_sum)                \
+  VOXLAB_TILE_ZERO(first_sum);                              \
+  VOXLAB_TILE_ZERO(second_sum);                             \
+  VOXLAB_TILE_LOAD(6, rows, tile_bytes);                    \
+  VOXLAB_TILE_MULTIPLY(first_sum, 6, 4);                    \
+  VOXLAB_TILE_MULTIPLY(second_sum, 6, 5);                   \
+  if (tiles > 1) {                                          \
+    VOXLAB_TILE_LOAD(6, rows + tile_halves, tile_bytes);    \
     VOXLAB_TILE_LOAD(7, queries + tile_halves, tile_bytes); \
-    VOXLAB_TILE_MULTIPLY(first_sum, 6, 7);               \
-    VOXLAB_TILE_LOAD(7, second + tile_halves, tile_bytes); \
-    VOXLAB_TILE_MULTIPLY(second_sum, 6, 7);              \
-  }                                                      \
+    VOXLAB_TILE_MULTIPLY(first_sum, 6, 7);                  \
+    VOXLAB_TILE_LOAD(7, second + tile_halves, tile_bytes);  \
+    VOXLAB_TILE_MULTIPLY(second_sum, 6, 7);                 \
+  }                                                         \
   rows += tiles * tile_halves;
 #define VOXLAB_PUT_SCORES(first_sum, second_sum)              \
   VOXLAB_TILE_STORE(first_sum, products, step);               \

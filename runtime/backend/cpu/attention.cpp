@@ -61,8 +61,7 @@ std::optional<NarrowKernels> Attention::narrow() const {
   if (has_amx(active_isa()) && precision != Precision::strict && keys % tile_keys == 0) {
     const bool emulated = active_isa() == Isa::amx_emulated, split = precision == Precision::bf16x3;
     const TileAttention& tiles = (emulated ? attention_amx_emulated : attention_amx)[form];
-    return NarrowKernels{.name = std::string("narrow.") + (emulated ? "amx-emulated." : "amx.") + (split ? "bf16x3" : "bf16"),
-                         .attend = tiles.attend[split],
+    return NarrowKernels{.attend = tiles.attend[split],
                          .gradients = tiles.gradients[split],
                          .attend_floats = tile_attention_floats(keys),
                          .gradient_floats = tile_gradient_floats(keys),
@@ -72,13 +71,24 @@ std::optional<NarrowKernels> Attention::narrow() const {
 #endif
   const Loops& loops = active_loops();
   if (loops.attend_narrow[form] == nullptr) return {};
-  return NarrowKernels{.name = std::string("narrow.") + std::string(cpu::name(std::min(active_isa(), Isa::avx512))),
-                       .attend = loops.attend_narrow[form],
+  return NarrowKernels{.attend = loops.attend_narrow[form],
                        .gradients = loops.attend_narrow_grad[form],
                        .attend_floats = 2 * keys * loops.narrow_lanes[form],
                        .gradient_floats = narrow_grad_floats(keys, depth),
                        .tiles = nullptr,
                        .packed_floats = rows};
+}
+
+namespace {
+
+// ".amx.bf16x3" and so on.
+std::string suffix(std::string_view matmul) { return std::string(matmul.substr(std::string_view("cpu.matmul").size())); }
+
+}  // namespace
+
+std::string narrow_name(std::string_view op, const Attention& a, const NarrowKernels& kernels) {
+  if (kernels.tiles == nullptr) return loop_name(op, "narrow");
+  return "cpu." + std::string(op) + ".narrow" + suffix(amx_name(KernelKind::matmul, a.precision == Precision::bf16x3));
 }
 
 PackedHead pack_head(const Attention& a, const NarrowKernels& kernels, const float* k, const float* v, float* packed) {
@@ -153,7 +163,8 @@ void attend_narrow(const Attention& a, const NarrowKernels& kernels, const Packe
 void run_attention(const Attention& a, const Data& t) {
   if (a.batches * a.queries * a.width == 0) return;
   const std::optional<NarrowKernels> narrow = a.narrow();
-  const int64_t most = narrow ? ceil_div(a.queries * a.batches, 4 * thread_count()) : a.block_rows(a.drop ? 2 : 1), blocks = ceil_div(a.queries, most), tasks = a.batches * blocks;
+  const int64_t most = narrow ? ceil_div(a.queries * a.batches, 4 * thread_count()) : a.block_rows(a.drop ? 2 : 1);
+  const int64_t blocks = ceil_div(a.queries, most), tasks = a.batches * blocks;
   const int64_t multiply_adds = a.batches * a.queries * a.keys * (a.depth + a.width);
   parallel_for(tasks, task_grain(tasks, multiply_adds), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -177,10 +188,9 @@ void run_attention(const Attention& a, const Data& t) {
 }
 
 std::string kernel_name_of(const Attention& a) {
-  if (const auto narrow = a.narrow()) return "cpu.attention." + narrow->name;
+  if (const auto narrow = a.narrow()) return narrow_name("attention", a, *narrow);
   const MatmulShape first{.m = a.queries, .n = a.keys, .k = a.depth, .a = a.q.strides, .b = a.k.strides, .c = {a.keys, 1}};
-  const std::string product(matmul(first, {nullptr, DType::f32}, {nullptr, DType::f32}, {nullptr, DType::f32}, {}, a.precision));
-  return "cpu.attention" + product.substr(std::string_view("cpu.matmul").size());
+  return "cpu.attention" + suffix(matmul(first, {nullptr, DType::f32}, {nullptr, DType::f32}, {nullptr, DType::f32}, {}, a.precision));
 }
 
 }  // namespace

@@ -22,7 +22,6 @@ Shape leading_axes(const Shape& shape);  // all but the last two
 
 // Of heads a few values deep, for a number of keys.
 struct NarrowKernels {
-  std::string name;
   void (*attend)(const NarrowAttentionArgs&);
   void (*gradients)(const NarrowAttentionGradArgs&);
   int64_t attend_floats, gradient_floats;  // of scratch
@@ -48,6 +47,9 @@ struct Attention {
   std::optional<Dropout::Attrs> drop;
   Precision precision = Precision::strict;
 };
+
+// Their name in profiles.
+std::string narrow_name(std::string_view op, const Attention& a, const NarrowKernels& kernels);
 
 // k and v of one matrix as the narrow kernels read them.
 struct PackedHead {

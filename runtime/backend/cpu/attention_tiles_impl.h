@@ -143,8 +143,7 @@ VOXLAB_INLINE void put_query_tiles(const float* turned, uint16_t* to, float scal
     for (int64_t d = 0; d < Depth; d += 2) {
       const Vec even = load(turned + d * query_block + v * vec_width) * splat(scale);
       const Vec odd = load(turned + (d + 1) * query_block + v * vec_width) * splat(scale);
-      const Words high = round_pairs(even, odd);
-      const Words low = round_pairs(even - widen(high), odd - reinterpret_cast<Vec>(high & 0xffff0000U));
+      const Words high = round_pairs(even, odd), low = rest_pairs(even, odd, high);
       uint16_t* const row = to + v * most_score_tiles * tile_halves + d / 2 * row_halves;
       put_words(row, high);
       put_words(row + part, low);
@@ -195,8 +194,9 @@ VOXLAB_INLINE void multiply_keys(const uint16_t* rows, const uint16_t* queries, 
 struct Row {
   __m512i high, low;
 };
+constexpr __mmask32 all_kept = ~__mmask32{0};
 template <bool split>
-VOXLAB_INLINE Row row_of(Vec first, Vec second, __mmask32 kept = ~__mmask32{0}) {
+VOXLAB_INLINE Row row_of(Vec first, Vec second, __mmask32 kept = all_kept) {
   if constexpr (!split) return {round_row(first, second, kept), __m512i{}};
   const auto rounded = [](Vec x) { return from_bits((bits_of(x) + 0x8000U) & 0xffff0000U); };
   const Vec high[2] = {rounded(first), rounded(second)};
@@ -342,7 +342,7 @@ void attend_tile_rows(const NarrowAttentionArgs& t) {
           weight[v] = power_of_two<split>(load(s.scores + at) - largest[v]);
           sum[v] += weight[v];
         }
-        rows[j] = drop ? row_of<split>(weight[0], weight[1], s.kept[drawn * keys + key + j]) : row_of<split>(weight[0], weight[1]);
+        rows[j] = row_of<split>(weight[0], weight[1], drop ? s.kept[drawn * keys + key + j] : all_kept);
       }
       uint16_t* const to = s.weights + (key / tile_keys * 2 * tile_rows + key % tile_keys / 2) * row_halves;
       put_pair(rows[0].high, rows[1].high, to);
@@ -406,7 +406,7 @@ struct TileGradScratch {
   uint16_t* dscore_pairs;        // tiles of B for 32 keys
   float *scores, *dweights;      // (keys, 32 queries)
   __mmask32* kept;               // (blocks, keys)
-  float *dk, *dv;                      // (keys, 16): sums; columns as in q_rows
+  float *dk, *dv;                // (keys, 16): sums; columns as in q_rows
 };
 
 // Values of 32 queries, (Depth, 32), to tiles of B whose rows are pairs of queries.
@@ -486,21 +486,21 @@ void tile_query_gradients(const NarrowAttentionGradArgs& t, const PackedTiles<De
   multiply_keys<Depth>(packed.scores, s.q_tiles, keys, s.scores);
   multiply_keys<Depth>(packed.weights, s.dy_tiles, keys, s.dweights);
   uint16_t* const weight_rows = s.weights + block * keys * query_block;
-  const __mmask32* const all_kept = s.kept + row / query_block % drawn_blocks * keys;
+  const __mmask32* const kept = s.kept + row / query_block % drawn_blocks * keys;
   uint16_t* const dscore_rows = s.dscores + block * keys * query_block;
   for (int64_t key = 0; key < keys; key += 2) {
     Row dscores[2];
     for (int64_t j = 0; j < 2; ++j) {
       const int64_t at = (key + j) * query_block;
       Vec weight[2], dscore[2];
+      const __mmask32 lanes = drop ? kept[key + j] : all_kept;
       for (int64_t v = 0; v < 2; ++v) {
         const int64_t lane = at + v * vec_width;
         weight[v] = power_of_two<split>(load(s.scores + lane) - sum[v]);
         const Vec d = load(s.dweights + lane);
-        const auto kept = static_cast<__mmask16>(drop ? all_kept[key + j] >> (v * vec_width) : 0xffff);
-        dscore[v] = weight[v] * _mm512_mask_sub_ps(-delta[v], kept, d, delta[v]);
+        dscore[v] = weight[v] * _mm512_mask_sub_ps(-delta[v], static_cast<__mmask16>(lanes >> (v * vec_width)), d, delta[v]);
       }
-      const Row weights = drop ? row_of<split>(weight[0], weight[1], all_kept[key + j]) : row_of<split>(weight[0], weight[1]);
+      const Row weights = row_of<split>(weight[0], weight[1], lanes);
       dscores[j] = row_of<split>(dscore[0], dscore[1]);
       _mm512_storeu_si512(weight_rows + at, weights.high);
       _mm512_storeu_si512(dscore_rows + at, dscores[j].high);

@@ -148,7 +148,7 @@ Kernel prepare(const TrainingAttentionGrad::Attrs& attrs, Descs in, Descs) {
   const AttentionGrad g{.a = a, .dy = matrices_of(in[0], a.leading), .y = matrices_of(in[4], a.leading), .tasks = tasks_of(a)};
   const int64_t parts = g.tasks == 1 ? 0 : g.a.batches * g.tasks * g.part_floats();
   const auto narrow = g.a.narrow();
-  return {.name = narrow ? "cpu.attention_grad." + narrow->name : loop_name("attention_grad", "blocks"),
+  return {.name = narrow ? narrow_name("attention_grad", g.a, *narrow) : loop_name("attention_grad", "blocks"),
           .workspace = parts * int64_t{sizeof(float)},
           .run = [g](Pointers x, Pointers y, std::byte* workspace) {
             const DropRule rule = rule_of(g.a, g.a.drop ? x[6] : nullptr);

@@ -21,7 +21,6 @@ VOXLAB_INLINE Vec widen(Words halves) { return reinterpret_cast<Vec>(halves << 1
 VOXLAB_INLINE __m512i round_two(Vec first, Vec second) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
 }
-
 #endif
 
 // The same, with or without that instruction; zero where `kept` has no bit.
@@ -69,6 +68,11 @@ VOXLAB_INLINE Words round_pairs(Vec even, Vec odd) {
 #else
   return round_bf16(even) | (round_bf16(odd) << 16);
 #endif
+}
+
+// What rounding to `high` left of such rows.
+VOXLAB_INLINE Words rest_pairs(Vec even, Vec odd, Words high) {
+  return round_pairs(even - widen(high), odd - reinterpret_cast<Vec>(high & 0xffff0000U));
 }
 
 }  // namespace

@@ -180,7 +180,7 @@ bool pack(const float* in, int64_t rows, int64_t pitch, uint16_t* high, uint16_t
     largest = _mm512_maskz_max_epu16(~__mmask32{0}, largest, _mm512_and_si512(reinterpret_cast<__m512i>(words), magnitude));
     _mm512_storeu_si512(high + r * amx_depth, reinterpret_cast<__m512i>(words));
     if (low == nullptr) continue;
-    const Words rest = round_pairs(even - reinterpret_cast<Vec>(words << 16), odd - reinterpret_cast<Vec>(words & 0xffff0000U));
+    const Words rest = rest_pairs(even, odd, words);
     _mm512_storeu_si512(low + r * amx_depth, reinterpret_cast<__m512i>(rest));
   }
   return _mm512_cmpge_epu16_mask(largest, _mm512_set1_epi16(0x7f80)) == 0;

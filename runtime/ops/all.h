@@ -45,7 +45,7 @@ using AllOps = OpList<
     Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, L2Normalise, L2NormaliseGrad,
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
-    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedLinear, FusedGroupNorm, FusedAttention, PairedAttention, FusedConvDgrad, FusedConvWgrad,
+    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedConvTranspose, FusedLinear, FusedGroupNorm, FusedAttention, PairedAttention, FusedConvDgrad, FusedConvWgrad,
     LossHead, LossHeadGrad, NormActivation, NormActivationGrad, LayerNormGelu, LayerNormGeluGrad, ConvNormGelu, TrainingAttention, TrainingAttentionGrad>;
 
 inline std::vector<const OpRecord*> all_ops() {

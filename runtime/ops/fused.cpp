@@ -175,6 +175,34 @@ std::vector<Sample> FusedConv::samples() {
           refused<FusedConv>("the residual must be", {same, {}}, {x, w, none, {.shape = {2, 3, 5, 6, 4}}})};
 }
 
+// ---- fused_conv_transpose ----
+
+Metas FusedConvTranspose::infer(const Attrs& a, MetaSpan in) {
+  const Metas out = ConvTranspose::infer(a, in.first(2));
+  if (in[2].shape != out[0].shape || in[2].dtype != out[0].dtype)
+    fail(name, "the residual must be " + out[0].to_string() + ", got " + in[2].to_string());
+  return out;
+}
+
+Cost FusedConvTranspose::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
+  Cost cost = ConvTranspose::cost(a, in.first(2), out);
+  cost.flops += out[0].numel();
+  return cost;
+}
+
+Tensors FusedConvTranspose::decompose(const Attrs& a, const Tensors& in) { return {add(call<ConvTranspose>(a, {in[0], in[1]})[0], in[2])}; }
+
+std::vector<Sample> FusedConvTranspose::samples() {
+  const auto c = [](std::vector<int64_t> s, std::vector<int64_t> p = {0}, std::vector<int64_t> extra = {0}) {
+    return Attrs{{{std::move(s), std::move(p), {1}, 1}, std::move(extra)}};
+  };
+  return {
+      sample<FusedConvTranspose>("k = s", c({1, 2, 4}), {{.shape = {2, 2, 3, 2, 5}}, {.shape = {1, 2, 4, 3, 5}}, {.shape = {2, 2, 6, 8, 3}}}),
+      sample<FusedConvTranspose>("k = s, 16", c({2}), {{.shape = {1, 2, 3, 3, 32}}, {.shape = {2, 2, 2, 16, 32}}, {.shape = {1, 4, 6, 6, 16}}}),
+      sample<FusedConvTranspose>("overlapping, 2-d", c({2}, {1}, {1}), {{.shape = {1, 3, 3, 4}}, {.shape = {3, 3, 2, 4}}, {.shape = {1, 6, 6, 2}}}),
+      refused<FusedConvTranspose>("residual", c({2}), {{.shape = {1, 2, 2, 4}}, {.shape = {2, 2, 3, 4}}, {.shape = {1, 4, 4, 4}}})};
+}
+
 // ---- fused_linear ----
 
 Metas FusedLinear::infer(const Attrs&, MetaSpan in) {

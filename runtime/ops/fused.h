@@ -69,6 +69,17 @@ struct FusedConv {
   static std::vector<Sample> samples();
 };
 
+// x, w, residual of the output's shape: see ConvTranspose -> y + residual.
+struct FusedConvTranspose {
+  static constexpr std::string_view name = "fused_conv_transpose";
+  static constexpr Precision precision = Precision::reduced;
+  struct Attrs : ConvTranspose::Attrs {};
+  static Metas infer(const Attrs&, MetaSpan in);
+  static Cost cost(const Attrs&, MetaSpan in, MetaSpan out);
+  static Tensors decompose(const Attrs&, const Tensors& in);
+  static std::vector<Sample> samples();
+};
+
 // x, w, b (optional), residual of the output's shape (optional): see Linear.
 struct FusedLinear {
   static constexpr std::string_view name = "fused_linear";

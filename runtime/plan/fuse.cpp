@@ -78,7 +78,7 @@ void rewrite(Trace& graph) {
   drop_joins_of_neighbours(graph);
   fuse_concats(graph);
   split_joined_gradients(graph);
-  fuse_gradient_sums(graph);
+  fuse_conv_sums(graph);
   fuse_norms(graph);
   narrow_values(graph);
 }

@@ -16,7 +16,7 @@ void own_outputs(Trace& graph);
 void fold_batch_norms(Trace& graph);
 
 // A depthwise convolution that keeps positions, plus its own input, and the same of a data gradient: 1 is added to the middle
-// of the kernel instead. Before fuse_gradient_sums. f32 only.
+// of the kernel instead. Before fuse_conv_sums. f32 only.
 void fold_own_inputs(Trace& graph);
 
 // A layer norm and the GELU that alone reads it, and their gradients: one op each way; in inference with the depthwise
@@ -64,9 +64,9 @@ void fuse_concats(Trace& graph);
 // fuse_concats.
 void split_joined_gradients(Trace& graph);
 
-// The sum of a convolution's data gradient with another gradient becomes part of the convolution. After
-// split_joined_gradients.
-void fuse_gradient_sums(Trace& graph);
+// The sum of a convolution's data gradient with another gradient, or of a transposed convolution with another tensor, becomes
+// part of the convolution. After split_joined_gradients.
+void fuse_conv_sums(Trace& graph);
 
 // A norm of a convolution's output: the convolution adds up its moments while it stores, and where in inference one convolution
 // alone reads the norm's output, that one normalises as it reads, so that the norm makes no pass over memory. After

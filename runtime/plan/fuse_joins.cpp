@@ -193,29 +193,45 @@ void split_joined_gradients(Trace& graph) {
   }
 }
 
-// ---- sums of gradients ----
+// ---- sums ----
 
-void fuse_gradient_sums(Trace& graph) {
+namespace {
+
+// The step with a residual, where it is a data gradient or a transposed convolution.
+std::optional<TraceStep> with_residual(const TraceStep& node, int residual, const std::vector<int>& outputs) {
+  TraceStep fused = node;
+  const std::vector<int> inputs = {node.inputs[0], node.inputs[1], residual};
+  if (is<ConvDgrad>(node)) {
+    become<FusedConvDgrad>(fused, {attrs<ConvDgrad>(node)}, inputs, outputs);
+  } else if (is<ConvTranspose>(node)) {
+    become<FusedConvTranspose>(fused, {attrs<ConvTranspose>(node)}, inputs, outputs);
+  } else {
+    return {};
+  }
+  return fused;
+}
+
+}  // namespace
+
+void fuse_conv_sums(Trace& graph) {
   Rewriter r(graph);
   for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
     if (r.node(n).op == nullptr || !is_sum(r, r.node(n))) continue;
     const TraceStep sum = r.node(n);
     if (r.meta(sum.outputs[0]).dtype != DType::f32 || r.meta(sum.outputs[0]).device != Device::cpu) continue;
-    // Of two gradients the later one, which has fewer steps to wait.
-    int best = absent, residual = absent;
+    // Of two the later one, which has fewer steps to wait.
+    int best = absent;
+    TraceStep chosen;
     for (const int value : sum.inputs) {
       const int maker = r.maker(value), other = other_operand(r, sum, value);
-      if (maker == absent || maker <= best || r.only_user(value) != n || !is<ConvDgrad>(r.node(maker))) continue;
-      if (!graph.values[static_cast<size_t>(other)].contiguous) continue;
-      TraceStep fused = r.node(maker);
-      become<FusedConvDgrad>(fused, {attrs<ConvDgrad>(fused)}, {fused.inputs[0], fused.inputs[1], other}, sum.outputs);
-      if (!fuses(r, fused)) continue;
+      if (maker == absent || maker <= best || r.only_user(value) != n || !graph.values[static_cast<size_t>(other)].contiguous) continue;
+      const auto fused = with_residual(r.node(maker), other, sum.outputs);
+      if (!fused || !fuses(r, *fused)) continue;
       best = maker;
-      residual = other;
+      chosen = *fused;
     }
     if (best == absent) continue;
-    TraceStep& node = r.node(best);
-    become<FusedConvDgrad>(node, {attrs<ConvDgrad>(node)}, {node.inputs[0], node.inputs[1], residual}, sum.outputs);
+    r.node(best) = std::move(chosen);
     r.move(best, n);
     r.refresh();
   }

@@ -20,7 +20,7 @@ namespace {
 
 bool multiplies(const TraceStep& node) {
   return is<Conv>(node) || is<FusedConv>(node) || is<ConvTranspose>(node) || is<ConvDgrad>(node) || is<ConvWgrad>(node) ||
-         is<FusedConvDgrad>(node) || is<FusedConvWgrad>(node) ||
+         is<FusedConvTranspose>(node) || is<FusedConvDgrad>(node) || is<FusedConvWgrad>(node) ||
          is<Linear>(node) || is<FusedLinear>(node);
 }
 

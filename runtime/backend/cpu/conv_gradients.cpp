@@ -29,6 +29,8 @@ Kernel prepare(const FusedConvDgrad::Attrs& a, Descs in, Descs out) { return dat
 
 Kernel prepare(const ConvTranspose::Attrs& a, Descs in, Descs out) { return data_gradient(a, in, out); }
 
+Kernel prepare(const FusedConvTranspose::Attrs& a, Descs in, Descs out) { return data_gradient(a, in, out, true); }
+
 namespace {
 
 Kernel weight_gradient(const ConvWgrad::Attrs& a, Descs in, Descs out) {

@@ -54,6 +54,7 @@ Kernel prepare(const ConvTranspose::Attrs&, Descs in, Descs out);
 Kernel prepare(const Matmul::Attrs&, Descs in, Descs out);
 Kernel prepare(const Linear::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedConv::Attrs&, Descs in, Descs out);
+Kernel prepare(const FusedConvTranspose::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedConvDgrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedConvWgrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedLinear::Attrs&, Descs in, Descs out);

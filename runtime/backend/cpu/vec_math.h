@@ -54,14 +54,6 @@ VOXLAB_INLINE void put_first(uint16_t* p, Vec v, int64_t n) {
   const VecHalfBits half = narrow(v);
   __builtin_memcpy(p, &half, static_cast<size_t>(2 * n));
 }
-// Asks for what a loop over memory reads or writes a little later: the processor's own fetching runs too short ahead for
-// tensors beyond the caches.
-template <class T>
-VOXLAB_INLINE void fetch_ahead(const T* p) {
-  constexpr int64_t bytes = 24 * 64;
-  __builtin_prefetch(reinterpret_cast<const char*>(p) + bytes, 0, 3);
-}
-
 VOXLAB_INLINE float scalar(const float* p) { return *p; }
 VOXLAB_INLINE float scalar(const uint16_t* p) {
   return __builtin_bit_cast(float, static_cast<uint32_t>(*p) << 16);

@@ -74,6 +74,11 @@ void reference(const FusedConv::Attrs& a, RefInputs in, RefOutputs out) {
   if (a.moments) moments_of(out[0], out[1]);
 }
 
+void reference(const FusedConvTranspose::Attrs& a, RefInputs in, RefOutputs out) {
+  reference(ConvTranspose::Attrs{a}, in.first(2), out);
+  finish({}, &in[2], out[0]);
+}
+
 void reference(const FusedConvDgrad::Attrs& a, RefInputs in, RefOutputs out) {
   reference(ConvDgrad::Attrs{a}, in.first(2), out);
   finish({}, &in[2], out[0]);

@@ -69,6 +69,7 @@ void reference(const SgdStep::Attrs&, RefInputs in, RefOutputs out);
 void reference(const AdamStep::Attrs&, RefInputs in, RefOutputs out);
 void reference(const SquaredNorm::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedConv::Attrs&, RefInputs in, RefOutputs out);
+void reference(const FusedConvTranspose::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedConvDgrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedConvWgrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedLinear::Attrs&, RefInputs in, RefOutputs out);

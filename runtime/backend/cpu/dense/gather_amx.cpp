@@ -26,6 +26,8 @@ using Triple = std::array<int64_t, 3>;
 
 // A sum of fewer does not make up for longer stores of its block.
 constexpr int64_t tall_depth_blocks = 16;
+// Of sums no longer than this, memory takes the time.
+constexpr int64_t thin_depth_blocks = 4;
 constexpr int64_t most_planes = int64_t{32} << 20;  // bytes of scratch
 
 // Each task on a block makes the planes anew.
@@ -126,6 +128,7 @@ class AmxRunner {
         shape_(run_shape(conv, cut.slabs)), all_moments_(moments),
         moments_(conv.moments == nullptr ? 0 : static_cast<size_t>(conv.batch * conv.columns)) {
     amx_.begin();
+    past_caches_ = weights.depth_blocks <= thin_depth_blocks && leaves_caches();
     if (!shape_.all_taps) return;
     made_high_ = half_scratch(Purpose::rows, 2 * most_stretch_rows * amx_depth + most_stretch_rows);
     made_low_ = made_high_ + most_stretch_rows * amx_depth;
@@ -133,6 +136,7 @@ class AmxRunner {
   }
   ~AmxRunner() {
     amx_.end();
+    if (past_caches_) std::atomic_thread_fence(std::memory_order_seq_cst);
     if (c_.moments != nullptr) all_moments_.add(first_block_, std::move(moments_));
   }
   AmxRunner(const AmxRunner&) = delete;
@@ -156,6 +160,16 @@ class AmxRunner {
   }
 
  private:
+  // Whether the output is larger than the caches and its rows fall into whole lines.
+  bool leaves_caches() const {
+    const int64_t value = size_of(c_.out.dtype), line = cache_line_halves * half_bytes;
+    bool lines = reinterpret_cast<uintptr_t>(c_.out.data) % line == 0;
+    for (const std::vector<int64_t>& steps : {std::vector<int64_t>{c_.out_offset, c_.out_batch}, c_.group_out,
+                                              std::vector<int64_t>(c_.out_step.begin(), c_.out_step.end())})
+      for (const int64_t step : steps) lines &= step * value % line == 0;
+    return lines && c_.batch * product(out_size(c_)) * c_.columns * value >= 4 * thread_count() * l2_bytes();
+  }
+
   bool run_planes(const Panel* panels, int64_t panel_count, int64_t d, int64_t count) {
     const int64_t stride = c_.axis[0].stride;
     if (!planes_.need((d + count - 1) * stride + planes_under(c_))) {
@@ -165,6 +179,8 @@ class AmxRunner {
     tall_ = !split_ && weights_.depth_blocks >= tall_depth_blocks;
     for (int64_t p = 0; p < panel_count; ++p) tall_ &= panels[p].vectors > 1;
     stretch_rows_ = tall_ ? most_stretch_rows : most_amx_block_rows;
+    // Rows that are stored for more than about half a microsecond let the tiles fall asleep (0017).
+    if (past_caches_ && panels[0].vectors > 1) stretch_rows_ = amx_block_rows(2, false);
     plan_parts(panels, panel_count);
     runs_.clear();
     ranges_.clear();
@@ -361,9 +377,10 @@ class AmxRunner {
     args.last_pairs = ceil_div(shape_.length - (args.depth_blocks - 1) * amx_depth, 2);
     args.b = weights_.panel(panel, split_);
     args.column_tiles = panel.vectors;
-    // Close enough where a stretch runs on over the border.
-    const int64_t out_bytes = size_of(c_.out.dtype);
-    const char* out = static_cast<const char*>(c_.out.data) + out_bytes * out_at(panel, stretch.d, stretch.h, stretch.w);
+    // Close enough where a stretch runs on over the border. Of an output past the caches only the residual is read.
+    const int64_t out_bytes = past_caches_ ? residual_bytes() : size_of(c_.out.dtype);
+    const char* const lines = past_caches_ ? residual() : static_cast<const char*>(c_.out.data);
+    const char* out = lines == nullptr ? nullptr : lines + out_bytes * out_at(panel, stretch.d, stretch.h, stretch.w);
     args.out_step = out_bytes * c_.out_step[2];
     args.out_lines = static_cast<int>(ceil_div(panel.vectors * amx_columns * out_bytes, cache_line_halves * half_bytes));
     const int64_t block_rows = amx_block_rows(panel.vectors, tall_);
@@ -372,7 +389,7 @@ class AmxRunner {
       args.a = {a.high + offset, split_ ? a.low + offset : nullptr};
       args.rows = std::min(block_rows, stretch.rows - row);
       args.c = sums + row * amx_block_columns;
-      args.out = last ? out + row * args.out_step : nullptr;
+      args.out = last && out != nullptr ? out + row * args.out_step : nullptr;
       planes_.share(args);
       if (b_next_ != nullptr) {
         args.next = b_next_;
@@ -396,6 +413,12 @@ class AmxRunner {
     }
   }
 
+  const char* residual() const {
+    const Epilogue& e = c_.epilogue;
+    return e.residual != nullptr ? reinterpret_cast<const char*>(e.residual) : reinterpret_cast<const char*>(e.residual_bf16);
+  }
+  int64_t residual_bytes() const { return size_of(c_.epilogue.residual != nullptr ? DType::f32 : DType::bf16); }
+
   // Elements from the output's first.
   int64_t out_at(const Panel& panel, int64_t d, int64_t h, int64_t w) const {
     return c_.out_offset + planes_.sample() * c_.out_batch + (begin_[0] + d) * c_.out_step[0] + (begin_[1] + h) * c_.out_step[1] +
@@ -415,6 +438,7 @@ class AmxRunner {
     args.activation = static_cast<int>(c_.epilogue.activation);
     args.slope = c_.epilogue.slope;
     args.out_step = c_.out_step[2];
+    args.past_caches = past_caches_ && panel.out * size_of(c_.out.dtype) % (cache_line_halves * half_bytes) == 0;
     if (c_.out.dtype == DType::bf16) {
       args.out_bf16 = static_cast<uint16_t*>(c_.out.data) + at;
     } else {
@@ -449,6 +473,7 @@ class AmxRunner {
   Triple size_ = {};
   Triple extent_ = {};
   int64_t slice_ = 0;
+  bool past_caches_ = false;
   bool tall_ = false;
   int64_t stretch_rows_ = 0;
   const char* b_next_ = nullptr;

@@ -38,6 +38,7 @@ struct AmxSplitArgs {
   int64_t out_chunk;  // from a chunk of a row to the next
   uint16_t* high;
   uint16_t* low;  // or null
+  bool fetch;     // rows follow each other in memory, and later ones are asked for
   // Or null: values are activated (x - mean) * scale + shift first, by their place in the row. Readable to a whole chunk.
   const float* mean;
   const float* scale;
@@ -93,6 +94,7 @@ struct AmxStoreArgs {
   int64_t out_step;  // elements between rows
   float* out;        // one of these
   uint16_t* out_bf16;
+  bool past_caches;  // rows begin with a line; whole lines are written past the caches
   // Or null. By column: what is stored, less the pivot, and its square are added up.
   const float* pivot;
   double* sum;

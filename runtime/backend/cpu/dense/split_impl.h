@@ -33,7 +33,10 @@ VOXLAB_INLINE void store_rounded(uint16_t* p, Vec v, int n) {
   _mm256_mask_storeu_epi16(p, first_lanes(n), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
 }
 
-VOXLAB_INLINE void store_line(uint16_t* p, Vec first, Vec second) { _mm512_storeu_si512(p, round_two(first, second)); }
+VOXLAB_INLINE void store_line(uint16_t* p, Vec first, Vec second, bool past_caches) {
+  const __m512i line = round_two(first, second);
+  past_caches ? _mm512_stream_si512(reinterpret_cast<__m512i*>(p), line) : _mm512_storeu_si512(p, line);
+}
 
 VOXLAB_INLINE Vec widen_half(__m256i halves) {
   return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves), 16));
@@ -55,7 +58,7 @@ VOXLAB_INLINE bool split_vectors(Vec first, Vec second, __mmask32 lanes, uint16_
 #else
 
 VOXLAB_INLINE void store_rounded(uint16_t* p, Vec v, int n) { store_halves(p, round_bf16(v), n); }
-VOXLAB_INLINE void store_line(uint16_t* p, Vec first, Vec second) {
+VOXLAB_INLINE void store_line(uint16_t* p, Vec first, Vec second, bool /*past_caches*/) {
   store_rounded(p, first, vec_width);
   store_rounded(p + vec_width, second, vec_width);
 }
@@ -122,9 +125,14 @@ __attribute__((noinline)) int64_t fill_some(AmxFill& f, int64_t chunks) {
   const In* in = first + row * t.in_pitch + column;
   int64_t to = row * t.out_pitch + column / amx_fill_values * t.out_chunk;
   const int64_t n = t.n, step = t.out_chunk;
+  const bool fetch = t.fetch;
   bool finite = true;
   while (done < chunks) {
     uint16_t* const low = Low ? t.low + to : nullptr;
+    if (fetch) {
+      fetch_ahead(in);
+      if constexpr (std::is_same_v<In, float>) fetch_ahead(in + vec_width);
+    }
     const int64_t left = n - column;
     finite &= left >= amx_fill_values ? fill_chunk<In, Norm, Low>(t, in, column, ~__mmask32{0}, t.high + to, low)
                                       : fill_chunk<In, Norm, Low>(t, in, column, chunk_lanes(left), t.high + to, low);
@@ -313,6 +321,7 @@ void store_vectors(const AmxStoreArgs& t, int column, int count) {
   float* out = t.out == nullptr ? nullptr : t.out + column;
   uint16_t* out_bf16 = t.out_bf16 + column;
   const int64_t rows = t.rows, step = t.out_step;
+  const bool past_caches = t.past_caches && count == vec_width;
   for (int64_t r = 0; r < rows; ++r) {
     Vec v[Vectors];
     for (int i = 0; i < Vectors; ++i) {
@@ -328,7 +337,9 @@ void store_vectors(const AmxStoreArgs& t, int column, int count) {
       }
     }
     if constexpr (Vectors == 2) {
-      store_line(out_bf16 + r * step, v[0], v[1]);
+      store_line(out_bf16 + r * step, v[0], v[1], past_caches);
+    } else if (out != nullptr && past_caches) {
+      store_past_caches(out + r * step, v[0]);
     } else if (out != nullptr) {
       store_first(out + r * step, v[0], count);
     } else {

@@ -27,7 +27,7 @@ using Triple = std::array<int64_t, 3>;
 // A sum of fewer does not make up for longer stores of its block.
 constexpr int64_t tall_depth_blocks = 16;
 // Of sums no longer than this, memory takes the time.
-constexpr int64_t thin_depth_blocks = 4;
+constexpr int64_t thin_depth_blocks = 16;
 constexpr int64_t most_planes = int64_t{32} << 20;  // bytes of scratch
 
 // Each task on a block makes the planes anew.
@@ -128,7 +128,7 @@ class AmxRunner {
         shape_(run_shape(conv, cut.slabs)), all_moments_(moments),
         moments_(conv.moments == nullptr ? 0 : static_cast<size_t>(conv.batch * conv.columns)) {
     amx_.begin();
-    past_caches_ = weights.depth_blocks <= thin_depth_blocks && leaves_caches();
+    past_caches_ = depth_blocks_a_column() <= thin_depth_blocks && leaves_caches(conv);
     if (!shape_.all_taps) return;
     made_high_ = half_scratch(Purpose::rows, 2 * most_stretch_rows * amx_depth + most_stretch_rows);
     made_low_ = made_high_ + most_stretch_rows * amx_depth;
@@ -160,14 +160,14 @@ class AmxRunner {
   }
 
  private:
-  // Whether the output is larger than the caches and its rows fall into whole lines.
-  bool leaves_caches() const {
-    const int64_t value = size_of(c_.out.dtype), line = cache_line_halves * half_bytes;
-    bool lines = reinterpret_cast<uintptr_t>(c_.out.data) % line == 0;
-    for (const std::vector<int64_t>& steps : {std::vector<int64_t>{c_.out_offset, c_.out_batch}, c_.group_out,
-                                              std::vector<int64_t>(c_.out_step.begin(), c_.out_step.end())})
-      for (const int64_t step : steps) lines &= step * value % line == 0;
-    return lines && c_.batch * product(out_size(c_)) * c_.columns * value >= 4 * thread_count() * l2_bytes();
+  int64_t depth_blocks_a_column() const {
+    int64_t taps = 0;
+    for (const auto& kernel : c_.group_kernel) {
+      int64_t of_group = 1;
+      for (const std::vector<int64_t>& axis : kernel) of_group *= std::ssize(axis) - std::count(axis.begin(), axis.end(), -1);
+      taps += of_group;
+    }
+    return c_.group_kernel.empty() ? weights_.depth_blocks : ceil_div(taps * c_.channels, std::ssize(c_.group_kernel) * amx_depth);
   }
 
   bool run_planes(const Panel* panels, int64_t panel_count, int64_t d, int64_t count) {
@@ -180,7 +180,7 @@ class AmxRunner {
     for (int64_t p = 0; p < panel_count; ++p) tall_ &= panels[p].vectors > 1;
     stretch_rows_ = tall_ ? most_stretch_rows : most_amx_block_rows;
     // Rows that are stored for more than about half a microsecond let the tiles fall asleep (0017).
-    if (past_caches_ && panels[0].vectors > 1) stretch_rows_ = amx_block_rows(2, false);
+    if (past_caches_ && panels[0].vectors > 1) stretch_rows_ = amx_block_rows(2, tall_);
     plan_parts(panels, panel_count);
     runs_.clear();
     ranges_.clear();

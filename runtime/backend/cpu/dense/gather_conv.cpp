@@ -4,6 +4,7 @@
 #include "runtime/backend/cpu/dense/gather_conv.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <limits>
 
@@ -75,7 +76,15 @@ class BlockRunner {
     const GatherAxis& w = conv.axis[2];
     row_tiles_ = conv.columns <= kernels.width && w.stride == 1 && consecutive(w.taps) &&
                  static_cast<int>(w.taps.size()) == row_taps;
+    const Epilogue& e = conv.epilogue;
+    past_caches_ = weight_rows(conv) == conv.channels && e.residual == nullptr && e.activation == Activation::none && leaves_caches(conv);
   }
+
+  ~BlockRunner() {
+    if (past_caches_) std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+  BlockRunner(const BlockRunner&) = delete;
+  BlockRunner& operator=(const BlockRunner&) = delete;
 
   void run(int64_t index, const Panel* panels, int64_t panel_count) {
     if (index != current_) {
@@ -238,6 +247,7 @@ class BlockRunner {
     args.activation = static_cast<int>(conv_.epilogue.activation);
     args.slope = conv_.epilogue.slope;
     args.last_columns = panel.last_columns;
+    args.past_caches = past_caches_;
     return args;
   }
 
@@ -330,6 +340,7 @@ class BlockRunner {
   bool all_rows_alike_ = false;
   bool direct_ = false;
   bool row_tiles_ = false;
+  bool past_caches_ = false;
   int64_t current_ = -1;
   int64_t sample_ = 0;
   Triple begin_ = {};
@@ -416,6 +427,17 @@ Triple choose_block(const GatherConv& c, double vectors) {
 
 int64_t multiply_adds(const GatherConv& c) {
   return c.batch * c.axis[0].out * c.axis[1].out * c.axis[2].out * weight_rows(c) * c.columns;
+}
+
+bool leaves_caches(const GatherConv& c) {
+  constexpr int64_t line = 64;
+  const int64_t value = size_of(c.out.dtype);
+  bool lines = reinterpret_cast<uintptr_t>(c.out.data) % line == 0;
+  const auto whole = [&](int64_t step) { lines &= step * value % line == 0; };
+  for (const int64_t step : {c.out_offset, c.out_batch}) whole(step);
+  for (const int64_t step : c.out_step) whole(step);
+  for (const int64_t step : c.group_out) whole(step);
+  return lines && c.batch * product(out_size(c)) * c.columns * value >= 4 * thread_count() * l2_bytes();
 }
 
 int64_t weight_rows(const GatherConv& c) {

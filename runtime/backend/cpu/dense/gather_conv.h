@@ -81,6 +81,10 @@ int64_t multiply_adds(const GatherConv& conv);
 
 std::array<int64_t, 3> out_size(const GatherConv& conv);
 
+// Whether the output is larger than the caches and its rows fall into whole lines, so that writing past the caches saves reading
+// the lines first.
+bool leaves_caches(const GatherConv& conv);
+
 bool consecutive(const std::vector<int64_t>& taps);
 
 // Weight rows (tap, channel), and one panel of them copied to whole vectors next to each other.

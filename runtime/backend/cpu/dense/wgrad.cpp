@@ -133,6 +133,7 @@ class WgradWorker {
     float* rows[max_tile_rows];
     args.c = rows;
     const int64_t pairs = ceil_div(count, 2);
+    if (product(call_.g.kernel) == 1 && pairs <= call_.kernels.pairs[panel.vectors - 1]) return add_few_rows(args, panel, a, c, count);
     const int64_t tiles = ceil_div(pairs, call_.kernels.unit_pairs[panel.vectors - 1]);
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t from = 2 * (pairs * t / tiles);
@@ -143,6 +144,25 @@ class WgradWorker {
       args.a = reinterpret_cast<const char*>(a + from);
       call_.kernels.unit_tile[panel.vectors - 1][(to - from) / 2 - 1](args);
     }
+  }
+
+  // All of them in one tile, for which dy is read but once: it asks for what comes later.
+  void add_few_rows(TileArgs& args, const Panel& panel, const float* a, float* c, int64_t count) {
+    constexpr int64_t ahead = 384;  // floats
+    alignas(64) float dropped[max_panel_vectors * 16] = {};
+    const int64_t pairs = ceil_div(count, 2);
+    int64_t pair_bytes[max_pairs];
+    float* rows[2 * max_pairs];
+    for (int64_t i = 0; i < pairs; ++i) {
+      pair_bytes[i] = 2 * i * float_bytes;
+      for (const int64_t m : {2 * i, 2 * i + 1}) rows[m] = m < count ? c + m * call_.g.out_channels : dropped;
+    }
+    args.c = rows;
+    args.a = reinterpret_cast<const char*>(a);
+    args.pair_bytes = pair_bytes;
+    args.pair_step = float_bytes;
+    args.b_ahead = ahead;
+    call_.kernels.tile[panel.vectors - 1][pairs - 1](args);
   }
 
   const WgradCall& call_;
@@ -237,12 +257,27 @@ void wgrad_by_winograd(const KernelTable& kernels, const ConvGeometry& g, const 
   }
 }
 
+// With a kernel of 1 and few output channels their rows, not those of the input's, make full vectors of columns.
+bool turns(const KernelTable& kernels, const ConvGeometry& g) {
+  const bool product_of_rows = product(g.kernel) == 1 && product(g.stride) == 1 && g.pad == Triple{0, 0, 0} && g.groups == 1;
+  const int64_t width = kernels.width, in = g.in_channels, out = g.out_channels;
+  return product_of_rows && ceil_div(out, 2) * 2 * ceil_div(in, width) < ceil_div(in, 2) * 2 * ceil_div(out, width);
+}
+
+void turned_wgrad(const KernelTable& kernels, ConvGeometry g, const float* x, const float* dy, float* dw) {
+  std::swap(g.in_channels, g.out_channels);
+  float* turned = scratch(Purpose::turned, g.in_channels * g.out_channels);
+  dense_wgrad(kernels, g, dy, x, turned, GatherMode::f32);
+  kernels.transpose(turned, g.in_channels, g.out_channels, g.out_channels, dw, g.in_channels);
+}
+
 }  // namespace
 
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy,
                  float* dw, GatherMode mode) {
   if (mode == GatherMode::winograd) return wgrad_by_winograd(kernels, g, x, dy, dw, nullptr);
   if (mode == GatherMode::winograd_pairs) return wgrad_by_winograd(kernels, g, x, dy, dw, active_pairs());
+  if (turns(kernels, g)) return turned_wgrad(kernels, g, x, dy, dw);
   const int64_t group_in = g.in_channels / g.groups;
   const int64_t group_out = g.out_channels / g.groups;
   const bool row_joined = g.dilation[2] == 1 && g.groups == 1;

@@ -392,8 +392,9 @@ bool suits_wgrad_amx(const ConvGeometry& g, bool split) {
   if (!multiplies_bf16(active_isa()) || product(g.out()) == 0) return false;
   const Call call = cheapest_call(g, split);
   // The f32 kernels, on minimal filtering and small blocks or not, do about this many multiply-adds in a cycle and take
-  // this long to read a value.
-  constexpr double multiply_adds = 24, read_cycles = 0.8;
+  // this long to read a value, twice as large as those that plain bf16 would read.
+  constexpr double multiply_adds = 24;
+  const double read_cycles = split ? 0.8 : 1.6;
   const auto in = static_cast<double>(g.in_channels / g.groups), out = static_cast<double>(call.out);
   const double f32 = static_cast<double>(product(g.kernel)) * in * out / multiply_adds + read_cycles * (in + out);
   return cost_of_slices(call) * (has_amx(active_isa()) ? 1.0 : call.amx.speed) < f32;

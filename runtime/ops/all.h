@@ -46,7 +46,7 @@ using AllOps = OpList<
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
     ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedConvTranspose, FusedLinear, FusedGroupNorm, FusedAttention, PairedAttention, FusedConvDgrad, FusedConvWgrad,
-    LossHead, LossHeadGrad, NormActivation, NormActivationGrad, LayerNormGelu, LayerNormGeluGrad, ConvNormGelu, TrainingAttention, TrainingAttentionGrad>;
+    LossHead, LossHeadGrad, NormActivation, NormActivationGrad, NormSum, NormSumGrad, LayerNormGelu, LayerNormGeluGrad, ConvNormGelu, TrainingAttention, TrainingAttentionGrad>;
 
 inline std::vector<const OpRecord*> all_ops() {
   std::vector<const OpRecord*> records;

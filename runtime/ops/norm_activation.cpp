@@ -124,4 +124,111 @@ std::vector<Sample> NormActivationGrad::samples() {
           refused<NormActivationGrad>("one value a channel", {{{}, leaky, true}}, {x, x, c, x, c, spread({6})})};
 }
 
+// ---- norm_sum ----
+
+namespace {
+
+constexpr size_t inputs_of_norm = 3, outputs_of_norm = 2, gradient_inputs = 5;
+
+NormActivationAttrs without_activation(NormActivationAttrs a) {
+  a.activation = Activation::none;
+  return a;
+}
+
+// Input, weight, bias, mean and spread of one of the two norms of a gradient.
+template <class Values>
+Values of_norm(const Values& in, size_t norm) {
+  const auto first = in.begin() + static_cast<std::ptrdiff_t>(1 + norm * gradient_inputs);
+  return {first, first + gradient_inputs};
+}
+
+}  // namespace
+
+Metas NormSum::infer(const Attrs& a, MetaSpan in) {
+  if (in.size() < 2 * inputs_of_norm) fail(name, "expected x, weight and bias of two norms, got " + std::to_string(in.size()) + " inputs");
+  if (in[0].shape != in[inputs_of_norm].shape || in[0].dtype != in[inputs_of_norm].dtype)
+    fail(name, "both norms must be of " + in[0].to_string() + ", got " + in[inputs_of_norm].to_string());
+  Metas out;
+  for (size_t i = 0; i < 2; ++i) {
+    Metas one(in.begin() + static_cast<std::ptrdiff_t>(i * inputs_of_norm), in.begin() + static_cast<std::ptrdiff_t>((i + 1) * inputs_of_norm));
+    if (given(in, 2 * inputs_of_norm + i)) {
+      one.push_back({Shape{0}, in[0].dtype, in[0].device});
+      one.push_back(in[2 * inputs_of_norm + i]);
+    }
+    const Metas of_one = NormActivation::infer({a}, one);
+    out.insert(out.end(), of_one.begin() + (i == 0 ? 0 : 1), of_one.end());
+  }
+  return out;
+}
+Cost NormSum::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
+  Cost cost = GroupNorm::cost({a}, in.first(inputs_of_norm), out.first(1 + outputs_of_norm));
+  cost.flops += GroupNorm::cost({a}, in.subspan(inputs_of_norm, inputs_of_norm), out.first(1 + outputs_of_norm)).flops;
+  for (const size_t moments : {2 * inputs_of_norm, 2 * inputs_of_norm + 1})
+    if (given(in, moments)) cost.flops -= 4 * in[0].numel();
+  cost.flops += out[0].numel() * (a.activation == Activation::none ? 1 : 2);
+  return cost;
+}
+Tensors NormSum::decompose(const Attrs& a, const Tensors& in) {
+  const Tensors second = call<NormActivation>({without_activation(a)}, {in[3], in[4], in[5], Tensor(), input(in, 7)});
+  const Tensors first = call<NormActivation>({a}, {in[0], in[1], in[2], second[0], input(in, 6)});
+  return {first[0], first[1], first[2], second[1], second[2]};
+}
+std::vector<Sample> NormSum::samples() {
+  const SampleInput x{.shape = {2, 3, 5, 4, 6}}, c{.shape = {6}}, none{.shape = {0}, .absent = true};
+  const SampleInput moments{.shape = {2, 6, 2}, .low = 0.5, .high = 2};
+  const Finish leaky{Activation::leaky_relu, 0.1};
+  return {sample<NormSum>("groups", {{{2}, leaky}}, {x, c, c, x, c, c}),
+          sample<NormSum>("instance, known moments", {{{6}, leaky}}, {x, c, c, x, none, none, moments, moments}),
+          sample<NormSum>("batch, moments of one", {{{}, {Activation::relu}, true}}, {x, c, c, x, c, c, none, moments}),
+          refused<NormSum>("both norms must be of", {{{2}, leaky}}, {x, c, c, c, c, c})};
+}
+
+Metas NormSumGrad::infer(const Attrs& a, MetaSpan in) {
+  if (in.size() != 1 + 2 * gradient_inputs) fail(name, "expected dy and five inputs of each norm, got " + std::to_string(in.size()) + " inputs");
+  if (a.activation == Activation::none) fail(name, "expected an activation");
+  Metas out;
+  for (size_t i = 0; i < 2; ++i) {
+    Metas one = of_norm(Metas(in.begin(), in.end()), i);
+    one.insert(one.begin(), in[0]);
+    const Metas of_one = NormActivationGrad::infer({a}, one);
+    out.insert(out.end(), of_one.begin(), of_one.end());
+  }
+  return out;
+}
+Cost NormSumGrad::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
+  Cost cost{};
+  for (size_t i = 0; i < 2; ++i) {
+    Metas one = of_norm(Metas(in.begin(), in.end()), i);
+    one.insert(one.begin(), in[0]);
+    cost.flops += NormActivationGrad::cost({a}, one, out.subspan(3 * i, 3)).flops;
+  }
+  cost.flops -= in[0].numel();  // the slope is applied once; the inputs of the activation are added up
+  return cost;
+}
+Tensors NormSumGrad::decompose(const Attrs& a, const Tensors& in) {
+  const NormGeometry g = NormActivation::geometry(a, in[1].shape());
+  const auto normal = [&](const Tensors& n) {
+    const Tensor spread = statistic(n[4], g), rstd = a.over_batch ? rstd_of(spread, a.eps) : spread;
+    return normalised(g, n[0], statistic(n[3], g), rstd, n[1], n[2]);
+  };
+  const Tensors first = of_norm(in, 0), second = of_norm(in, 1);
+  const Tensor positive = unary(UnaryKind::step, add(normal(first), normal(second)));
+  const double slope = NormActivationGrad::slope(a);
+  const Tensor dy = mul(in[0], affine(positive, 1 - slope, slope));
+  Tensors out;
+  for (const Tensors& n : {first, second})
+    for (const Tensor& t : call<NormActivationGrad>({without_activation(a)}, {dy, n[0], n[1], n[2], n[3], n[4]})) out.push_back(t);
+  return out;
+}
+std::vector<Sample> NormSumGrad::samples() {
+  const SampleInput x{.shape = {2, 3, 5, 4, 6}}, c{.shape = {6}}, none{.shape = {0}, .absent = true};
+  const auto spread = [](Shape shape) { return SampleInput{.shape = shape, .low = 0.5, .high = 2}; };
+  const SampleInput m2{.shape = {2, 2}}, m6{.shape = {2, 6}};
+  const Finish leaky{Activation::leaky_relu, 0.1};
+  return {sample<NormSumGrad>("groups", {{{2}, leaky}}, {x, x, c, c, m2, spread({2, 2}), x, c, c, m2, spread({2, 2})}),
+          sample<NormSumGrad>("instance", {{{6}, {Activation::relu}}}, {x, x, none, none, m6, spread({2, 6}), x, c, c, m6, spread({2, 6})}),
+          sample<NormSumGrad>("batch", {{{}, leaky, true}}, {x, x, c, c, c, spread({6}), x, c, c, c, spread({6})}),
+          refused<NormSumGrad>("expected an activation", {{{}, {}, true}}, {x, x, c, c, c, c, x, c, c, c, c})};
+}
+
 }  // namespace voxlab

@@ -45,4 +45,28 @@ struct NormActivationGrad {
   }
 };
 
+// The sum of two such norms with the same attributes: x, weight, bias of the first and of the second, moments of both x; weights,
+// biases and moments optional -> finish(norm(x1) + norm(x2)), mean, spread of the first and of the second.
+struct NormSum {
+  static constexpr std::string_view name = "norm_sum";
+  static constexpr Precision precision = Precision::full;
+  struct Attrs : NormActivationAttrs {};
+  static Metas infer(const Attrs&, MetaSpan in);
+  static Cost cost(const Attrs&, MetaSpan in, MetaSpan out);
+  static Tensors decompose(const Attrs&, const Tensors& in);
+  static std::vector<Sample> samples();
+};
+
+// dy; x, weight, bias, mean, spread of the first norm and of the second -> dx, dweight, dbias of the first and of the second.
+// Activations as of NormActivationGrad, but not none.
+struct NormSumGrad {
+  static constexpr std::string_view name = "norm_sum_grad";
+  static constexpr Precision precision = Precision::full;
+  struct Attrs : NormActivationAttrs {};
+  static Metas infer(const Attrs&, MetaSpan in);
+  static Cost cost(const Attrs&, MetaSpan in, MetaSpan out);
+  static Tensors decompose(const Attrs&, const Tensors& in);
+  static std::vector<Sample> samples();
+};
+
 }  // namespace voxlab

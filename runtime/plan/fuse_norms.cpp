@@ -69,9 +69,16 @@ bool moves_into_reader(Rewriter& r, int n, int moments) {
 void fuse_norms(Trace& graph) {
   Rewriter r(graph);
   for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
-    if (r.node(n).op == nullptr || !(is<FusedGroupNorm>(r.node(n)) || is<NormActivation>(r.node(n)))) continue;
+    if (r.node(n).op == nullptr || !(is<FusedGroupNorm>(r.node(n)) || is<NormActivation>(r.node(n)) || is<NormSum>(r.node(n)))) continue;
     if (r.meta(r.node(n).inputs[0]).dtype != DType::f32 || r.meta(r.node(n).inputs[0]).device != Device::cpu) continue;
     const int moments = moments_of(r, r.node(n).inputs[0]);
+    if (is<NormSum>(r.node(n))) {
+      const int second = moments_of(r, r.node(n).inputs[3]);
+      r.node(n).inputs[6] = moments;
+      r.node(n).inputs[7] = second;
+      r.refresh();
+      continue;
+    }
     if (is<NormActivation>(r.node(n))) {
       r.node(n).inputs[4] = moments;
       r.refresh();

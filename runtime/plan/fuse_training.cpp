@@ -1,6 +1,8 @@
 // Rewrites of a training step: norms whose statistics the backward pass reads, and losses from logits.
 #include <algorithm>
+#include <array>
 #include <optional>
+#include <vector>
 
 #include "runtime/ops/binary.h"
 #include "runtime/ops/copy.h"
@@ -64,9 +66,77 @@ void fuse_gradient(Rewriter& r, const TraceStep& norm, const NormActivationAttrs
   }
 }
 
+bool same(const NormActivationAttrs& a, const NormActivationAttrs& b) {
+  return a.groups == b.groups && a.eps == b.eps && a.over_batch == b.over_batch;
+}
+
+bool gates(const Finish& f) { return f.activation == Activation::relu || f.activation == Activation::leaky_relu; }
+
+// The gradients of activation and of both norms behind it, where nothing else reads what passes between them.
+void fuse_sum_gradient(Rewriter& r, const TraceStep& sum, const NormActivationAttrs& a) {
+  const int y = sum.outputs[0], end = static_cast<int>(r.graph.steps.size());
+  for (const int user : r.users(y)) {
+    if (user >= end || !is<UnaryGrad>(r.node(user)) || r.node(user).inputs[0] != y || r.node(user).inputs[1] == y) continue;
+    const int dy = r.node(user).outputs[0];
+    std::array<int, 2> gradients = {absent, absent};
+    const std::vector<int>& readers = r.users(dy);
+    for (const int reader : readers) {
+      if (reader >= end || !(is<GroupNormGrad>(r.node(reader)) || is<BatchNormGrad>(r.node(reader)))) continue;
+      for (size_t i = 0; i < 2; ++i)
+        if (r.node(reader).inputs ==
+            std::vector<int>{dy, sum.inputs[3 * i], sum.inputs[3 * i + 1], sum.outputs[1 + 2 * i], sum.outputs[2 + 2 * i]})
+          gradients[i] = reader;
+    }
+    const auto [first, second] = gradients;
+    if (first == absent || second == absent || first == second || readers.size() != 2) continue;
+    std::vector<int> in{r.node(user).inputs[1]}, out;
+    for (size_t i = 0; i < 2; ++i) {
+      const size_t x = 3 * i, statistics = 1 + 2 * i;
+      in.insert(in.end(), {sum.inputs[x], sum.inputs[x + 1], sum.inputs[x + 2], sum.outputs[statistics], sum.outputs[statistics + 1]});
+      const std::vector<int>& of_norm = r.node(gradients[i]).outputs;
+      out.insert(out.end(), of_norm.begin(), of_norm.end());
+    }
+    become<NormSumGrad>(r.node(std::min(first, second)), {a}, in, out);
+    r.remove(std::max(first, second));
+    r.remove(user);
+    r.refresh();
+    return;
+  }
+}
+
+// Two norms that alone meet in a sum, before an activation.
+void fuse_norm_sums(Trace& graph) {
+  Rewriter r(graph);
+  for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
+    auto a = training_norm(r, r.node(n));
+    if (!a) continue;
+    const TraceStep second = r.node(n);
+    const int next = r.only_user(second.outputs[0]);
+    const int other = next == absent ? absent : other_operand(r, r.node(next), second.outputs[0]);
+    const int m = other == absent || r.only_user(other) != next ? absent : r.maker(other);
+    if (m == absent || m >= n) continue;
+    const auto b = training_norm(r, r.node(m));
+    const int activation = activation_of(r, r.node(next).outputs[0]);
+    if (!b || !same(*a, *b) || activation == absent) continue;
+    const TraceStep first = r.node(m);
+    // Its statistics are made later than they were.
+    const auto read_later = [&](int value) { return std::all_of(r.users(value).begin(), r.users(value).end(), [&](int user) { return user > n; }); };
+    if (first.outputs[0] != other || !read_later(first.outputs[1]) || !read_later(first.outputs[2])) continue;
+    static_cast<Finish&>(*a) = *finish_of(attrs<Unary>(r.node(activation)));
+    const int result = r.node(activation).outputs[0];
+    become<NormSum>(r.node(n), {*a},
+                    {first.inputs[0], input(first, 1), input(first, 2), second.inputs[0], input(second, 1), input(second, 2), absent, absent},
+                    {result, first.outputs[1], first.outputs[2], second.outputs[1], second.outputs[2]});
+    for (const int gone : {m, next, activation}) r.remove(gone);
+    r.refresh();
+    if (gates(*a)) fuse_sum_gradient(r, r.node(n), *a);
+  }
+}
+
 }  // namespace
 
 void fuse_training_norms(Trace& graph) {
+  fuse_norm_sums(graph);
   Rewriter r(graph);
   for (int n = 0; n < static_cast<int>(graph.steps.size()); ++n) {
     auto a = training_norm(r, r.node(n));
@@ -87,8 +157,7 @@ void fuse_training_norms(Trace& graph) {
     become<NormActivation>(norm, {*a}, {norm.inputs[0], input(norm, 1), input(norm, 2), residual, absent},
                            {result, norm.outputs[1], norm.outputs[2]});
     r.refresh();
-    const bool gated = a->activation == Activation::relu || a->activation == Activation::leaky_relu;
-    if (gated && residual == absent) fuse_gradient(r, r.node(n), *a);
+    if (gates(*a) && residual == absent) fuse_gradient(r, r.node(n), *a);
   }
 }
 
@@ -96,8 +165,11 @@ namespace {
 
 // Gradients of x that add up to zero in each channel: a norm with a mean of its own there does not change when x is moved.
 bool sums_to_zero(const Rewriter& r, const TraceStep& node, int value) {
-  if (node.outputs[0] != value) return false;
   const int64_t channels = r.meta(value).shape[-1];
+  if (is<NormSumGrad>(node))
+    return (node.outputs[0] == value || node.outputs[3] == value) &&
+           (attrs<NormSumGrad>(node).over_batch || attrs<NormSumGrad>(node).groups == channels);
+  if (node.outputs[0] != value) return false;
   if (is<BatchNormGrad>(node)) return true;
   if (is<GroupNormGrad>(node)) return attrs<GroupNormGrad>(node).groups == channels;
   return is<NormActivationGrad>(node) && (attrs<NormActivationGrad>(node).over_batch || attrs<NormActivationGrad>(node).groups == channels);

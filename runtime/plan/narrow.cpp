@@ -26,7 +26,7 @@ bool multiplies(const TraceStep& node) {
 
 // Those whose values may each have a type of its own.
 bool mixes_types(const TraceStep& node) {
-  return multiplies(node) || is<FusedGroupNorm>(node) || is<ConvNormGelu>(node) || is<NormActivation>(node) || is<NormActivationGrad>(node) ||
+  return multiplies(node) || is<FusedGroupNorm>(node) || is<ConvNormGelu>(node) || is<NormActivation>(node) || is<NormActivationGrad>(node) || is<NormSum>(node) || is<NormSumGrad>(node) ||
          is<GroupNormGrad>(node) || is<BatchNormGrad>(node) || (is<Reduce>(node) && attrs<Reduce>(node).kind == ReduceKind::sum);
 }
 
@@ -65,14 +65,19 @@ class Groups {
   std::vector<int> parent_;
 };
 
-// A tensor that a step of the plan makes for other steps, not beside its result (moments, say).
+// A step's result, not what it gives beside (moments, say).
+bool is_result(const TraceStep& node, int value) {
+  return node.op->view != nullptr || node.outputs[0] == value || (is<NormSumGrad>(node) && node.outputs[3] == value);
+}
+
+// A tensor that a step of the plan makes for other steps.
 bool passes_between(const Rewriter& r, int value) {
   const Meta& meta = r.meta(value);
   const int maker = r.maker(value), end = static_cast<int>(r.graph.steps.size());
   if (meta.dtype != DType::f32 || meta.device != Device::cpu || maker == absent || !r.read(value)) return false;
   const TraceStep& node = r.graph.steps[static_cast<size_t>(maker)];
   const auto inside = [&](int user) { return user < end; };
-  return (node.op->view != nullptr || node.outputs[0] == value) && std::all_of(r.users(value).begin(), r.users(value).end(), inside);
+  return is_result(node, value) && std::all_of(r.users(value).begin(), r.users(value).end(), inside);
 }
 
 // Every step that reads or makes one of these values.

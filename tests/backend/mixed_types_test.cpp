@@ -2,6 +2,7 @@
 // rounded once.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "runtime/backend/cpu/isa.h"
@@ -19,8 +20,8 @@ TensorDesc desc_of(const Tensor& t) {
   return {.meta = t.meta(), .strides = contiguous_strides(t.shape())};
 }
 
-// The op's outputs, the first of them as `dtype`; empty where no kernel of its own takes these types.
-Tensors run(const OpRecord& op, const Sample& sample, const Tensors& in, DType dtype) {
+// The op's outputs, `results` of them as `dtype`; empty where no kernel of its own takes these types.
+Tensors run(const OpRecord& op, const Sample& sample, const Tensors& in, const std::vector<size_t>& results, DType dtype) {
   std::vector<TensorDesc> in_descs, out_descs;
   std::vector<std::byte*> from, to;
   for (const Tensor& t : in) {
@@ -31,7 +32,7 @@ Tensors run(const OpRecord& op, const Sample& sample, const Tensors& in, DType d
   for (Tensor& t : wide)
     if (t && t.dtype() == DType::bf16) t = t.to(DType::f32);
   Tensors out = call(op, sample.attrs, wide);  // for the shapes
-  out[0] = Tensor::empty({out[0].shape(), dtype, Device::cpu});
+  for (const size_t i : results) out[i] = Tensor::empty({out[i].shape(), dtype, Device::cpu});
   for (const Tensor& t : out) {
     out_descs.push_back(desc_of(t));
     to.push_back(t.raw());
@@ -44,8 +45,8 @@ Tensors run(const OpRecord& op, const Sample& sample, const Tensors& in, DType d
   return out;
 }
 
-// Inputs `typed` and the first output of every sample, together and one by one.
-void check(const OpRecord& op, const std::vector<size_t>& typed) {
+// Inputs `typed` and the results of every sample, together and one by one.
+void check(const OpRecord& op, const std::vector<size_t>& typed, const std::vector<size_t>& results = {0}) {
   for (const Sample& sample : op.samples()) {
     if (!sample.error.empty()) continue;
     SCOPED_TRACE(std::string(op.name) + ", " + sample.label);
@@ -55,16 +56,17 @@ void check(const OpRecord& op, const std::vector<size_t>& typed) {
     for (const cpu::Isa isa : cpu::available_isas()) {
       SCOPED_TRACE(cpu::name(isa));
       const cpu::IsaScope scope(isa);
-      const Tensors expected = run(op, sample, in, DType::f32);
+      const Tensors expected = run(op, sample, in, results, DType::f32);
       for (size_t mask = 1; mask < size_t{2} << typed.size(); ++mask) {
         Tensors some = in;
         for (size_t k = 0; k < typed.size(); ++k)
           if ((mask >> k & 1) != 0 && typed[k] < some.size() && some[typed[k]]) some[typed[k]] = some[typed[k]].to(DType::bf16);
         const bool narrow = (mask >> typed.size() & 1) != 0;
-        const Tensors got = run(op, sample, some, narrow ? DType::bf16 : DType::f32);
+        const Tensors got = run(op, sample, some, results, narrow ? DType::bf16 : DType::f32);
         ASSERT_EQ(got.size(), expected.size());
         for (size_t i = 0; i < got.size(); ++i) {
-          const Tensor want = i == 0 && narrow ? expected[i].to(DType::bf16) : expected[i];
+          const bool result = std::find(results.begin(), results.end(), i) != results.end();
+          const Tensor want = result && narrow ? expected[i].to(DType::bf16) : expected[i];
           EXPECT_EQ(got[i].to_vector(), want.to_vector()) << "output " << i << ", types " << mask;
         }
       }
@@ -76,6 +78,7 @@ TEST(MixedTypes, Norms) {
   check(record_of<GroupNorm>(), {0});
   check(record_of<BatchNorm>(), {0});
   check(record_of<NormActivation>(), {0, 3});
+  check(record_of<NormSum>(), {0, 3});
 }
 
 TEST(MixedTypes, NormsBehindADepthwiseConvolution) { check(record_of<ConvNormGelu>(), {0}); }
@@ -84,6 +87,7 @@ TEST(MixedTypes, GradientsOfNorms) {
   check(record_of<GroupNormGrad>(), {0, 1});
   check(record_of<BatchNormGrad>(), {0, 1});
   check(record_of<NormActivationGrad>(), {0, 1});
+  check(record_of<NormSumGrad>(), {0, 1, 6}, {0, 3});
 }
 
 }  // namespace

@@ -280,6 +280,55 @@ TEST(Plan, TrainingNormsTakeInTheirActivation) {
   }
 }
 
+// Two convolutions of x, normalised and added up before an activation, as a residual block whose channels change has them, and
+// all gradients.
+Tensors norm_sum_step(const Tensors& in, bool batch) {
+  Tape tape;
+  tape.watch({in[0], in[1], in[2], in[3], in[4], in[5], in[6]});
+  Tensor y;
+  {
+    const auto recording = tape.recording();
+    const auto norm = [&](const Tensor& x, const Tensor& weight, const Tensor& bias) {
+      return batch ? call<BatchNorm>({}, {x, weight, bias})[0] : group_norm(x, 6, weight, bias);
+    };
+    const Tensor wide = norm(conv(in[0], in[1], {}, {.padding = {1}}), in[3], in[4]);
+    y = leaky_relu(add(wide, norm(conv(in[0], in[2]), in[5], in[6])), 0.01);
+  }
+  Tensors out = tape.gradient({y}, {in[7]}, {in[0], in[1], in[2], in[3], in[4], in[5], in[6]});
+  out.push_back(y);
+  return out;
+}
+
+TEST(Plan, TwoNormsThatMeetInASumAreOneOpEachWay) {
+  for (const bool batch : {false, true}) {
+    SCOPED_TRACE(batch);
+    const auto inputs = [](uint64_t seed) {
+      return Tensors{random({2, 3, 4, 5, 4}, seed), random({3, 3, 3, 4, 6}, seed + 1), random({1, 1, 1, 4, 6}, seed + 2),
+                     random({6}, seed + 3, 0.5, 2), random({6}, seed + 4), random({6}, seed + 5, 0.5, 2), random({6}, seed + 6),
+                     random({2, 3, 4, 5, 6}, seed + 7)};
+    };
+    const auto body = [&](const Tensors& in) { return norm_sum_step(in, batch); };
+    const auto ops = ops_of(fused(body, metas_of(inputs(1))));
+    EXPECT_EQ(ops.at("norm_sum"), 1);
+    EXPECT_EQ(ops.at("norm_sum_grad"), 1);
+    for (const char* gone : {"unary", "unary_grad", "group_norm", "batch_norm", "group_norm_grad", "batch_norm_grad", "norm_activation"})
+      EXPECT_EQ(ops.count(gone), 0U) << gone;
+    Plan planned(body, metas_of(inputs(1)));
+    const Tensors in = inputs(40), expected = body(in), got = planned(in);
+    for (size_t i = 0; i < got.size(); ++i) EXPECT_LT(difference(expected[i], got[i]), 3e-6) << "output " << i;
+  }
+}
+
+TEST(Plan, ATransposedConvolutionTakesInTheSumBehindIt) {
+  const auto body = [](const Tensors& in) { return Tensors{relu(add(conv_transpose(in[0], in[1], {.stride = {2}}), in[2]))}; };
+  const Tensors in{random({2, 2, 3, 2, 6}, 1), random({2, 2, 2, 4, 6}, 2), random({2, 4, 6, 4, 4}, 3)};
+  const auto ops = ops_of(fused(body, metas_of(in)));
+  EXPECT_EQ(ops.at("fused_conv_transpose"), 1);
+  EXPECT_EQ(ops.count("binary"), 0U);
+  Plan planned(body, metas_of(in));
+  EXPECT_LT(difference(body(in)[0], planned(in)[0]), 1e-6);
+}
+
 // The middle of a mix feed-forward, gelu(norm(depthwise(h) + h)), in two or three dimensions, and all gradients.
 Tensors mix_step(const Tensors& in, bool gradients, ConvOptions options = {.padding = {1}, .groups = 6}) {
   Tape tape;

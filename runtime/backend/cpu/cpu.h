@@ -63,6 +63,8 @@ Kernel prepare(const LossHead::Attrs&, Descs in, Descs out);
 Kernel prepare(const LossHeadGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const NormActivation::Attrs&, Descs in, Descs out);
 Kernel prepare(const NormActivationGrad::Attrs&, Descs in, Descs out);
+Kernel prepare(const NormSum::Attrs&, Descs in, Descs out);
+Kernel prepare(const NormSumGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const LayerNormGelu::Attrs&, Descs in, Descs out);
 Kernel prepare(const LayerNormGeluGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const ConvNormGelu::Attrs&, Descs in, Descs out);

@@ -77,12 +77,15 @@ inline const float* optional(Descs descs, Pointers in, size_t i) {
 }
 
 // All but the tensors at `typed` are f32; those may be bf16.
-inline bool loops_read(Descs in, Descs out, std::initializer_list<size_t> typed) {
-  for (size_t i = 0; i < in.size(); ++i) {
-    const bool any = std::find(typed.begin(), typed.end(), i) != typed.end();
-    if (in[i].present && (any ? storage_of(in[i].dtype()) < 0 : in[i].dtype() != DType::f32)) return false;
-  }
-  return storage_of(out[0].dtype()) >= 0 && all_f32(out.subspan(1));
+inline bool loops_read(Descs in, Descs out, std::initializer_list<size_t> typed, std::initializer_list<size_t> results = {0}) {
+  const auto read = [](Descs descs, std::initializer_list<size_t> any) {
+    for (size_t i = 0; i < descs.size(); ++i) {
+      const bool of_any = std::find(any.begin(), any.end(), i) != any.end();
+      if (descs[i].present && (of_any ? storage_of(descs[i].dtype()) < 0 : descs[i].dtype() != DType::f32)) return false;
+    }
+    return true;
+  };
+  return read(in, typed) && read(out, results);
 }
 
 }  // namespace voxlab::cpu

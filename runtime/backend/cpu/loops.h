@@ -55,6 +55,24 @@ struct GradColumnsArgs {
 };
 using GradColumnsFn = void (*)(const GradColumnsArgs&);
 
+// The same of two norms that meet in a sum behind an activation: dy counts `slope` times where (x1 - mean1) * scale1 +
+// (x2 - mean2) * scale2 + gate_shift is not positive.
+struct GradSumArgs {
+  struct Norm {
+    const void* x;
+    void* dx;
+    int x_storage, dx_storage;
+    const float *mean, *scale, *a, *b;
+    double* total_dot;
+  } norm[2];
+  const void* dy;
+  int dy_storage;
+  int64_t rows, columns;
+  const float* gate_shift;
+  float slope;
+  double* total_dy;
+};
+
 // y = activation((x - mean) * scale + shift + residual) by column, with pitch == columns. Each tensor has a type of its own.
 struct FinishColumnsArgs {
   struct Column {
@@ -248,6 +266,9 @@ struct Loops {
   GradColumnsFn grad_columns;
   // dx = scale * dy - (a + (x - mean) * b)
   GradColumnsFn grad_apply_columns;
+  // total_dy += dy, total_dot += dy * (x - mean); then dx as above
+  void (*grad_sum_columns)(const GradSumArgs&);
+  void (*grad_sum_apply_columns)(const GradSumArgs&);
   LayerNormFn layer_norm[2], layer_norm_grad[2];  // plain; with a GELU behind it
   AxisFn axis_rows[axis_functions], axis_rows_grad[axis_functions];
   AxisFn axis_columns_total[axis_functions], axis_columns_grad_total[axis_functions];

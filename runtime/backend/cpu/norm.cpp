@@ -2,6 +2,7 @@
 // work by column: moments of every column first, columns of a group joined in f64, then one pass
 // that scales.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 
@@ -28,49 +29,34 @@ struct ColumnSums {
   std::vector<double> dy, dot;
 };
 
-ColumnSums gradient_sums(const WideRows& wide, int64_t columns, const GradColumnsArgs& args) {
-  const auto width = static_cast<size_t>(wide.width), threads = static_cast<size_t>(thread_count());
-  std::vector<double> dy(threads * width), dot(threads * width);
-  const auto loop = active_loops().grad_columns;
-  const auto run = [&](size_t piece, int64_t row, int64_t rows, int64_t run_width) {
-    GradColumnsArgs part = rows_from(args, wide, row, rows, run_width);
-    part.total_dy = &dy[piece * width];
-    part.total_dot = &dot[piece * width];
-    loop(part);
-  };
+// `count` sums of each column: run(first row, rows, values of one, where to add the first sum's; the others' lie `step` on).
+template <class Run>
+std::vector<std::vector<double>> column_sums(const WideRows& wide, int64_t columns, size_t count, const Run& run) {
+  const auto width = static_cast<size_t>(wide.width), step = static_cast<size_t>(thread_count()) * width;
+  std::vector<double> parts(count * step);
   parallel_pieces(wide.rows, grain_rows(wide.width), [&](int piece, int64_t begin, int64_t end) {
-    run(static_cast<size_t>(piece), begin, end - begin, wide.width);
+    run(begin, end - begin, wide.width, &parts[static_cast<size_t>(piece) * width], step);
   });
-  if (wide.rest > 0) run(0, wide.rows, 1, wide.rest);
-  ColumnSums sums{std::vector<double>(static_cast<size_t>(columns)),
-                  std::vector<double>(static_cast<size_t>(columns))};
-  for (size_t i = 0; i < dy.size(); ++i) {  // a wide row is whole rows: i counts columns around
-    sums.dy[i % width % static_cast<size_t>(columns)] += dy[i];
-    sums.dot[i % width % static_cast<size_t>(columns)] += dot[i];
-  }
+  if (wide.rest > 0) run(wide.rows, 1, wide.rest, parts.data(), step);
+  std::vector<std::vector<double>> sums(count, std::vector<double>(static_cast<size_t>(columns)));
+  for (size_t i = 0; i < parts.size(); ++i)  // a wide row is whole rows: i counts columns around
+    sums[i / step][i % width % static_cast<size_t>(columns)] += parts[i];
   return sums;
 }
 
-// One sample; adds to dweight and dbias. With a slope other than 1, dy is that of an activation behind the norm.
-void normalise_grad(const NormGeometry& g, GradColumnsArgs args, Affine affine, const float* mean,
-                    const std::vector<double>& rstd, double* dweight, double* dbias, double activation_slope) {
-  const int64_t width = g.width();
-  const WideRows wide(g.positions, width);
-  ColumnValues centre(wide), spread(wide), scale(wide), level(wide), slope(wide), gate_scale(wide), gate_shift(wide);
-  for (int64_t c = 0; c < width; ++c) {
-    gate_scale.set(c, width, rstd[static_cast<size_t>(c / g.channels)] * affine.weight_at(c));
-    gate_shift.set(c, width, affine.bias_at(c));
-    centre.set(c, width, mean[c / g.channels]);
-    spread.set(c, width, rstd[static_cast<size_t>(c / g.channels)]);
-  }
-  args.mean = centre.v.data();
-  args.scale = spread.v.data();
-  if (activation_slope != 1) {
-    args.gate_scale = gate_scale.v.data();
-    args.gate_shift = gate_shift.v.data();
-    args.slope = static_cast<float>(activation_slope);
-  }
-  const ColumnSums sums = gradient_sums(wide, width, args);
+ColumnSums gradient_sums(const WideRows& wide, int64_t columns, const GradColumnsArgs& args) {
+  auto sums = column_sums(wide, columns, 2, [&](int64_t row, int64_t rows, int64_t width, double* to, size_t step) {
+    GradColumnsArgs part = rows_from(args, wide, row, rows, width);
+    part.total_dy = to;
+    part.total_dot = to + step;
+    active_loops().grad_columns(part);
+  });
+  return {std::move(sums[0]), std::move(sums[1])};
+}
+
+// dx = scale dy - (level + (x - mean) slope), level and slope by column; adds to dweight and dbias.
+void follow_from_sums(const NormGeometry& g, Affine affine, const std::vector<double>& rstd, const ColumnSums& sums, ColumnValues& level,
+                      ColumnValues& slope, double* dweight, double* dbias) {
   const auto count = static_cast<double>(g.count());
   for (int64_t group = 0; group < g.groups; ++group) {
     double total = 0, dot = 0;
@@ -84,11 +70,32 @@ void normalise_grad(const NormGeometry& g, GradColumnsArgs args, Affine affine, 
     }
     // dx = rstd (w dy - total / n - (x - mean) rstd dot / n)
     for (int64_t c = group * g.channels; c < (group + 1) * g.channels; ++c) {
-      scale.set(c, width, r * affine.weight_at(c));
-      level.set(c, width, r * total / count);
-      slope.set(c, width, r * r * dot / count);
+      level.set(c, g.width(), r * total / count);
+      slope.set(c, g.width(), r * r * dot / count);
     }
   }
+}
+
+// One sample; adds to dweight and dbias. With a slope other than 1, dy is that of an activation behind the norm.
+void normalise_grad(const NormGeometry& g, GradColumnsArgs args, Affine affine, const float* mean,
+                    const std::vector<double>& rstd, double* dweight, double* dbias, double activation_slope) {
+  const int64_t width = g.width();
+  const WideRows wide(g.positions, width);
+  ColumnValues centre(wide), spread(wide), scale(wide), level(wide), slope(wide), gate_shift(wide);
+  for (int64_t c = 0; c < width; ++c) {
+    scale.set(c, width, rstd[static_cast<size_t>(c / g.channels)] * affine.weight_at(c));
+    gate_shift.set(c, width, affine.bias_at(c));
+    centre.set(c, width, mean[c / g.channels]);
+    spread.set(c, width, rstd[static_cast<size_t>(c / g.channels)]);
+  }
+  args.mean = centre.v.data();
+  args.scale = spread.v.data();
+  if (activation_slope != 1) {
+    args.gate_scale = scale.v.data();
+    args.gate_shift = gate_shift.v.data();
+    args.slope = static_cast<float>(activation_slope);
+  }
+  follow_from_sums(g, affine, rstd, gradient_sums(wide, width, args), level, slope, dweight, dbias);
   args.scale = scale.v.data();
   args.a = level.v.data();
   args.b = slope.v.data();
@@ -96,8 +103,84 @@ void normalise_grad(const NormGeometry& g, GradColumnsArgs args, Affine affine, 
   for_wide_rows(wide, [&](int64_t row, int64_t rows, int64_t values) { apply(rows_from(args, wide, row, rows, values)); });
 }
 
+// One of two norms that meet in a sum, of one sample.
+struct NormOfSum {
+  Affine affine;
+  const float* mean;
+  std::vector<double> rstd;
+  double *dweight, *dbias;
+};
+
+void normalise_grad_sum(const NormGeometry& g, GradSumArgs args, const std::array<NormOfSum, 2>& norms) {
+  const int64_t width = g.width();
+  const WideRows wide(g.positions, width);
+  struct Columns {
+    explicit Columns(const WideRows& wide) : centre(wide), scale(wide), level(wide), slope(wide) {}
+    ColumnValues centre, scale, level, slope;
+  };
+  std::array<Columns, 2> columns{Columns(wide), Columns(wide)};
+  ColumnValues gate_shift(wide);
+  for (int64_t c = 0; c < width; ++c) {
+    gate_shift.set(c, width, norms[0].affine.bias_at(c) + norms[1].affine.bias_at(c));
+    for (size_t i = 0; i < 2; ++i) {
+      columns[i].centre.set(c, width, norms[i].mean[c / g.channels]);
+      columns[i].scale.set(c, width, norms[i].rstd[static_cast<size_t>(c / g.channels)] * norms[i].affine.weight_at(c));
+    }
+  }
+  args.gate_shift = gate_shift.v.data();
+  for (size_t i = 0; i < 2; ++i) {
+    args.norm[i].mean = columns[i].centre.v.data();
+    args.norm[i].scale = columns[i].scale.v.data();
+  }
+  const auto part_of = [&](int64_t row, int64_t rows, int64_t values) {
+    GradSumArgs part = args;
+    part.dy = moved(args.dy, args.dy_storage, row * wide.width);
+    for (GradSumArgs::Norm& n : part.norm) {
+      n.x = moved(n.x, n.x_storage, row * wide.width);
+      n.dx = moved(n.dx, n.dx_storage, row * wide.width);
+    }
+    part.rows = rows;
+    part.columns = values;
+    return part;
+  };
+  const auto sums = column_sums(wide, width, 3, [&](int64_t row, int64_t rows, int64_t values, double* to, size_t step) {
+    GradSumArgs part = part_of(row, rows, values);
+    part.total_dy = to;
+    part.norm[0].total_dot = to + step;
+    part.norm[1].total_dot = to + 2 * step;
+    active_loops().grad_sum_columns(part);
+  });
+  for (size_t i = 0; i < 2; ++i) {
+    ColumnSums of_norm{sums[0], sums[1 + i]};
+    for (int64_t c = 0; c < width; ++c) of_norm.dot[static_cast<size_t>(c)] *= norms[i].rstd[static_cast<size_t>(c / g.channels)];
+    follow_from_sums(g, norms[i].affine, norms[i].rstd, of_norm, columns[i].level, columns[i].slope, norms[i].dweight, norms[i].dbias);
+    args.norm[i].a = columns[i].level.v.data();
+    args.norm[i].b = columns[i].slope.v.data();
+  }
+  for_wide_rows(wide, [&](int64_t row, int64_t rows, int64_t values) { active_loops().grad_sum_apply_columns(part_of(row, rows, values)); });
+}
+
 void store(const std::vector<double>& from, std::byte* to) {
   for (size_t i = 0; i < from.size(); ++i) floats(to)[i] = static_cast<float>(from[i]);
+}
+
+// By column of batch b, whose `samples` share their statistics: from what is known of each sample, or from x itself.
+std::vector<Moments> batch_moments(const NormGeometry& g, int64_t b, int64_t samples, const Values& x, const float* known) {
+  if (known == nullptr) return column_moments(x, g.positions, g.width());
+  std::vector<Moments> moments;
+  for (int64_t s = 0; s < samples; ++s) {
+    const auto one = known_moments(known + 2 * (b * samples + s) * g.width(), g.positions / samples, g.width());
+    if (s == 0) moments = one;
+    for (size_t c = 0; s > 0 && c < one.size(); ++c) moments[c].join(one[c]);
+  }
+  return moments;
+}
+
+std::vector<double> rstd_of(const float* spread, int64_t groups, double eps, bool from_variance) {
+  std::vector<double> rstd(spread, spread + groups);
+  for (double& v : rstd)
+    if (from_variance) v = 1 / std::sqrt(v + eps);
+  return rstd;
 }
 
 // in: x, weight, bias, residual, moments (all but x optional): see NormActivation. `samples` share their statistics.
@@ -114,14 +197,7 @@ Kernel norm_kernel(std::string_view name, const NormGeometry& g, double eps, boo
             for (int64_t b = 0; b < g.batch; ++b) {
               const int64_t at = b * g.positions * g.width();
               const Values x = Values{data[0], x_dtype}.from(at);
-              std::vector<Moments> moments;
-              if (known == nullptr) moments = column_moments(x, g.positions, g.width());
-              for (int64_t s = 0; known != nullptr && s < samples; ++s) {
-                const auto one = known_moments(known + 2 * (b * samples + s) * g.width(), g.positions / samples, g.width());
-                if (s == 0) moments = one;
-                for (size_t c = 0; s > 0 && c < one.size(); ++c) moments[c].join(one[c]);
-              }
-              const Normaliser n = normaliser_of(g, eps, moments, affine, floats(to[1]) + b * g.groups,
+              const Normaliser n = normaliser_of(g, eps, batch_moments(g, b, samples, x, known), affine, floats(to[1]) + b * g.groups,
                                                  floats(to[2]) + b * g.groups, over_batch);
               finish_wide_rows(WideRows(g.positions, g.width()),
                                {.x = x.data,
@@ -149,13 +225,9 @@ Kernel norm_grad_kernel(std::string_view op, const NormGeometry& g, double eps, 
             const int dy_storage = storage_of(descs[0].dtype()), x_storage = storage_of(descs[1].dtype());
             const Affine affine{optional(descs, data, 2), mean == 4 ? optional(descs, data, 3) : nullptr};
             std::vector<double> dweight(static_cast<size_t>(g.width())), dbias(dweight.size());
-            std::vector<double> rstd(static_cast<size_t>(g.groups));
             for (int64_t n = 0; n < g.batch; ++n) {
               const int64_t at = n * g.positions * g.width();
-              const float* spread = floats(data[mean + 1]) + n * g.groups;
-              for (size_t k = 0; k < rstd.size(); ++k)
-                rstd[k] =
-                    from_variance ? 1 / std::sqrt(static_cast<double>(spread[k]) + eps) : spread[k];
+              const std::vector<double> rstd = rstd_of(floats(data[mean + 1]) + n * g.groups, g.groups, eps, from_variance);
               normalise_grad(g,
                              {.x = moved(data[1], x_storage, at),
                               .dy = moved(data[0], dy_storage, at),
@@ -234,6 +306,76 @@ Kernel prepare(const NormActivationGrad::Attrs& a, Descs in, Descs out) {
   const NormGeometry g = NormActivation::geometry(a, in[1].shape());
   return norm_grad_kernel(std::string(NormActivationGrad::name) + (a.over_batch ? ".batch" : g.channels == 1 ? ".instance" : ".group"), g,
                           a.eps, a.over_batch, in, out, NormActivationGrad::slope(a));
+}
+
+Kernel prepare(const NormSum::Attrs& a, Descs in, Descs out) {
+  if (!loops_read(in, out, {0, 3})) return {};
+  const NormGeometry g = NormActivation::geometry(a, in[0].shape());
+  return {.name = loop_name(NormSum::name, a.over_batch ? "batch" : g.channels == 1 ? "instance" : "group"),
+          .run = [=, samples = in[0].shape()[0] / g.batch, y_dtype = out[0].dtype(), descs = std::vector<TensorDesc>(in.begin(), in.end())](
+                     Pointers data, Pointers to, std::byte*) {
+            for (int64_t b = 0; b < g.batch; ++b) {
+              const int64_t at = b * g.positions * g.width();
+              const auto normaliser = [&](size_t norm) {
+                const size_t x = 3 * norm;
+                const Affine affine{optional(descs, data, x + 1), optional(descs, data, x + 2)};
+                const auto moments = batch_moments(g, b, samples, Values{data[x], descs[x].dtype()}.from(at), optional(descs, data, 6 + norm));
+                return normaliser_of(g, a.eps, moments, affine, floats(to[1 + 2 * norm]) + b * g.groups, floats(to[2 + 2 * norm]) + b * g.groups,
+                                     a.over_batch);
+              };
+              const Normaliser first = normaliser(0), second = normaliser(1);
+              finish_wide_rows(WideRows(g.positions, g.width()), {.x = Values{data[0], descs[0].dtype()}.from(at).data,
+                                                                  .residual = Values{data[3], descs[3].dtype()}.from(at).data,
+                                                                  .y = to[0] + at * size_of(y_dtype),
+                                                                  .x_storage = storage_of(descs[0].dtype()),
+                                                                  .residual_storage = storage_of(descs[3].dtype()),
+                                                                  .y_storage = storage_of(y_dtype),
+                                                                  .value = first.columns(),
+                                                                  .other = second.columns(),
+                                                                  .activation = static_cast<int>(a.activation),
+                                                                  .slope = static_cast<float>(a.slope)});
+            }
+          },
+          .narrows = true};
+}
+
+Kernel prepare(const NormSumGrad::Attrs& a, Descs in, Descs out) {
+  if (!loops_read(in, out, {0, 1, 6}, {0, 3})) return {};
+  const NormGeometry g = NormActivation::geometry(a, in[1].shape());
+  return {.name = loop_name(NormSumGrad::name, a.over_batch ? "batch" : g.channels == 1 ? "instance" : "group"),
+          .run = [=, in_descs = std::vector<TensorDesc>(in.begin(), in.end()), out_descs = std::vector<TensorDesc>(out.begin(), out.end())](
+                     Pointers data, Pointers to, std::byte*) {
+            std::array<std::vector<double>, 2> dweight, dbias;
+            for (auto* sums : {&dweight, &dbias})
+              for (std::vector<double>& of_norm : *sums) of_norm.resize(static_cast<size_t>(g.width()));
+            for (int64_t n = 0; n < g.batch; ++n) {
+              const int64_t at = n * g.positions * g.width();
+              GradSumArgs args{};
+              args.dy_storage = storage_of(in_descs[0].dtype());
+              args.dy = moved(data[0], args.dy_storage, at);
+              args.slope = static_cast<float>(NormActivationGrad::slope(a));
+              std::array<NormOfSum, 2> norms;
+              for (size_t i = 0; i < 2; ++i) {
+                const size_t x = 1 + 5 * i;
+                GradSumArgs::Norm& norm = args.norm[i];
+                norm.x_storage = storage_of(in_descs[x].dtype());
+                norm.dx_storage = storage_of(out_descs[3 * i].dtype());
+                norm.x = moved(data[x], norm.x_storage, at);
+                norm.dx = moved(to[3 * i], norm.dx_storage, at);
+                norms[i] = {{optional(in_descs, data, x + 1), optional(in_descs, data, x + 2)},
+                            floats(data[x + 3]) + n * g.groups,
+                            rstd_of(floats(data[x + 4]) + n * g.groups, g.groups, a.eps, a.over_batch),
+                            dweight[i].data(),
+                            dbias[i].data()};
+              }
+              normalise_grad_sum(g, args, norms);
+            }
+            for (size_t i = 0; i < 2; ++i) {
+              store(dweight[i], to[3 * i + 1]);
+              store(dbias[i], to[3 * i + 2]);
+            }
+          },
+          .narrows = true};
 }
 
 Kernel prepare(const BatchNorm::Attrs& a, Descs in, Descs out) {

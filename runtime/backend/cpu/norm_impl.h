@@ -149,6 +149,90 @@ void grad_apply_columns_loop(const GradColumnsArgs& args) {
   by_types[args.x_storage][args.dy_storage](args);
 }
 
+// Values of a type known by its number: for loops that memory bounds.
+VOXLAB_INLINE Strip strip_at(const void* p, int storage, int64_t at, int64_t columns) {
+  return storage == 0 ? get_strip(static_cast<const float*>(p) + at, columns) : get_strip(static_cast<const uint16_t*>(p) + at, columns);
+}
+VOXLAB_INLINE Vec vector_at(const void* p, int storage, int64_t at, auto count) {
+  return storage == 0 ? get(static_cast<const float*>(p) + at, count) : get(static_cast<const uint16_t*>(p) + at, count);
+}
+VOXLAB_INLINE void put_at(void* p, int storage, int64_t at, Vec v, auto count) {
+  storage == 0 ? put(static_cast<float*>(p) + at, v, count) : put(static_cast<uint16_t*>(p) + at, v, count);
+}
+VOXLAB_INLINE void fetch_at(const void* p, int storage, int64_t at) { fetch_ahead(static_cast<const char*>(p) + at * (storage == 0 ? 4 : 2)); }
+
+void grad_sum_columns_loop(const GradSumArgs& args) {
+  const auto& [first, second] = args.norm;
+  const Vec slope = splat(args.slope);
+  constexpr int64_t stretch = 128;
+  for (int64_t r0 = 0; r0 < args.rows; r0 += stretch) {
+    const int64_t r1 = r0 + stretch < args.rows ? r0 + stretch : args.rows;
+    for_strips(args.columns, [&](int64_t c, int64_t width) {
+      const Strip mean1 = get_strip(first.mean + c, width), mean2 = get_strip(second.mean + c, width);
+      const Strip scale1 = get_strip(first.scale + c, width), scale2 = get_strip(second.scale + c, width);
+      const Strip shift = get_strip(args.gate_shift + c, width);
+      Strip sum = {}, dot1 = {}, dot2 = {};
+      const auto add_row = [&](int64_t r, int64_t w) {
+        const int64_t at = r * args.columns + c;
+        for (int64_t i = 0; i < w; i += vec_width) {
+          fetch_at(first.x, first.x_storage, at + i);
+          fetch_at(second.x, second.x_storage, at + i);
+          fetch_at(args.dy, args.dy_storage, at + i);
+        }
+        const Strip x1 = strip_at(first.x, first.x_storage, at, w), x2 = strip_at(second.x, second.x_storage, at, w);
+        const Strip dy = strip_at(args.dy, args.dy_storage, at, w);
+        for (int k = 0; k < strip_vectors; ++k) {
+          const Vec centred1 = x1.v[k] - mean1.v[k], centred2 = x2.v[k] - mean2.v[k];
+          const Vec input = mul_add(centred1, scale1.v[k], mul_add(centred2, scale2.v[k], shift.v[k]));
+          const Vec d = gated(dy.v[k], input, slope);
+          sum.v[k] += d;
+          dot1.v[k] = mul_add(d, centred1, dot1.v[k]);
+          dot2.v[k] = mul_add(d, centred2, dot2.v[k]);
+        }
+      };
+      if (width == strip) {
+        for (int64_t r = r0; r < r1; ++r) add_row(r, strip);
+      } else {
+        for (int64_t r = r0; r < r1; ++r) add_row(r, width);
+      }
+      float sums[strip], dots1[strip], dots2[strip];
+      put_lanes(sum, sums);
+      put_lanes(dot1, dots1);
+      put_lanes(dot2, dots2);
+      for (int64_t i = 0; i < width; ++i) {
+        args.total_dy[c + i] += sums[i];
+        first.total_dot[c + i] += dots1[i];
+        second.total_dot[c + i] += dots2[i];
+      }
+    });
+  }
+}
+
+void grad_sum_apply_columns_loop(const GradSumArgs& args) {
+  const auto& [first, second] = args.norm;
+  const Vec slope = splat(args.slope);
+  for (int64_t r = 0; r < args.rows; ++r) {
+    for_vectors(args.columns, [&](int64_t i, auto count) {
+      const int64_t at = r * args.columns + i;
+      for (const GradSumArgs::Norm& n : args.norm) {
+        fetch_at(n.x, n.x_storage, at);
+        fetch_at(n.dx, n.dx_storage, at);
+      }
+      fetch_at(args.dy, args.dy_storage, at);
+      const Vec centred1 = vector_at(first.x, first.x_storage, at, count) - get(first.mean + i, count);
+      const Vec centred2 = vector_at(second.x, second.x_storage, at, count) - get(second.mean + i, count);
+      const Vec scale1 = get(first.scale + i, count), scale2 = get(second.scale + i, count);
+      const Vec input = mul_add(centred1, scale1, mul_add(centred2, scale2, get(args.gate_shift + i, count)));
+      const Vec d = gated(vector_at(args.dy, args.dy_storage, at, count), input, slope);
+      const auto part = [&](const GradSumArgs::Norm& n, Vec centred, Vec scale) {
+        put_at(n.dx, n.dx_storage, at, d * scale - mul_add(centred, get(n.b + i, count), get(n.a + i, count)), count);
+      };
+      part(first, centred1, scale1);
+      part(second, centred2, scale2);
+    });
+  }
+}
+
 // Sums of the `terms` values that f(offset, count) gives, over a row: f32 lanes over short stretches, f64 across them. Lanes
 // past the end must come out as zero. Four sums of each, for one would wait for itself.
 template <int terms, class F>
@@ -279,6 +363,8 @@ constexpr void set_norms(Loops& table) {
   table.finish_columns = finish_columns_loop;
   table.grad_columns = grad_columns_loop;
   table.grad_apply_columns = grad_apply_columns_loop;
+  table.grad_sum_columns = grad_sum_columns_loop;
+  table.grad_sum_apply_columns = grad_sum_apply_columns_loop;
   table.layer_norm[0] = layer_norm_loop<false>;
   table.layer_norm[1] = layer_norm_loop<true>;
   table.layer_norm_grad[0] = layer_norm_grad_loop<false>;

@@ -159,6 +159,46 @@ void reference(const NormActivationGrad::Attrs& a, RefInputs in, RefOutputs out)
   reference(GroupNormGrad::Attrs{a}, plain, out);
 }
 
+void reference(const NormSum::Attrs& a, RefInputs in, RefOutputs out) {
+  const Array none{.present = false};
+  Array sum = zeros(out[0].shape);
+  for (size_t norm = 0; norm < 2; ++norm) {
+    NormActivation::Attrs alone{a};
+    alone.activation = Activation::none;
+    const std::vector<Array> of_one{in[3 * norm], in[3 * norm + 1], in[3 * norm + 2], none, in.size() > 6 + norm ? in[6 + norm] : none};
+    std::vector<Array> outputs{zeros(out[0].shape), out[1 + 2 * norm], out[2 + 2 * norm]};
+    reference(alone, of_one, outputs);
+    for (int64_t i = 0; i < sum.numel(); ++i) sum[i] += outputs[0][i];
+    out[1 + 2 * norm] = outputs[1];
+    out[2 + 2 * norm] = outputs[2];
+  }
+  finish(a, nullptr, sum);
+  out[0] = sum;
+}
+
+void reference(const NormSumGrad::Attrs& a, RefInputs in, RefOutputs out) {
+  const NormGeometry g = NormActivation::geometry(a, in[1].shape);
+  const int64_t channels = in[1].shape[-1];
+  Array dy = in[0];
+  for (int64_t i = 0; i < dy.numel(); ++i) {
+    const int64_t c = i % channels, group = i / (g.positions * channels) * g.groups + c / g.channels;
+    double z = 0;
+    for (const size_t x : {1, 6}) {
+      double y = (in[x][i] - in[x + 3][group]) * (a.over_batch ? 1 / std::sqrt(in[x + 4][group] + a.eps) : in[x + 4][group]);
+      if (const Array* weight = given(in, x + 1)) y *= (*weight)[c];
+      if (const Array* bias = given(in, x + 2)) y += (*bias)[c];
+      z += y;
+    }
+    if (z <= 0) dy[i] *= NormActivationGrad::slope(a);
+  }
+  for (const size_t norm : {0, 1}) {
+    const size_t x = 1 + 5 * norm;
+    const std::vector<Array> plain{dy, in[x], in[x + 1], in[x + 3], in[x + 4]};
+    const RefOutputs of_one = out.subspan(3 * norm, 3);
+    a.over_batch ? reference(BatchNormGrad::Attrs{{a.eps}}, plain, of_one) : reference(GroupNormGrad::Attrs{a}, plain, of_one);
+  }
+}
+
 void reference(const LayerNormGelu::Attrs& a, RefInputs in, RefOutputs out) {
   reference(LayerNorm::Attrs{a}, in, out);
   finish({.activation = Activation::gelu}, nullptr, out[0]);

@@ -78,6 +78,8 @@ void reference(const LossHead::Attrs&, RefInputs in, RefOutputs out);
 void reference(const LossHeadGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const NormActivation::Attrs&, RefInputs in, RefOutputs out);
 void reference(const NormActivationGrad::Attrs&, RefInputs in, RefOutputs out);
+void reference(const NormSum::Attrs&, RefInputs in, RefOutputs out);
+void reference(const NormSumGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const LayerNormGelu::Attrs&, RefInputs in, RefOutputs out);
 void reference(const LayerNormGeluGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const ConvNormGelu::Attrs&, RefInputs in, RefOutputs out);

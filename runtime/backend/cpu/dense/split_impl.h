@@ -112,7 +112,7 @@ VOXLAB_INLINE bool fill_chunk(const AmxSplitArgs& t, const In* in, int64_t colum
 
 // The next chunks of the first job, at most so many; how many that were. A function of its own for each kind of job, and not
 // inlined: tiles leave few instructions to what goes on meanwhile.
-template <class In, int Norm, bool Low>
+template <class In, int Norm, bool Low, bool Fetch = false>
 __attribute__((noinline)) int64_t fill_some(AmxFill& f, int64_t chunks) {
   const AmxSplitArgs& t = *f.job;
   const In* first;
@@ -125,11 +125,10 @@ __attribute__((noinline)) int64_t fill_some(AmxFill& f, int64_t chunks) {
   const In* in = first + row * t.in_pitch + column;
   int64_t to = row * t.out_pitch + column / amx_fill_values * t.out_chunk;
   const int64_t n = t.n, step = t.out_chunk;
-  const bool fetch = t.fetch;
   bool finite = true;
   while (done < chunks) {
     uint16_t* const low = Low ? t.low + to : nullptr;
-    if (fetch) {
+    if constexpr (Fetch) {
       fetch_ahead(in);
       if constexpr (std::is_same_v<In, float>) fetch_ahead(in + vec_width);
     }
@@ -158,16 +157,28 @@ __attribute__((noinline)) int64_t fill_some(AmxFill& f, int64_t chunks) {
   return done;
 }
 
-template <class In, bool Low>
-constexpr std::array<int64_t (*)(AmxFill&, int64_t), 6> fill_kinds = {fill_some<In, -1, Low>, fill_some<In, 0, Low>, fill_some<In, 1, Low>,
-                                                                      fill_some<In, 2, Low>,  fill_some<In, 3, Low>, fill_some<In, 4, Low>};
+template <class In, bool Low, bool Fetch = false>
+constexpr std::array<int64_t (*)(AmxFill&, int64_t), 6> fill_kinds = {
+    fill_some<In, -1, Low, Fetch>, fill_some<In, 0, Low, Fetch>, fill_some<In, 1, Low, Fetch>,
+    fill_some<In, 2, Low, Fetch>,  fill_some<In, 3, Low, Fetch>, fill_some<In, 4, Low, Fetch>};
+
+// The same of a job that asks for what comes later.
+__attribute__((noinline)) int64_t fill_fetching(AmxFill& f, int64_t chunks) {
+  const AmxSplitArgs& t = *f.job;
+  const auto norm = static_cast<size_t>(t.mean == nullptr ? 0 : 1 + t.activation);
+  const auto& kinds = t.in != nullptr ? (t.low == nullptr ? fill_kinds<float, false, true> : fill_kinds<float, true, true>)
+                                      : (t.low == nullptr ? fill_kinds<uint16_t, false, true> : fill_kinds<uint16_t, true, true>);
+  return kinds[norm](f, chunks);
+}
 
 // The next chunks of the jobs, as far as there are any.
 VOXLAB_INLINE void fill_chunks(AmxFill& f, int64_t chunks) {
   while (chunks > 0 && f.job != f.end) {
     const AmxSplitArgs& t = *f.job;
     const auto norm = static_cast<size_t>(t.mean == nullptr ? 0 : 1 + t.activation);
-    if (t.in != nullptr) {
+    if (t.fetch) {
+      chunks -= fill_fetching(f, chunks);
+    } else if (t.in != nullptr) {
       chunks -= (t.low == nullptr ? fill_kinds<float, false> : fill_kinds<float, true>)[norm](f, chunks);
     } else {
       chunks -= (t.low == nullptr ? fill_kinds<uint16_t, false> : fill_kinds<uint16_t, true>)[norm](f, chunks);

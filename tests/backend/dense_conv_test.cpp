@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtime/backend/cpu/dense/dense.h"
+#include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/backend/cpu/isa.h"
 #include "runtime/core/error.h"
 #include "runtime/core/parallel.h"
@@ -87,6 +88,9 @@ TEST(DenseConv, ShapesOfTheNetworks) {
   check_all_passes(
       {.in = {4, 8, 8}, .in_channels = 4, .out_channels = 32, .kernel = three, .pad = one});
   check_all_passes({.batch = 2, .in = {3, 5, 7}, .in_channels = 16, .out_channels = 14});
+  // heads of few classes, whose weight gradients change sides
+  check_all_passes({.batch = 2, .in = {3, 5, 7}, .in_channels = 32, .out_channels = 3});
+  check_all_passes({.in = {5, 6, 7}, .in_channels = 19, .out_channels = 2});
   // downsampling, patch embedding, large-kernel stem
   check_all_passes({.in = {6, 8, 10},
                     .in_channels = 16,
@@ -872,6 +876,53 @@ TEST(DenseConv, DataGradientsOfAllResiduesAtOnce) {
       }
     }
   }
+}
+
+// Outputs that are written past the caches, in whole lines or partly so: a kernel of 1 (f32 even on machines with tiles), patches
+// of one line, of two and of one and a half, and strides.
+TEST(DenseConv, DataGradientsLargerThanTheCaches) {
+  const int threads = thread_count();
+  set_thread_count(2);
+  const int64_t planes = far_bytes() / (size_of(DType::bf16) * 16 * 16 * 32) / 2 * 2 + 2;
+  using A = std::array<int64_t, 3>;
+  const A one = {1, 1, 1}, two = {2, 2, 2}, three = {3, 3, 3}, extent = {planes, 16, 16};
+  const std::vector<ConvGeometry> all = {
+      {.in = extent, .in_channels = 32, .out_channels = 3},
+      {.in = extent, .in_channels = 32, .out_channels = 20, .kernel = two, .stride = two},
+      {.in = {planes, 16, 8}, .in_channels = 48, .out_channels = 20, .kernel = two, .stride = two},
+      {.in = extent, .in_channels = 32, .out_channels = 9, .kernel = three, .stride = two, .pad = one}};
+  for (const ConvGeometry& g : all) {
+    const Values w = rounded(random_values(size_w(g), 1)), dy = rounded(random_values(size_y(g), 2));
+    const Values residual = rounded(random_values(size_x(g), 3));
+    const auto dyh = halves(dy), residual_h = halves(residual);
+    const Sums plain = reference_dgrad(g, dy, w);
+    Sums added = plain;
+    for (size_t i = 0; i < added.value.size(); ++i) {
+      added.value[i] += residual[i];
+      added.magnitude[i] += 1;
+    }
+    for (const Isa isa : available_isas()) {
+      const IsaScope scope(isa);
+      for (const bool sum : {false, true}) {
+        const Sums& want = sum ? added : plain;
+        Values memory(static_cast<size_t>(size_x(g) + 48), untouched);
+        const size_t skip = (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / sizeof(float);
+        float* const dx = memory.data() + skip;
+        for (const Precision precision : {Precision::strict, Precision::bf16x3}) {
+          const auto used = conv_dgrad(g, in(dy), in(w), {dx, DType::f32}, {.residual = sum ? residual.data() : nullptr}, precision);
+          expect_close(Values(dx, dx + size_x(g)), want, product_limit(used), std::string(used) + " " + describe(g));
+          ASSERT_EQ(dx[size_x(g)], untouched);
+        }
+        auto* const half = reinterpret_cast<uint16_t*>(dx);
+        const auto used = conv_dgrad(g, {dyh.data(), DType::bf16}, in(w), {half, DType::bf16},
+                                     {.residual_bf16 = sum ? residual_h.data() : nullptr}, Precision::bf16);
+        Values got(static_cast<size_t>(size_x(g)));
+        for (size_t i = 0; i < got.size(); ++i) got[i] = std::bit_cast<float>(static_cast<uint32_t>(half[i]) << 16);
+        expect_close(got, want, 5e-3, std::string(used) + ", bf16, " + describe(g));
+      }
+    }
+  }
+  set_thread_count(threads);
 }
 
 // Factors that bf16 holds, so that every precision must give f32's sums: bias, residual and activation in all.

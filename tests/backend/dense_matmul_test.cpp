@@ -151,7 +151,7 @@ TEST(DenseMatmul, LargeAlignedOutput) {
   const int64_t n = 40, pitch = 48;
   for (const Isa isa : available_isas()) {
     const IsaScope scope(isa);
-    const int64_t m = 4 * thread_count() * l2_bytes() / static_cast<int64_t>(sizeof(float)) / n + 7;
+    const int64_t m = far_bytes() / static_cast<int64_t>(sizeof(float)) / n + 7;
     const Values a = random_values(2 * m, 1), b = random_values(2 * n, 2), bias = random_values(n, 3);
     Values memory(static_cast<size_t>(m * pitch + 16), untouched);
     const size_t skip = (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64 / sizeof(float);

@@ -26,7 +26,7 @@ using Triple = std::array<int64_t, 3>;
 
 // A sum of fewer does not make up for longer stores of its block.
 constexpr int64_t tall_depth_blocks = 16;
-// Of sums no longer than this, memory takes the time.
+// Of sums no longer than this, memory takes the time (0017, thin products).
 constexpr int64_t thin_depth_blocks = 16;
 constexpr int64_t most_planes = int64_t{32} << 20;  // bytes of scratch
 
@@ -160,6 +160,7 @@ class AmxRunner {
   }
 
  private:
+  // Of K, on average: groups of columns leave taps out.
   int64_t depth_blocks_a_column() const {
     int64_t taps = 0;
     for (const auto& kernel : c_.group_kernel) {
@@ -179,7 +180,7 @@ class AmxRunner {
     tall_ = !split_ && weights_.depth_blocks >= tall_depth_blocks;
     for (int64_t p = 0; p < panel_count; ++p) tall_ &= panels[p].vectors > 1;
     stretch_rows_ = tall_ ? most_stretch_rows : most_amx_block_rows;
-    // Rows that are stored for more than about half a microsecond let the tiles fall asleep (0017).
+    // Storing rows from memory for more than about half a microsecond costs the next store of a tile (0017).
     if (past_caches_ && panels[0].vectors > 1) stretch_rows_ = amx_block_rows(2, tall_);
     plan_parts(panels, panel_count);
     runs_.clear();

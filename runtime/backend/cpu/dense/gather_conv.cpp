@@ -437,7 +437,7 @@ bool leaves_caches(const GatherConv& c) {
   for (const int64_t step : {c.out_offset, c.out_batch}) whole(step);
   for (const int64_t step : c.out_step) whole(step);
   for (const int64_t step : c.group_out) whole(step);
-  return lines && c.batch * product(out_size(c)) * c.columns * value >= 4 * thread_count() * l2_bytes();
+  return lines && c.batch * product(out_size(c)) * c.columns * value >= far_bytes();
 }
 
 int64_t weight_rows(const GatherConv& c) {

@@ -306,9 +306,7 @@ bool goes_past_caches(const MatmulShape& s, const float* c, bool far, const Epil
   constexpr int64_t line = 16;  // floats
   bool aligned = reinterpret_cast<uintptr_t>(c) % (line * sizeof(float)) == 0 && s.c.row % line == 0;
   for (const BatchAxis& axis : s.batch) aligned = aligned && axis.c % line == 0;
-  // Whoever reads less than this next finds it faster in the third level.
-  const int64_t most = 4 * thread_count() * l2_bytes();
-  const bool large = far || batch_count(s) * s.m * s.n * float_bytes >= most;
+  const bool large = far || batch_count(s) * s.m * s.n * float_bytes >= far_bytes();
   return aligned && e.residual == nullptr && e.activation == Activation::none && large;
 }
 

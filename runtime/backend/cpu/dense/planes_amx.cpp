@@ -41,7 +41,7 @@ AmxPlanes::AmxPlanes(const AmxTable& amx, const GatherConv& conv, const AmxCut& 
   low_ = split ? high_ + whole : nullptr;
   if (c_.norm != nullptr) repeat_norm();
   const int64_t in_bytes = c_.batch * c_.axis[0].in * c_.axis[1].in * c_.axis[2].in * c_.channels * size_of(c_.in.dtype);
-  one_tap_ = weight_rows(c_) == c_.channels && in_bytes >= 4 * thread_count() * l2_bytes();
+  fetches_ = weight_rows(c_) == c_.channels && in_bytes >= far_bytes();
 }
 
 AmxPlanes::Source AmxPlanes::locate(int64_t index, int64_t first) const {
@@ -108,7 +108,7 @@ void AmxPlanes::share(AmxBlockArgs& args) {
 void AmxPlanes::plan_prefetch() {
   next_ = nullptr;
   next_share_ = 0;
-  if (cut_.slices > 1 || one_tap_) return;
+  if (cut_.slices > 1 || fetches_) return;
   const Source& s = making_;
   const int64_t d = s.origin[0] + s.made, h = std::max<int64_t>(0, s.origin[1]);
   const int64_t end = std::min(s.origin[1] + s.extent[1], c_.axis[1].in);
@@ -199,7 +199,7 @@ void AmxPlanes::add(ConstBuffer from, int64_t at, int64_t rows, int64_t n, int64
   jobs_.push_back({f32 ? static_cast<const float*>(from.data) + at : nullptr,
                    f32 ? nullptr : static_cast<const uint16_t*>(from.data) + at, rows, n, in_pitch, out_pitch,
                    slabs_ == 1 ? amx_fill_values : slab_, high_ + to,
-                   low_ == nullptr ? nullptr : low_ + to, one_tap_, nullptr, nullptr, nullptr, 0, 0});
+                   low_ == nullptr ? nullptr : low_ + to, fetches_, nullptr, nullptr, nullptr, 0, 0});
 }
 
 void AmxPlanes::clear(int64_t to, int64_t n) const {

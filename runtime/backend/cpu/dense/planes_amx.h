@@ -88,7 +88,7 @@ class AmxPlanes {
   std::vector<AmxSplitArgs> jobs_;
   AmxFill fill_ = {};
   int64_t fill_share_ = 0;  // of each block of tiles
-  bool one_tap_ = false;    // few products for each value that is read: each asks for a later one
+  bool fetches_ = false;    // a kernel of 1 over a large tensor: what is converted asks for what comes later
   const char* next_ = nullptr;  // input of a later plane, brought to the second-level cache meanwhile
   int64_t next_share_ = 0;
 };

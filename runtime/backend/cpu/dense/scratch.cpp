@@ -8,6 +8,7 @@
 #include <new>
 
 #include "runtime/backend/cpu/dense/kernels_amx.h"
+#include "runtime/core/parallel.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -68,6 +69,8 @@ int64_t l2_bytes() {
   }();
   return bytes;
 }
+
+int64_t far_bytes() { return 4 * thread_count() * l2_bytes(); }
 
 const KernelTable& active_kernels() {
 #if defined(__x86_64__)

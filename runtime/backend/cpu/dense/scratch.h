@@ -37,6 +37,9 @@ float* scratch(Purpose purpose, int64_t floats);
 // Second-level cache of this machine in bytes, or a safe guess.
 int64_t l2_bytes();
 
+// From this size on a tensor is not in the caches when somebody reads it next: four second-level caches a thread.
+int64_t far_bytes();
+
 // Kernels for the active level; AMX machines run their f32 work on AVX-512.
 const KernelTable& active_kernels();
 

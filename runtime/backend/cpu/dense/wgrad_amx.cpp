@@ -355,7 +355,7 @@ bool goes_past_caches(const ConvGeometry& g, const Buffer& dw) {
   constexpr int64_t line = 64;  // bytes
   const int64_t bytes = product(g.kernel) * (g.in_channels / g.groups) * g.out_channels * size_of(DType::f32);
   const bool lines = reinterpret_cast<uintptr_t>(dw.data) % line == 0 && (g.out_channels / g.groups) % amx_rows == 0;
-  return lines && (dw.far || bytes >= 4 * thread_count() * l2_bytes());
+  return lines && (dw.far || bytes >= far_bytes());
 }
 
 // One group and slice; false when a value is not finite.

@@ -199,14 +199,14 @@ namespace {
 
 // The step with a residual, where it is a data gradient or a transposed convolution.
 std::optional<TraceStep> with_residual(const TraceStep& node, int residual, const std::vector<int>& outputs) {
+  const bool gradient = is<ConvDgrad>(node);
+  if (!gradient && !is<ConvTranspose>(node)) return {};
   TraceStep fused = node;
   const std::vector<int> inputs = {node.inputs[0], node.inputs[1], residual};
-  if (is<ConvDgrad>(node)) {
+  if (gradient) {
     become<FusedConvDgrad>(fused, {attrs<ConvDgrad>(node)}, inputs, outputs);
-  } else if (is<ConvTranspose>(node)) {
-    become<FusedConvTranspose>(fused, {attrs<ConvTranspose>(node)}, inputs, outputs);
   } else {
-    return {};
+    become<FusedConvTranspose>(fused, {attrs<ConvTranspose>(node)}, inputs, outputs);
   }
   return fused;
 }

@@ -30,6 +30,19 @@ std::pair<Tensor, Tensor> joined(const NormGeometry& g, const Tensor& moments) {
   return {middle, mean(add(grouped(1), square(sub(means, middle))), {1, 3}, true)};
 }
 
+// The norm whose x, weight, bias, mean and spread stand among a gradient's inputs from `x` on.
+Tensor norm_of(const NormActivationAttrs& a, const Tensors& in, size_t x) {
+  const NormGeometry g = NormActivation::geometry(a, in[x].shape());
+  const Tensor spread = statistic(in[x + 4], g), rstd = a.over_batch ? rstd_of(spread, a.eps) : spread;
+  return normalised(g, in[x], statistic(in[x + 3], g), rstd, in[x + 1], in[x + 2]);
+}
+
+// dy of the activation's input z.
+Tensor through_activation(const NormActivationAttrs& a, const Tensor& dy, const Tensor& z) {
+  const double slope = NormActivationGrad::slope(a);
+  return mul(dy, affine(unary(UnaryKind::step, z), 1 - slope, slope));
+}
+
 Metas plain_infer(const NormActivationAttrs& a, MetaSpan in) {
   return a.over_batch ? BatchNorm::infer({{a.eps}}, in) : GroupNorm::infer({a}, in);
 }
@@ -101,13 +114,7 @@ Cost NormActivationGrad::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
   return cost;
 }
 Tensors NormActivationGrad::decompose(const Attrs& a, const Tensors& in) {
-  const NormGeometry g = NormActivation::geometry(a, in[1].shape());
-  const Tensor spread = statistic(in[5], g), rstd = a.over_batch ? rstd_of(spread, a.eps) : spread;
-  Tensor dy = in[0];
-  if (a.activation != Activation::none) {
-    const Tensor positive = unary(UnaryKind::step, normalised(g, in[1], statistic(in[4], g), rstd, in[2], in[3]));
-    dy = mul(dy, affine(positive, 1 - slope(a), slope(a)));
-  }
+  const Tensor dy = a.activation == Activation::none ? in[0] : through_activation(a, in[0], norm_of(a, in, 1));
   const Tensors plain{dy, in[1], in[2], in[4], in[5]};
   return a.over_batch ? call<BatchNormGrad>({{a.eps}}, plain) : call<GroupNormGrad>({a}, plain);
 }
@@ -206,18 +213,13 @@ Cost NormSumGrad::cost(const Attrs& a, MetaSpan in, MetaSpan out) {
   return cost;
 }
 Tensors NormSumGrad::decompose(const Attrs& a, const Tensors& in) {
-  const NormGeometry g = NormActivation::geometry(a, in[1].shape());
-  const auto normal = [&](const Tensors& n) {
-    const Tensor spread = statistic(n[4], g), rstd = a.over_batch ? rstd_of(spread, a.eps) : spread;
-    return normalised(g, n[0], statistic(n[3], g), rstd, n[1], n[2]);
-  };
-  const Tensors first = of_norm(in, 0), second = of_norm(in, 1);
-  const Tensor positive = unary(UnaryKind::step, add(normal(first), normal(second)));
-  const double slope = NormActivationGrad::slope(a);
-  const Tensor dy = mul(in[0], affine(positive, 1 - slope, slope));
+  const Tensor dy = through_activation(a, in[0], add(norm_of(a, in, 1), norm_of(a, in, 1 + gradient_inputs)));
   Tensors out;
-  for (const Tensors& n : {first, second})
-    for (const Tensor& t : call<NormActivationGrad>({without_activation(a)}, {dy, n[0], n[1], n[2], n[3], n[4]})) out.push_back(t);
+  for (size_t i = 0; i < 2; ++i) {
+    Tensors one = of_norm(in, i);
+    one.insert(one.begin(), dy);
+    for (const Tensor& t : call<NormActivationGrad>({without_activation(a)}, one)) out.push_back(t);
+  }
   return out;
 }
 std::vector<Sample> NormSumGrad::samples() {

@@ -72,20 +72,14 @@ void fuse_norms(Trace& graph) {
     if (r.node(n).op == nullptr || !(is<FusedGroupNorm>(r.node(n)) || is<NormActivation>(r.node(n)) || is<NormSum>(r.node(n)))) continue;
     if (r.meta(r.node(n).inputs[0]).dtype != DType::f32 || r.meta(r.node(n).inputs[0]).device != Device::cpu) continue;
     const int moments = moments_of(r, r.node(n).inputs[0]);
-    if (is<NormSum>(r.node(n))) {
-      const int second = moments_of(r, r.node(n).inputs[3]);
-      r.node(n).inputs[6] = moments;
-      r.node(n).inputs[7] = second;
-      r.refresh();
-      continue;
-    }
     if (is<NormActivation>(r.node(n))) {
       r.node(n).inputs[4] = moments;
       r.refresh();
       continue;
     }
-    if (moments != absent && moves_into_reader(r, n, moments)) continue;
-    const bool both = attrs<FusedGroupNorm>(r.node(n)).norm_residual;
+    const bool sum = is<NormSum>(r.node(n));
+    if (!sum && moments != absent && moves_into_reader(r, n, moments)) continue;
+    const bool both = sum || attrs<FusedGroupNorm>(r.node(n)).norm_residual;
     const int residual_moments = both ? moments_of(r, input(r.node(n), 3)) : absent;
     if (moments == absent && residual_moments == absent) continue;
     TraceStep& norm = r.node(n);

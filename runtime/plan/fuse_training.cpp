@@ -166,13 +166,12 @@ namespace {
 // Gradients of x that add up to zero in each channel: a norm with a mean of its own there does not change when x is moved.
 bool sums_to_zero(const Rewriter& r, const TraceStep& node, int value) {
   const int64_t channels = r.meta(value).shape[-1];
-  if (is<NormSumGrad>(node))
-    return (node.outputs[0] == value || node.outputs[3] == value) &&
-           (attrs<NormSumGrad>(node).over_batch || attrs<NormSumGrad>(node).groups == channels);
+  const auto own_mean = [&](const NormActivationAttrs& a) { return a.over_batch || a.groups == channels; };
+  if (is<NormSumGrad>(node)) return (node.outputs[0] == value || node.outputs[3] == value) && own_mean(attrs<NormSumGrad>(node));
   if (node.outputs[0] != value) return false;
   if (is<BatchNormGrad>(node)) return true;
   if (is<GroupNormGrad>(node)) return attrs<GroupNormGrad>(node).groups == channels;
-  return is<NormActivationGrad>(node) && (attrs<NormActivationGrad>(node).over_batch || attrs<NormActivationGrad>(node).groups == channels);
+  return is<NormActivationGrad>(node) && own_mean(attrs<NormActivationGrad>(node));
 }
 
 }  // namespace

@@ -26,7 +26,8 @@ bool multiplies(const TraceStep& node) {
 
 // Those whose values may each have a type of its own.
 bool mixes_types(const TraceStep& node) {
-  return multiplies(node) || is<FusedGroupNorm>(node) || is<ConvNormGelu>(node) || is<NormActivation>(node) || is<NormActivationGrad>(node) || is<NormSum>(node) || is<NormSumGrad>(node) ||
+  return multiplies(node) || is<FusedGroupNorm>(node) || is<ConvNormGelu>(node) || is<NormActivation>(node) || is<NormActivationGrad>(node) ||
+         is<NormSum>(node) || is<NormSumGrad>(node) ||
          is<GroupNormGrad>(node) || is<BatchNormGrad>(node) || (is<Reduce>(node) && attrs<Reduce>(node).kind == ReduceKind::sum);
 }
 

@@ -143,20 +143,32 @@ void reference(const NormActivation::Attrs& a, RefInputs in, RefOutputs out) {
   finish(a, at(in, 3), out[0]);
 }
 
+namespace {
+
+// Element i of a norm whose x, weight, bias, mean and spread stand among a gradient's inputs from `x` on.
+double norm_at(const NormActivationAttrs& a, const NormGeometry& g, RefInputs in, size_t x, int64_t i) {
+  const int64_t channels = in[x].shape[-1], c = i % channels, group = i / (g.positions * channels) * g.groups + c / g.channels;
+  const Array &mean = in[x + 3], &spread = in[x + 4];
+  double y = (in[x][i] - mean[group]) * (a.over_batch ? 1 / std::sqrt(spread[group] + a.eps) : spread[group]);
+  if (const Array* weight = given(in, x + 1)) y *= (*weight)[c];
+  if (const Array* bias = given(in, x + 2)) y += (*bias)[c];
+  return y;
+}
+
+// Its gradient without an activation.
+void norm_grad(const NormActivationAttrs& a, const Array& dy, RefInputs in, size_t x, RefOutputs out) {
+  const std::vector<Array> plain{dy, in[x], in[x + 1], in[x + 3], in[x + 4]};
+  a.over_batch ? reference(BatchNormGrad::Attrs{{a.eps}}, plain, out) : reference(GroupNormGrad::Attrs{a}, plain, out);
+}
+
+}  // namespace
+
 void reference(const NormActivationGrad::Attrs& a, RefInputs in, RefOutputs out) {
-  const Array &x = in[1], &mean = in[4], &spread = in[5];
-  const NormGeometry g = NormActivation::geometry(a, x.shape);
-  std::vector<Array> plain{in[0], x, in[2], mean, spread};
-  const int64_t channels = x.shape[-1];
-  for (int64_t i = 0; i < x.numel(); ++i) {
-    const int64_t c = i % channels, group = i / (g.positions * channels) * g.groups + c / g.channels;
-    double y = (x[i] - mean[group]) * (a.over_batch ? 1 / std::sqrt(spread[group] + a.eps) : spread[group]);
-    if (const Array* weight = given(in, 2)) y *= (*weight)[c];
-    if (const Array* bias = given(in, 3)) y += (*bias)[c];
-    if (y <= 0) plain[0][i] *= NormActivationGrad::slope(a);
-  }
-  if (a.over_batch) return reference(BatchNormGrad::Attrs{{a.eps}}, plain, out);
-  reference(GroupNormGrad::Attrs{a}, plain, out);
+  const NormGeometry g = NormActivation::geometry(a, in[1].shape);
+  Array dy = in[0];
+  for (int64_t i = 0; i < dy.numel(); ++i)
+    if (norm_at(a, g, in, 1, i) <= 0) dy[i] *= NormActivationGrad::slope(a);
+  norm_grad(a, dy, in, 1, out);
 }
 
 void reference(const NormSum::Attrs& a, RefInputs in, RefOutputs out) {
@@ -178,25 +190,11 @@ void reference(const NormSum::Attrs& a, RefInputs in, RefOutputs out) {
 
 void reference(const NormSumGrad::Attrs& a, RefInputs in, RefOutputs out) {
   const NormGeometry g = NormActivation::geometry(a, in[1].shape);
-  const int64_t channels = in[1].shape[-1];
   Array dy = in[0];
-  for (int64_t i = 0; i < dy.numel(); ++i) {
-    const int64_t c = i % channels, group = i / (g.positions * channels) * g.groups + c / g.channels;
-    double z = 0;
-    for (const size_t x : {1, 6}) {
-      double y = (in[x][i] - in[x + 3][group]) * (a.over_batch ? 1 / std::sqrt(in[x + 4][group] + a.eps) : in[x + 4][group]);
-      if (const Array* weight = given(in, x + 1)) y *= (*weight)[c];
-      if (const Array* bias = given(in, x + 2)) y += (*bias)[c];
-      z += y;
-    }
-    if (z <= 0) dy[i] *= NormActivationGrad::slope(a);
-  }
-  for (const size_t norm : {0, 1}) {
-    const size_t x = 1 + 5 * norm;
-    const std::vector<Array> plain{dy, in[x], in[x + 1], in[x + 3], in[x + 4]};
-    const RefOutputs of_one = out.subspan(3 * norm, 3);
-    a.over_batch ? reference(BatchNormGrad::Attrs{{a.eps}}, plain, of_one) : reference(GroupNormGrad::Attrs{a}, plain, of_one);
-  }
+  for (int64_t i = 0; i < dy.numel(); ++i)
+    if (norm_at(a, g, in, 1, i) + norm_at(a, g, in, 6, i) <= 0) dy[i] *= NormActivationGrad::slope(a);
+  norm_grad(a, dy, in, 1, out.first(3));
+  norm_grad(a, dy, in, 6, out.subspan(3));
 }
 
 void reference(const LayerNormGelu::Attrs& a, RefInputs in, RefOutputs out) {

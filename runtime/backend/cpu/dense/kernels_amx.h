@@ -115,6 +115,8 @@ struct AmxSumArgs {
   float* c;        // 16 x 16 floats a tile, columns one after the other
   int64_t c_step;  // floats between rows of tiles
   bool accumulate;  // to what C holds
+  const char* next;  // what later tiles are made of, brought to the second-level cache meanwhile
+  int64_t next_bytes;
 };
 
 // A tile of such sums, 16 x 16 floats, to rows of the output, one a column.

@@ -1,6 +1,8 @@
 // The kernels on AMX tiles, real or emulated. Included once for each.
 #pragma once
 
+#include <algorithm>
+
 #include "runtime/backend/cpu/dense/amx_tile.h"
 #include "runtime/backend/cpu/dense/kernels_amx.h"
 #include "runtime/backend/cpu/dense/split_impl.h"
@@ -17,9 +19,11 @@ constexpr int64_t c_row_bytes = amx_block_columns * static_cast<int64_t>(sizeof(
 // so many steps along K.
 constexpr int64_t steps_awake = 4;
 
-// What goes on while tiles multiply, a share with each step along K: lines of the block's output and of a later one's
-// input are brought, input is converted.
+// What goes on while tiles multiply: with each step along K a share of lines of the block's output and of a later one's
+// input is brought, every so many steps some input converted.
 class Meanwhile {
+  static constexpr int64_t burst = 8;  // chunks converted at a time, for to begin and end takes as long as two or three
+
  public:
   explicit Meanwhile(const AmxBlockArgs& t)
       : at_(t.out), step_(t.out_step), lines_(t.out_lines), next_(t.next), next_end_(t.next + t.next_bytes), next_low_(t.next_low), fill_(t.fill) {
@@ -32,7 +36,9 @@ class Meanwhile {
     if (fill_ == nullptr) return;
     state_ = *fill_;
     chunks_ = t.fill_chunks;
-    fill_share_ = (chunks_ + steps - 1) / steps;
+    every_ = chunks_ > burst * steps ? 1 : burst * steps / std::max<int64_t>(chunks_, 1);
+    until_ = every_;
+    fill_share_ = (every_ * chunks_ + steps - 1) / steps;
   }
   ~Meanwhile() {
     if (fill_ == nullptr) return;
@@ -52,7 +58,8 @@ class Meanwhile {
     for (int64_t i = 0; i < share_ && at_ < end_; ++i, at_ += step_) {
       for (int line = 0; line < lines_; ++line) __builtin_prefetch(at_ + 64 * line, 1, 2);
     }
-    if (chunks_ == 0) return;
+    if (--until_ > 0) return;
+    until_ = every_;
     const int64_t now = fill_share_ < chunks_ ? fill_share_ : chunks_;
     fill_chunks(state_, now);
     chunks_ -= now;
@@ -68,7 +75,7 @@ class Meanwhile {
   int64_t next_low_, next_share_;
   AmxFill* fill_;
   AmxFill state_ = {};
-  int64_t chunks_ = 0, fill_share_ = 0, steps_ = 0;
+  int64_t chunks_ = 0, fill_share_ = 0, every_ = INT64_MAX, until_ = INT64_MAX, steps_ = 0;
   alignas(64) char unread_[64];
 };
 
@@ -325,10 +332,29 @@ void block(const AmxBlockArgs& t) {
 #undef VOXLAB_STORE_SUM
 }
 
+// What is brought while sums are made, a share with each step along K.
+class Fetch {
+ public:
+  explicit Fetch(const AmxSumArgs& t) : at_(t.next), end_(t.next + t.next_bytes) {
+    const int64_t steps = t.segments * t.depth_blocks;
+    share_ = (t.next_bytes / 64 + steps) / steps * 64;
+  }
+  __attribute__((always_inline)) void some() {
+    const char* const to = at_ + share_ < end_ ? at_ + share_ : end_;
+    for (; at_ < to; at_ += 64) __builtin_prefetch(at_, 0, 2);
+  }
+
+ private:
+  const char* at_;
+  const char* end_;
+  int64_t share_;
+};
+
 // One row of tiles, up to four columns.
-void add_row(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const* b) {
+void add_row(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const* b, Fetch& fetch) {
   const bool split = t.a.low != nullptr;
   for (int64_t k = 0; k < t.depth_blocks; ++k) {
+    fetch.some();
     if ((k + 1) % steps_awake == 0) VOXLAB_TILE_STORE(7, t.c, 0);  // whose sums are in tiles
     const int64_t at = k * amx_tile;
     VOXLAB_TILE_LOAD(4, a.high + at, b_row_bytes);
@@ -352,10 +378,11 @@ void add_row(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const* b) {
 }
 
 // Two rows of tiles, up to two columns: sums 0 and 1 of the first row, 2 and 3 of the second.
-void add_two_rows(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const* b) {
+void add_two_rows(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const* b, Fetch& fetch) {
   const bool split = t.a.low != nullptr;
   const bool two_columns = t.columns == 2;
   for (int64_t k = 0; k < t.depth_blocks; ++k) {
+    fetch.some();
     if ((k + 1) % steps_awake == 0) VOXLAB_TILE_STORE(7, t.c, 0);  // whose sums are in tiles
     const uint16_t* a0 = a.high + k * amx_tile;
     const uint16_t* b0 = b[0] + k * amx_tile;
@@ -420,9 +447,10 @@ void add_products(const AmxSumArgs& t) {
     VOXLAB_TILE_ZERO(2);
     VOXLAB_TILE_ZERO(3);
   }
+  Fetch fetch(t);
   for (int64_t s = 0; s < t.segments; ++s) {
     const AmxParts a = {t.a.high + s * t.a_segment, t.a.low == nullptr ? nullptr : t.a.low + s * t.a_segment};
-    (one_row ? add_row : add_two_rows)(t, a, t.b + s * t.columns);
+    (one_row ? add_row : add_two_rows)(t, a, t.b + s * t.columns, fetch);
   }
   VOXLAB_TILE_STORE(0, t.c, b_row_bytes);
   if (second) VOXLAB_TILE_STORE(1, t.c + tile_floats, b_row_bytes);

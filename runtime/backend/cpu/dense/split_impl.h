@@ -307,23 +307,40 @@ void turn_sums(const AmxTurnArgs& t) {
 
 bool turn_strip(const AmxStripArgs& t) {
   const bool finite = pack_strip(t);
-  turn(t.even);
-  if (t.low != 0) turn(t.even + t.low);
+  for (uint16_t* const tile : {t.even, t.odd}) {
+    if (tile == nullptr) continue;
+    turn(tile);
+    if (t.low != 0) turn(tile + t.low);
+  }
   return finite;
 }
 
+// Sums of what is stored to a vector of columns, less their pivots, and of its squares.
+struct ColumnSums {
+  Vec pivot, sum = zero(), square = zero();
+  __attribute__((always_inline)) void add(Vec v) {
+    const Vec d = v - pivot;
+    sum += d;
+    square = mul_add(d, d, square);
+  }
+};
+
+VOXLAB_INLINE void add_doubles(double* to, Vec v, int count) {
+  for (int half = 0; half < 2; ++half, to += 8) {
+    const auto lanes = static_cast<__mmask8>(first_lanes(count) >> (8 * half));
+    const __m256i bits = _mm512_maskz_extracti64x4_epi64(0xff, reinterpret_cast<__m512i>(v), half);
+    const __m512d wide = _mm512_maskz_cvtps_pd(0xff, _mm256_castsi256_ps(bits));
+    _mm512_mask_storeu_pd(to, lanes, _mm512_maskz_loadu_pd(lanes, to) + wide);
+  }
+}
+
 // One vector of columns of every row, `count` of them wanted; or two whole ones, as bf16 one line.
-template <int Activation, int Vectors>
+template <int Activation, int Vectors, bool Moments>
 void store_vectors(const AmxStoreArgs& t, int column, int count) {
   if constexpr (Vectors == 2) count = vec_width;
-  const bool moments = t.pivot != nullptr;
-  Vec bias[Vectors], pivot[Vectors], sum[Vectors], square[Vectors];
-  for (int i = 0; i < Vectors; ++i) {
-    const int at = column + i * vec_width;
-    bias[i] = t.bias == nullptr ? zero() : load_first(t.bias + at, count);
-    pivot[i] = moments ? load_first(t.pivot + at, count) : zero();
-    sum[i] = square[i] = zero();
-  }
+  const auto first_of = [&](const float* values, int vector) { return load_first(values + column + vector * vec_width, count); };
+  const Vec bias0 = t.bias == nullptr ? zero() : first_of(t.bias, 0), bias1 = Vectors == 1 || t.bias == nullptr ? zero() : first_of(t.bias, 1);
+  ColumnSums sums0{Moments ? first_of(t.pivot, 0) : zero()}, sums1{Moments && Vectors == 2 ? first_of(t.pivot, 1) : zero()};
   const Vec slope = splat(t.slope);
   // Stores to the output must not make the arguments load again.
   const float* sums = t.sums + column;
@@ -333,58 +350,52 @@ void store_vectors(const AmxStoreArgs& t, int column, int count) {
   uint16_t* out_bf16 = t.out_bf16 + column;
   const int64_t rows = t.rows, step = t.out_step;
   const bool past_caches = t.past_caches && count == vec_width;
+  const auto value = [&](int64_t r, int vector, Vec bias, ColumnSums& to) {
+    const int64_t at = r * step + vector * vec_width;
+    Vec v = load(sums + r * amx_block_columns + vector * vec_width) + bias;
+    if (residual != nullptr) v += load_first(residual + at, count);
+    if (residual_bf16 != nullptr) v += load_half(residual_bf16 + at, first_lanes(count));
+    if constexpr (Activation != 0) v = activate(v, Activation, slope);
+    if constexpr (Moments) to.add(v);
+    return v;
+  };
   for (int64_t r = 0; r < rows; ++r) {
-    Vec v[Vectors];
-    for (int i = 0; i < Vectors; ++i) {
-      const int64_t at = r * step + i * vec_width;
-      v[i] = load(sums + r * amx_block_columns + i * vec_width) + bias[i];
-      if (residual != nullptr) v[i] += load_first(residual + at, count);
-      if (residual_bf16 != nullptr) v[i] += load_half(residual_bf16 + at, first_lanes(count));
-      if constexpr (Activation != 0) v[i] = activate(v[i], Activation, slope);
-      if (moments) {
-        const Vec d = v[i] - pivot[i];
-        sum[i] += d;
-        square[i] = mul_add(d, d, square[i]);
-      }
-    }
+    const Vec v = value(r, 0, bias0, sums0);
     if constexpr (Vectors == 2) {
-      store_line(out_bf16 + r * step, v[0], v[1], past_caches);
+      store_line(out_bf16 + r * step, v, value(r, 1, bias1, sums1), past_caches);
     } else if (out != nullptr && past_caches) {
-      store_past_caches(out + r * step, v[0]);
+      store_past_caches(out + r * step, v);
     } else if (out != nullptr) {
-      store_first(out + r * step, v[0], count);
+      store_first(out + r * step, v, count);
     } else {
-      store_rounded(out_bf16 + r * step, v[0], count);
+      store_rounded(out_bf16 + r * step, v, count);
     }
   }
-  if (!moments) return;
-  for (int i = 0; i < Vectors; ++i) {
-    float lanes[2][vec_width];
-    store(lanes[0], sum[i]);
-    store(lanes[1], square[i]);
-    for (int j = 0; j < count; ++j) {
-      t.sum[column + i * vec_width + j] += lanes[0][j];
-      t.square[column + i * vec_width + j] += lanes[1][j];
+  if constexpr (Moments) {
+    add_doubles(t.sum + column, sums0.sum, count);
+    add_doubles(t.square + column, sums0.square, count);
+    if constexpr (Vectors == 2) {
+      add_doubles(t.sum + column + vec_width, sums1.sum, count);
+      add_doubles(t.square + column + vec_width, sums1.square, count);
     }
   }
 }
 
-template <int Activation>
+template <int Activation, bool Moments>
 void store_columns(const AmxStoreArgs& t) {
   int c = 0;
-  for (; t.out == nullptr && t.columns - c >= 2 * vec_width; c += 2 * vec_width) store_vectors<Activation, 2>(t, c, vec_width);
+  for (; t.out == nullptr && t.columns - c >= 2 * vec_width; c += 2 * vec_width) store_vectors<Activation, 2, Moments>(t, c, vec_width);
   for (; c < t.columns; c += vec_width)
-    store_vectors<Activation, 1>(t, c, t.columns - c < vec_width ? t.columns - c : vec_width);
+    store_vectors<Activation, 1, Moments>(t, c, t.columns - c < vec_width ? t.columns - c : vec_width);
 }
 
 void store_sums(const AmxStoreArgs& t) {
-  switch (t.activation) {
-    case 0: store_columns<0>(t); break;
-    case 1: store_columns<1>(t); break;
-    case 2: store_columns<2>(t); break;
-    case 3: store_columns<3>(t); break;
-    default: store_columns<4>(t); break;
-  }
+  constexpr std::array<std::array<void (*)(const AmxStoreArgs&), 2>, 5> kinds = {{{store_columns<0, false>, store_columns<0, true>},
+                                                                                  {store_columns<1, false>, store_columns<1, true>},
+                                                                                  {store_columns<2, false>, store_columns<2, true>},
+                                                                                  {store_columns<3, false>, store_columns<3, true>},
+                                                                                  {store_columns<4, false>, store_columns<4, true>}}};
+  kinds[static_cast<size_t>(t.activation)][t.pivot != nullptr](t);
 }
 
 }  // namespace

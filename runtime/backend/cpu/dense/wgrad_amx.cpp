@@ -1,7 +1,7 @@
 // Weight gradients on tiles of bf16: dw[tap, ic, oc] sums x[position + tap, ic] dy[position, oc], a matrix product over
 // positions for every tap. Of a plane of dy the tiles of A are [oc][position]; its rows are as long as those of x with
-// their border, zero there, so that a tap is an offset. x makes the tiles of B, pairs of positions interleaved, once from
-// its even and once from its odd positions on, so that every offset finds its pairs. Strides: x falls into its residues.
+// their border, zero there, so that a tap is an offset. x makes the tiles of B, pairs of positions interleaved. dy is there
+// once more a position later, so that odd offsets find their pairs. Strides: x falls into its residues.
 #include "runtime/backend/cpu/dense/wgrad_cut.h"
 
 #include <algorithm>
@@ -44,6 +44,14 @@ class Worker {
   Worker(const Call& call, std::atomic<bool>& finite)
       : c_(call), finite_(finite), zeros_(static_cast<size_t>(std::max(call.in, call.out)) * sizeof(float)), lay_(call, {1, 1, 1}) {
     c_.amx.begin();
+    const auto phase = [&](size_t column) { return c_.taps[2].shift[c_.plane_columns[column].kw] % 2; };
+    for (const size_t rows : {1, 2})
+      for (size_t j = 0, end; j < c_.plane_columns.size(); j = end) {
+        for (end = j + 1; end < std::min(j + 4 / rows, c_.plane_columns.size()) && phase(end) == phase(j);) ++end;
+        groups_[rows - 1].push_back({static_cast<int64_t>(j), static_cast<int>(end - j), phase(j)});
+      }
+    const int64_t x_bytes = call.g.batch * product(call.g.in) * call.first_channels() * size_of(call.x.dtype);
+    fetches_ = x_bytes >= far_bytes() && !call.share_rows && call.g.groups == 1 && call.in == call.all_in() && call.joined == 1;
   }
   ~Worker() { c_.amx.end(); }
   Worker(const Worker&) = delete;
@@ -60,6 +68,7 @@ class Worker {
           finite_ = false;
           return;
         }
+        plan_fetch(d + planes);
         const bool only = last - first == 1 && planes == at_.size[0] && lay_.whole();
         multiply(d, planes, from, to, u, only, alone && i + 1 == last);
       }
@@ -69,6 +78,13 @@ class Worker {
 
  private:
   enum class Sums : uint8_t { none, begun, written };  // of a tap along D
+
+  // Columns that are multiplied together: all with one phase of dy.
+  struct Group {
+    int64_t first;
+    int columns;
+    int64_t phase;
+  };
 
   void place(int64_t index) {
     at_ = place_block(c_.g.out(), c_.block, index);
@@ -83,12 +99,11 @@ class Worker {
     return (at_.begin[axis] + index + c_.taps[axis].first) * c_.g.stride[axis] + c_.taps[axis].residues[residue];
   }
 
-  // The first tile of B of a plane (index modulo the planes held), of residues along D, H, W, from even (0) or odd (1)
-  // positions on, of a tile of channels.
-  uint16_t* tiles_of(int64_t index, size_t rd, size_t rh, size_t rw, int64_t phase, int64_t channels) const {
+  // The first tile of B of a plane (index modulo the planes held), of residues along D, H, W, of a tile of channels.
+  uint16_t* tiles_of(int64_t index, size_t rd, size_t rh, size_t rw, int64_t channels) const {
     const int64_t held = lay_.held_planes(c_), slot = static_cast<int64_t>(rd) * held + index % held;
     const auto cell = static_cast<int64_t>(rh * c_.taps[2].residues.size() + rw);
-    return b_ + (slot * lay_.plane_tiles(c_) + ((cell * lay_.phases + phase) * c_.in_tiles() + channels) * lay_.tiles) * amx_tile;
+    return b_ + (slot * lay_.plane_tiles(c_) + (cell * c_.in_tiles() + channels) * lay_.tiles) * amx_tile;
   }
 
   // Planes of x up to `end`, each in the place of the oldest.
@@ -127,14 +142,14 @@ class Worker {
     }
   }
 
-  // Calls use(strip, args) for strips of a plane's positions, args.at and the type set.
+  // Calls use(strip, args) for strips of a plane's positions from `first` on, args.at and the type set.
   template <class RowAt, class Use>
-  void for_strips(const Plane& plane, const RowAt& row_at, DType dtype, int64_t strips, const Use& use) const {
+  void for_strips(const Plane& plane, const RowAt& row_at, DType dtype, int64_t first, int64_t strips, const Use& use) const {
     const void* at[amx_strip + amx_depth];
-    locate(plane, row_at, 0, amx_strip, at);
+    locate(plane, row_at, first, amx_strip, at);
     AmxStripArgs args = {.at = at, .bf16 = dtype == DType::bf16, .low = 0};
     for (int64_t i = 0; i < strips; ++i) {
-      locate(plane, row_at, i * amx_depth + amx_strip, amx_depth, at + amx_strip);
+      locate(plane, row_at, first + i * amx_depth + amx_strip, amx_depth, at + amx_strip);
       use(i, args);
       std::copy(at + amx_depth, at + amx_depth + amx_strip, at);
     }
@@ -183,27 +198,28 @@ class Worker {
   template <class RowAt>
   bool pack_rows(const Part& part, const Plane& plane, const RowAt& row_at, size_t rd, size_t rh, size_t rw) {
     bool finite = true;
-    for_strips(plane, row_at, part.x.dtype, lay_.tiles, [&](int64_t i, AmxStripArgs& args) {
+    for_strips(plane, row_at, part.x.dtype, 0, lay_.tiles, [&](int64_t i, AmxStripArgs& args) {
       args.low = c_.split ? b_low_ : 0;
       for (int64_t t = part.begin; t < part.end; ++t) {
         args.offset = (t - part.begin) * amx_columns;
         args.columns = static_cast<int>(std::min(amx_columns, c_.in - t * amx_columns));
-        args.even = tiles_of(packed_, rd, rh, rw, 0, t) + i * amx_tile;
-        args.odd = lay_.phases > 1 ? tiles_of(packed_, rd, rh, rw, 1, t) + i * amx_tile : nullptr;
+        args.even = tiles_of(packed_, rd, rh, rw, t) + i * amx_tile;
         finite &= c_.amx.pack_strip(args);
       }
     });
     return finite;
   }
 
-  // Planes of dy as tiles of A: [tile of oc][plane][depth block].
+  // Planes of dy as tiles of A: [phase][tile of oc][plane][depth block]. The second phase begins a position earlier: its
+  // products with pairs of x are those of an odd offset.
   bool turn_gradient(int64_t d, int64_t planes, int64_t from, int64_t to) {
     const Triple out = c_.g.out();
     const int64_t row = planes * lay_.blocks * amx_tile;
     const bool kept = c_.turned != nullptr;
     const int64_t halves = (kept ? c_.out_tiles() : to - from) * row;
-    a_ = kept ? c_.turned + from * row : half_scratch(Purpose::weights, halves * c_.parts());
-    a_low_ = c_.split ? a_ + halves : nullptr;
+    a_ = kept ? c_.turned + from * row : half_scratch(Purpose::weights, lay_.phases * halves * c_.parts());
+    a_phase_ = halves;
+    a_low_ = c_.split ? a_ + lay_.phases * halves : nullptr;
     if (kept && c_.first_in > 0) return true;
     const int64_t first = from * amx_rows;
     const int64_t channels = c_.out - first;
@@ -215,17 +231,72 @@ class Worker {
         const int64_t line = ((at_.sample * out[0] + at_.begin[0] + d + p) * out[1] + at_.begin[1] + h) * out[2] + at_.begin[2];
         return data_of(c_.dy) + (line * c_.g.out_channels + c_.group * c_.out + first) * bytes;
       };
-      for_strips(plane, row_at, c_.dy.dtype, lay_.blocks, [&](int64_t k, AmxStripArgs& args) {
+      for_strips(plane, row_at, c_.dy.dtype, 1 - lay_.phases, lay_.blocks, [&](int64_t k, AmxStripArgs& args) {
         args.low = c_.split ? a_low_ - a_ : 0;
         for (int64_t t = 0; t < to - from; ++t) {
           args.offset = t * amx_rows;
           args.columns = static_cast<int>(std::min(amx_rows, channels - args.offset));
-          args.even = a_ + ((t * planes + p) * lay_.blocks + k) * amx_tile;
+          uint16_t* const tile = a_ + ((t * planes + p) * lay_.blocks + k) * amx_tile;
+          args.even = lay_.phases > 1 ? tile + a_phase_ : tile;
+          args.odd = lay_.phases > 1 ? tile : nullptr;
           finite &= c_.amx.turn_strip(args);
         }
       });
     }
     return finite;
+  }
+
+  // Lists where the values lie that the planes of dy from `d` on bring into use: memory gives them while these multiply.
+  void plan_fetch(int64_t d) {
+    fetch_.clear();
+    fetch_left_ = 0;
+    if (!fetches_) return;
+    const int64_t end = std::min(d + lay_.planes, at_.size[0]);
+    for (int64_t p = d; p < end; ++p) {
+      const Triple first = {at_.begin[0] + p, at_.begin[1], at_.begin[2]}, size = {1, at_.size[1], at_.size[2]};
+      add_rows(c_.dy, c_.g.out_channels, c_.g.out(), first, size);
+    }
+    for (int64_t p = packed_; p < std::min(end + c_.taps[0].halo, at_.size[0] + c_.taps[0].halo); ++p) {
+      const Triple first = {position(0, p, 0), position(1, 0, 0), position(2, 0, 0)};
+      const Triple size = {c_.g.stride[0], lay_.rows * c_.g.stride[1], lay_.pitch * c_.g.stride[2]};
+      add_rows(c_.x, c_.first_channels(), c_.g.in, first, size);
+      if (c_.second.channels > 0) add_rows(c_.second.buffer, c_.second.channels, c_.g.in, first, size);
+    }
+  }
+
+  // What lies inside of a box of positions.
+  void add_rows(const ConstBuffer& from, int64_t channels, const Triple& in, Triple first, const Triple& size) {
+    Triple end;
+    for (size_t i = 0; i < 3; ++i) {
+      end[i] = std::clamp<int64_t>(first[i] + size[i], 0, in[i]);
+      first[i] = std::clamp<int64_t>(first[i], 0, end[i]);
+    }
+    const int64_t position = channels * size_of(from.dtype);
+    for (int64_t i = first[0]; i < end[0]; ++i)
+      for (int64_t h = first[1]; h < end[1]; ++h) {
+        const std::byte* at = data_of(from) + (((at_.sample * in[0] + i) * in[1] + h) * in[2] + first[2]) * position;
+        const int64_t bytes = (end[2] - first[2]) * position;
+        if (bytes <= 0) return;
+        fetch_left_ += bytes;
+        if (!fetch_.empty() && fetch_.back().at + fetch_.back().bytes == at) {
+          fetch_.back().bytes += bytes;
+        } else {
+          fetch_.push_back({at, bytes});
+        }
+      }
+  }
+
+  // A share of it, where `calls` are still to come.
+  void share_fetch(AmxSumArgs& args, int64_t calls) {
+    args.next_bytes = 0;
+    if (fetch_.empty()) return;
+    Piece& piece = fetch_.back();
+    args.next = reinterpret_cast<const char*>(piece.at);
+    args.next_bytes = std::min(piece.bytes, ceil_div(fetch_left_, std::max<int64_t>(1, calls) * 64) * 64);
+    piece.at += args.next_bytes;
+    piece.bytes -= args.next_bytes;
+    fetch_left_ -= args.next_bytes;
+    if (piece.bytes == 0) fetch_.pop_back();
   }
 
   // Of one tap along D and the planes [d, end) of dy where it meets x: where the tiles of B of each plane, tap and tile of
@@ -238,7 +309,7 @@ class Worker {
       for (const Column& c : c_.plane_columns) {
         const int64_t offset = th.shift[c.kh] * lay_.pitch + tw.shift[c.kw];
         const auto rh = static_cast<size_t>(th.residue[c.kh]), rw = static_cast<size_t>(tw.residue[c.kw]);
-        columns_.push_back(tiles_of(d + td.shift[kd], rd, rh, rw, offset % 2, c.channels) + offset / 2 * amx_depth);
+        columns_.push_back(tiles_of(d + td.shift[kd], rd, rh, rw, c.channels) + offset / 2 * amx_depth);
       }
   }
 
@@ -255,6 +326,9 @@ class Worker {
     args.a_step = planes * lay_.blocks * amx_tile;
     args.a_segment = lay_.blocks * amx_tile;
     args.b_low = b_low_;
+    const int64_t pieces = lay_.whole() ? 1 : ceil_div(lay_.blocks, Layout::most_blocks(c_));
+    int64_t calls = static_cast<int64_t>(c_.taps[0].shift.size()) * pieces *
+                    ((to - from) / 2 * static_cast<int64_t>(groups_[1].size()) + (to - from) % 2 * static_cast<int64_t>(groups_[0].size()));
     for (size_t kd = 0; kd < c_.taps[0].shift.size(); ++kd) {
       int64_t first = d, end = d + planes;
       while (first < end && !meets(kd, first)) ++first;
@@ -268,11 +342,12 @@ class Worker {
       for (int64_t later = d + planes; later < at_.size[0]; ++later) last &= !meets(kd, later);
       args.c_step = (only && last ? 2 : c_.columns()) * tile_floats;
       // Some rows and columns of tiles, a piece of K.
-      const auto add = [&](int64_t t, int64_t rows, int64_t j, int64_t most_columns, int64_t k, int64_t k_end) {
+      const auto add = [&](int64_t t, int64_t rows, const Group& group, int64_t k, int64_t k_end) {
+        const int64_t j = group.first;
         args.rows = static_cast<int>(rows);
-        args.columns = static_cast<int>(std::min(most_columns, columns - j));
+        args.columns = group.columns;
         args.depth_blocks = k_end - k;
-        const int64_t at = (((t - from) * planes + first - d) * lay_.blocks + k) * amx_tile;
+        const int64_t at = group.phase * a_phase_ + (((t - from) * planes + first - d) * lay_.blocks + k) * amx_tile;
         args.a = {a_ + at, c_.split ? a_low_ + at : nullptr};
         for (int64_t s = 0; s < args.segments; ++s)
           for (int i = 0; i < args.columns; ++i)
@@ -280,23 +355,24 @@ class Worker {
         const int64_t column = static_cast<int64_t>(kd) * columns + j;
         args.c = only && last ? block_sums_ : u + (t * c_.columns() + column) * tile_floats;
         args.accumulate = sums_[kd] == Sums::begun || k > 0;
+        share_fetch(args, calls--);
         c_.amx.add_products(args);
         if (last && k_end == lay_.blocks) write(args, t, column);
       };
       if (lay_.whole()) {
         // A column's tiles of B stay in the first-level cache, and whole rows of dw are written.
         const int64_t paired = to - (to - from) % 2;
-        for (int64_t j = 0; j < columns && from < paired; j += 2)
-          for (int64_t t = from; t < paired; t += 2) add(t, 2, j, 2, 0, lay_.blocks);
-        for (int64_t j = 0; j < columns && paired < to; j += 4) add(paired, 1, j, 4, 0, lay_.blocks);
+        for (const Group& group : groups_[1])
+          for (int64_t t = from; t < paired; t += 2) add(t, 2, group, 0, lay_.blocks);
+        for (const Group& group : groups_[0])
+          if (paired < to) add(paired, 1, group, 0, lay_.blocks);
       } else {
         // Pieces of K inside of rows of tiles: the sums of one row stay in the second-level cache.
-        const int64_t pieces = ceil_div(lay_.blocks, Layout::most_blocks(c_));
         for (int64_t t = from; t < to; t += 2) {
-          const int64_t rows = std::min<int64_t>(2, to - t), step = 4 / rows;
+          const int64_t rows = std::min<int64_t>(2, to - t);
           for (int64_t piece = 0; piece < pieces; ++piece)
-            for (int64_t j = 0; j < columns; j += step)
-              add(t, rows, j, step, lay_.blocks * piece / pieces, lay_.blocks * (piece + 1) / pieces);
+            for (const Group& group : groups_[static_cast<size_t>(rows - 1)])
+              add(t, rows, group, lay_.blocks * piece / pieces, lay_.blocks * (piece + 1) / pieces);
         }
       }
       sums_[kd] = last ? Sums::written : Sums::begun;
@@ -328,9 +404,17 @@ class Worker {
   Layout lay_;
   int64_t packed_ = 0;  // planes of x, so far
   uint16_t *a_ = nullptr, *a_low_ = nullptr, *b_ = nullptr;
-  int64_t b_low_ = 0;
+  int64_t a_phase_ = 0, b_low_ = 0;
+  std::array<std::vector<Group>, 2> groups_;  // of one row of tiles, of two
   std::vector<const uint16_t*> columns_, b_of_;
   std::vector<Sums> sums_;
+  struct Piece {
+    const std::byte* at;
+    int64_t bytes;
+  };
+  bool fetches_;  // x is larger than the caches
+  std::vector<Piece> fetch_;  // what memory is to give while tiles multiply
+  int64_t fetch_left_ = 0;    // bytes
   alignas(64) float block_sums_[4 * tile_floats];
 };
 

@@ -25,6 +25,7 @@ Taps taps_of(const ConvGeometry& g, size_t axis) {
   t.first = *low;
   t.halo = *high - *low;
   for (int64_t& s : t.shift) s -= t.first;
+  t.odd = std::any_of(t.shift.begin(), t.shift.end(), [](int64_t s) { return s % 2 != 0; });
   return t;
 }
 
@@ -62,7 +63,7 @@ double cost_of(const Call& c, const Triple& block) {
   const Layout lay(c, block);
   const auto tiles_of_c = static_cast<double>(c.columns() * c.out_tiles());
   const double products = tile_cycles * (c.split ? 3 : 1) * tiles_of_c * static_cast<double>(lay.blocks);
-  const double turning = turn_cycles * static_cast<double>(lay.blocks * amx_tile * c.out_tiles()) /
+  const double turning = turn_cycles * static_cast<double>(lay.phases * lay.blocks * amx_tile * c.out_tiles()) /
                          static_cast<double>(keeps(c, block) ? ceil_div(c.all_in(), c.in) : 1);
   const double packing = pack_cycles * static_cast<double>(lay.plane_tiles(c) * amx_tile) *
                          static_cast<double>(c.taps[0].residues.size()) *
@@ -82,7 +83,7 @@ Triple choose_block(const Call& c) {
   const Triple out = c.g.out();
   return cheapest_block(out, {1, 1, std::min<int64_t>(out[2], amx_depth)}, [&](const Triple& block) {
     const Layout lay(c, block);
-    const int64_t held = (lay.held_tiles(c) + lay.planes * lay.blocks * rows_in_use(c, lay)) * c.parts();
+    const int64_t held = (lay.held_tiles(c) + lay.phases * lay.planes * lay.blocks * rows_in_use(c, lay)) * c.parts();
     if (held > budget) return std::numeric_limits<double>::infinity();
     const double crowded = 3 * held > 2 * budget ? 1.3 : 1.0;  // sums and dy pass through the cache too
     const double idle = c.share_rows ? 1.0 : idle_factor(block_count(c.g.batch, out, block));
@@ -118,7 +119,7 @@ bool keeps_gradient(const Call& c) { return keeps(c, c.block); }
 
 int64_t turned_halves(const Call& c) {
   const Layout lay(c, c.block);
-  return c.out_tiles() * lay.planes * lay.blocks * amx_tile * c.parts();
+  return c.out_tiles() * lay.phases * lay.planes * lay.blocks * amx_tile * c.parts();
 }
 
 double cost_of_slices(const Call& c) { return static_cast<double>(ceil_div(c.all_in(), c.in)) * cost_of(c, c.block); }

@@ -17,6 +17,7 @@ constexpr int64_t tile_floats = amx_rows * amx_columns;
 // Along one axis tap k reads position (output + shift[k] + first) * stride + residues[residue[k]].
 struct Taps {
   int64_t first = 0, halo = 0;
+  bool odd = false;  // some shift is
   std::vector<int64_t> residues, shift, residue;
 };
 
@@ -26,7 +27,7 @@ struct Column {
   int64_t channels;
 };
 
-// Neighbours read the same lines of B where they can: taps along W that are an even number of positions apart.
+// First those whose shift along W is even, then the odd.
 std::vector<Column> columns_of(const std::array<Taps, 3>& taps, int64_t in_tiles);
 
 struct Call {
@@ -57,22 +58,22 @@ struct Call {
 
 // How the positions under a block lie.
 struct Layout {
-  int64_t pitch;   // of a row of x
+  int64_t pitch;   // of a row of x; even, so that no tap along H is an odd offset
   int64_t rows;    // of x
+  int64_t phases;  // of dy: 1 where every offset is even
   int64_t blocks;  // of K: a plane of dy, but for the border of its last row
   int64_t tiles;   // of B, for one tile of channels
-  int64_t phases;  // 1 where every offset is even
   int64_t planes;  // of dy multiplied at a time, so that sums are not fetched for a few products
   bool far_sums;   // they lie beyond the second-level cache
 
   Layout(const Call& c, const Triple& size) {
-    pitch = size[2] + c.taps[2].halo;
+    pitch = ceil_div(size[2] + c.taps[2].halo, 2) * 2;
     rows = size[1] + c.taps[1].halo;
-    blocks = ceil_div((size[1] - 1) * pitch + size[2], amx_depth);
+    phases = c.taps[2].odd ? 2 : 1;
+    blocks = ceil_div((size[1] - 1) * pitch + size[2] + phases - 1, amx_depth);
     tiles = blocks + ceil_div(c.taps[1].halo * pitch + c.taps[2].halo + 1, amx_depth);
     far_sums = c.share_rows;
     planes = std::clamp<int64_t>((far_sums ? most_whole : most_blocks(c)) / blocks, 1, size[0]);
-    phases = c.taps[2].halo > 0 || (c.taps[1].halo > 0 && pitch % 2 != 0) ? 2 : 1;
   }
   // Of a piece of K: few visits to sums against tiles of A that come from the second-level cache.
   static int64_t most_blocks(const Call& c) { return c.split ? 16 : 48; }
@@ -82,7 +83,7 @@ struct Layout {
   bool whole() const { return far_sums && blocks <= most_whole; }
   int64_t held_planes(const Call& c) const { return planes + c.taps[0].halo; }
   int64_t plane_tiles(const Call& c) const {
-    return static_cast<int64_t>(c.taps[1].residues.size() * c.taps[2].residues.size()) * phases * c.in_tiles() * tiles;
+    return static_cast<int64_t>(c.taps[1].residues.size() * c.taps[2].residues.size()) * c.in_tiles() * tiles;
   }
   int64_t held_tiles(const Call& c) const {
     return static_cast<int64_t>(c.taps[0].residues.size()) * held_planes(c) * plane_tiles(c);

@@ -1,6 +1,7 @@
 // What losses ask of their labels before any loop indexes by them.
 #pragma once
 
+#include <algorithm>
 #include <limits>
 #include <vector>
 
@@ -31,6 +32,23 @@ double sum_pieces(int64_t rows, int64_t row_elements, F f) {
 // Checks the labels and adds the weights of those that count.
 inline double total_weight(std::string_view op, const int32_t* labels, int64_t rows, int64_t classes, int64_t ignore, const float* weight) {
   return sum_pieces(rows, 4, [&](int64_t begin, int64_t end) {
+    if (weight == nullptr && ignore == narrow_ignore(ignore)) {
+      // Vectors of labels; what is wrong is left to the loop below.
+      const auto most = static_cast<uint32_t>(classes);
+      const auto skipped = static_cast<int32_t>(ignore);
+      int64_t counted = 0;
+      uint32_t wrong = 0;
+      for (int64_t r = begin; r < end;) {
+        uint32_t some = 0;
+        for (const int64_t to = std::min(end, r + (int64_t{1} << 20)); r < to; ++r) {
+          const uint32_t counts = labels[r] != skipped ? 1 : 0;
+          some += counts;
+          wrong |= static_cast<uint32_t>(labels[r]) >= most ? counts : 0;
+        }
+        counted += some;
+      }
+      if (wrong == 0) return static_cast<double>(counted);
+    }
     double total = 0;
     for (int64_t r = begin; r < end; ++r) {
       if (labels[r] == ignore) continue;

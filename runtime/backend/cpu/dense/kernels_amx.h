@@ -128,7 +128,7 @@ struct AmxTurnArgs {
   bool past_caches;   // all 16 rows are wanted, and each row of the output is a line
 };
 
-// Positions along K whose values lie anywhere, 16 columns of them, to tiles of B (or A: 16 rows by K): one that begins
+// Positions along K whose values lie anywhere, 16 columns of them, to tiles of B (or of A: 16 rows by K): one that begins
 // with the first position and, where asked for, one that begins with the second.
 constexpr int64_t amx_strip = amx_depth + 1;
 struct AmxStripArgs {
@@ -155,7 +155,7 @@ struct AmxTable {
   // The same from `columns` rows, each of one column's values along K.
   bool (*pack_turned)(const float* in, int64_t rows, int64_t columns, int64_t pitch, uint16_t* high, uint16_t* low);
   bool (*pack_strip)(const AmxStripArgs&);  // to tiles of B; false as above
-  bool (*turn_strip)(const AmxStripArgs&);  // to one of A
+  bool (*turn_strip)(const AmxStripArgs&);  // to tiles of A
 };
 
 #if defined(__x86_64__)

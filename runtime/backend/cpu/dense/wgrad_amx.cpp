@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "runtime/backend/cpu/dense/gather_conv.h"
+#include "runtime/backend/cpu/dense/lines_ahead.h"
 #include "runtime/backend/cpu/dense/passes.h"
 
 namespace voxlab::cpu {
@@ -248,55 +249,32 @@ class Worker {
 
   // Lists where the values lie that the planes of dy from `d` on bring into use: memory gives them while these multiply.
   void plan_fetch(int64_t d) {
-    fetch_.clear();
-    fetch_left_ = 0;
+    ahead_.clear();
     if (!fetches_) return;
     const int64_t end = std::min(d + lay_.planes, at_.size[0]);
     for (int64_t p = d; p < end; ++p) {
       const Triple first = {at_.begin[0] + p, at_.begin[1], at_.begin[2]}, size = {1, at_.size[1], at_.size[2]};
-      add_rows(c_.dy, c_.g.out_channels, c_.g.out(), first, size);
+      fetch_box(c_.dy, c_.g.out_channels, c_.g.out(), first, size);
     }
-    for (int64_t p = packed_; p < std::min(end + c_.taps[0].halo, at_.size[0] + c_.taps[0].halo); ++p) {
+    for (int64_t p = packed_; p < end + c_.taps[0].halo; ++p) {
       const Triple first = {position(0, p, 0), position(1, 0, 0), position(2, 0, 0)};
       const Triple size = {c_.g.stride[0], lay_.rows * c_.g.stride[1], lay_.pitch * c_.g.stride[2]};
-      add_rows(c_.x, c_.first_channels(), c_.g.in, first, size);
-      if (c_.second.channels > 0) add_rows(c_.second.buffer, c_.second.channels, c_.g.in, first, size);
+      fetch_box(c_.x, c_.first_channels(), c_.g.in, first, size);
+      if (c_.second.channels > 0) fetch_box(c_.second.buffer, c_.second.channels, c_.g.in, first, size);
     }
   }
 
   // What lies inside of a box of positions.
-  void add_rows(const ConstBuffer& from, int64_t channels, const Triple& in, Triple first, const Triple& size) {
+  void fetch_box(const ConstBuffer& from, int64_t channels, const Triple& in, Triple first, const Triple& size) {
     Triple end;
     for (size_t i = 0; i < 3; ++i) {
       end[i] = std::clamp<int64_t>(first[i] + size[i], 0, in[i]);
       first[i] = std::clamp<int64_t>(first[i], 0, end[i]);
     }
-    const int64_t position = channels * size_of(from.dtype);
-    for (int64_t i = first[0]; i < end[0]; ++i)
-      for (int64_t h = first[1]; h < end[1]; ++h) {
-        const std::byte* at = data_of(from) + (((at_.sample * in[0] + i) * in[1] + h) * in[2] + first[2]) * position;
-        const int64_t bytes = (end[2] - first[2]) * position;
-        if (bytes <= 0) return;
-        fetch_left_ += bytes;
-        if (!fetch_.empty() && fetch_.back().at + fetch_.back().bytes == at) {
-          fetch_.back().bytes += bytes;
-        } else {
-          fetch_.push_back({at, bytes});
-        }
-      }
-  }
-
-  // A share of it, where `calls` are still to come.
-  void share_fetch(AmxSumArgs& args, int64_t calls) {
-    args.next_bytes = 0;
-    if (fetch_.empty()) return;
-    Piece& piece = fetch_.back();
-    args.next = reinterpret_cast<const char*>(piece.at);
-    args.next_bytes = std::min(piece.bytes, ceil_div(fetch_left_, std::max<int64_t>(1, calls) * 64) * 64);
-    piece.at += args.next_bytes;
-    piece.bytes -= args.next_bytes;
-    fetch_left_ -= args.next_bytes;
-    if (piece.bytes == 0) fetch_.pop_back();
+    const int64_t bytes = channels * size_of(from.dtype);
+    for (int64_t i = first[0]; i < end[0] && first[2] < end[2]; ++i)
+      for (int64_t h = first[1]; h < end[1]; ++h)
+        ahead_.add(data_of(from) + (((at_.sample * in[0] + i) * in[1] + h) * in[2] + first[2]) * bytes, (end[2] - first[2]) * bytes);
   }
 
   // Of one tap along D and the planes [d, end) of dy where it meets x: where the tiles of B of each plane, tap and tile of
@@ -355,7 +333,7 @@ class Worker {
         const int64_t column = static_cast<int64_t>(kd) * columns + j;
         args.c = only && last ? block_sums_ : u + (t * c_.columns() + column) * tile_floats;
         args.accumulate = sums_[kd] == Sums::begun || k > 0;
-        share_fetch(args, calls--);
+        ahead_.share(args, calls--);
         c_.amx.add_products(args);
         if (last && k_end == lay_.blocks) write(args, t, column);
       };
@@ -408,13 +386,8 @@ class Worker {
   std::array<std::vector<Group>, 2> groups_;  // of one row of tiles, of two
   std::vector<const uint16_t*> columns_, b_of_;
   std::vector<Sums> sums_;
-  struct Piece {
-    const std::byte* at;
-    int64_t bytes;
-  };
-  bool fetches_;  // x is larger than the caches
-  std::vector<Piece> fetch_;  // what memory is to give while tiles multiply
-  int64_t fetch_left_ = 0;    // bytes
+  bool fetches_ = false;  // x is larger than the caches
+  LinesAhead ahead_;
   alignas(64) float block_sums_[4 * tile_floats];
 };
 

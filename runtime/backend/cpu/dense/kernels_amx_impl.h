@@ -19,6 +19,25 @@ constexpr int64_t c_row_bytes = amx_block_columns * static_cast<int64_t>(sizeof(
 // so many steps along K.
 constexpr int64_t steps_awake = 4;
 
+// Memory brought to the second-level cache, a share with each step along K; with `low` as much again so far on.
+class Fetch {
+ public:
+  Fetch(const char* at, int64_t bytes, int64_t low, int64_t steps)
+      : at_(at), end_(at + bytes), low_(low), share_((bytes / 64 + steps) / steps * 64) {}
+  __attribute__((always_inline)) void some() {
+    const char* const to = at_ + share_ < end_ ? at_ + share_ : end_;
+    for (; at_ < to; at_ += 64) {
+      __builtin_prefetch(at_, 0, 2);
+      if (low_ != 0) __builtin_prefetch(at_ + low_, 0, 2);
+    }
+  }
+
+ private:
+  const char* at_;
+  const char* end_;
+  int64_t low_, share_;
+};
+
 // What goes on while tiles multiply: with each step along K a share of lines of the block's output and of a later one's
 // input is brought, every so many steps some input converted.
 class Meanwhile {
@@ -26,9 +45,8 @@ class Meanwhile {
 
  public:
   explicit Meanwhile(const AmxBlockArgs& t)
-      : at_(t.out), step_(t.out_step), lines_(t.out_lines), next_(t.next), next_end_(t.next + t.next_bytes), next_low_(t.next_low), fill_(t.fill) {
-    const int64_t steps = t.run_count * t.depth_blocks > 0 ? t.run_count * t.depth_blocks : 1;
-    next_share_ = (t.next_bytes / 64 + steps) / steps * 64;
+      : at_(t.out), step_(t.out_step), lines_(t.out_lines), next_(t.next, t.next_bytes, t.next_low, steps_of(t)), fill_(t.fill) {
+    const int64_t steps = steps_of(t);
     if (at_ != nullptr) {
       end_ = at_ + t.rows * step_;
       share_ = (t.rows + steps - 1) / steps;
@@ -36,7 +54,7 @@ class Meanwhile {
     if (fill_ == nullptr) return;
     state_ = *fill_;
     chunks_ = t.fill_chunks;
-    every_ = chunks_ > burst * steps ? 1 : burst * steps / std::max<int64_t>(chunks_, 1);
+    every_ = std::max<int64_t>(1, burst * steps / std::max<int64_t>(1, chunks_));
     until_ = every_;
     fill_share_ = (every_ * chunks_ + steps - 1) / steps;
   }
@@ -50,11 +68,7 @@ class Meanwhile {
 
   __attribute__((always_inline)) void some() {
     if (++steps_ % steps_awake == 0) VOXLAB_TILE_STORE(7, unread_, 0);
-    const char* const to = next_ + next_share_ < next_end_ ? next_ + next_share_ : next_end_;
-    for (; next_ < to; next_ += 64) {
-      __builtin_prefetch(next_, 0, 2);
-      if (next_low_ != 0) __builtin_prefetch(next_ + next_low_, 0, 2);
-    }
+    next_.some();
     for (int64_t i = 0; i < share_ && at_ < end_; ++i, at_ += step_) {
       for (int line = 0; line < lines_; ++line) __builtin_prefetch(at_ + 64 * line, 1, 2);
     }
@@ -66,13 +80,13 @@ class Meanwhile {
   }
 
  private:
+  static int64_t steps_of(const AmxBlockArgs& t) { return std::max<int64_t>(1, t.run_count * t.depth_blocks); }
+
   const char* at_;
   const char* end_ = nullptr;
   int64_t step_, share_ = 0;
   int lines_;
-  const char* next_;
-  const char* next_end_;
-  int64_t next_low_, next_share_;
+  Fetch next_;
   AmxFill* fill_;
   AmxFill state_ = {};
   int64_t chunks_ = 0, fill_share_ = 0, every_ = INT64_MAX, until_ = INT64_MAX, steps_ = 0;
@@ -332,24 +346,6 @@ void block(const AmxBlockArgs& t) {
 #undef VOXLAB_STORE_SUM
 }
 
-// What is brought while sums are made, a share with each step along K.
-class Fetch {
- public:
-  explicit Fetch(const AmxSumArgs& t) : at_(t.next), end_(t.next + t.next_bytes) {
-    const int64_t steps = t.segments * t.depth_blocks;
-    share_ = (t.next_bytes / 64 + steps) / steps * 64;
-  }
-  __attribute__((always_inline)) void some() {
-    const char* const to = at_ + share_ < end_ ? at_ + share_ : end_;
-    for (; at_ < to; at_ += 64) __builtin_prefetch(at_, 0, 2);
-  }
-
- private:
-  const char* at_;
-  const char* end_;
-  int64_t share_;
-};
-
 // One row of tiles, up to four columns.
 void add_row(const AmxSumArgs& t, const AmxParts& a, const uint16_t* const* b, Fetch& fetch) {
   const bool split = t.a.low != nullptr;
@@ -447,7 +443,7 @@ void add_products(const AmxSumArgs& t) {
     VOXLAB_TILE_ZERO(2);
     VOXLAB_TILE_ZERO(3);
   }
-  Fetch fetch(t);
+  Fetch fetch(t.next, t.next_bytes, 0, t.segments * t.depth_blocks);
   for (int64_t s = 0; s < t.segments; ++s) {
     const AmxParts a = {t.a.high + s * t.a_segment, t.a.low == nullptr ? nullptr : t.a.low + s * t.a_segment};
     (one_row ? add_row : add_two_rows)(t, a, t.b + s * t.columns, fetch);

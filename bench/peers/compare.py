@@ -17,6 +17,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from engines import ENGINES, MODES, NETWORKS, PRECISIONS, command, offers
+from kernels import by_kernel
 from process import Failed, Worker
 from record import ROOT, machine, output_of, revision, write
 from table import markdown
@@ -164,8 +165,8 @@ def multiply_adds(options, net):
     }
 
 
-def least_seconds(options, net, mode, precision):
-    """The bounds of all calls of our plan added up (`voxlab profile`); None of whole volumes."""
+def plan(options, net, mode, precision):
+    """What the calls of our plan take, kernel by kernel, and their bounds (`voxlab profile`); None of whole volumes."""
     flags = {"infer": [], "train": ["--train", "--batch", str(NETWORKS[net])]}.get(mode)
     if flags is None:
         return None
@@ -173,7 +174,16 @@ def least_seconds(options, net, mode, precision):
     line = [options.voxlab, "profile", name, "--variant", variant, *flags, "--json", "--depth", "0"]
     line += ["--precision", "auto" if precision == "f32" else precision, "--threads", str(options.threads)]
     found = json.loads(output_of(line, f"compare: {net} {mode} {precision}"))
-    return sum(layer["bound_seconds"] for layer in found["layers"])
+    kernels = [
+        {"kernel": f"{kernel} {direction}", "op": op, "seconds": work["seconds"], "bound_seconds": work["bound_seconds"]}
+        for (direction, op, kernel), work in by_kernel(found)
+    ]
+    return {
+        "end_to_end_seconds": found["end_to_end_seconds"],
+        "bound_seconds": sum(kernel["bound_seconds"] for kernel in kernels),
+        "kernels": kernels,
+        "revision": revision(),
+    }
 
 
 def number(kind, least):
@@ -227,9 +237,9 @@ def measure(options, record, file):
                     # Of voxlab, which is in every group, the first one's figures stand in the table.
                     done.update({name: entry for name, entry in found.items() if name not in done})
                     write(file, json.dumps(record, indent=1) + "\n")
-                least = one.setdefault("least_seconds", {}).setdefault(mode, {})
-                if done and precision not in least:
-                    least[precision] = least_seconds(options, net, mode, precision)
+                plans = one.setdefault("plan", {}).setdefault(mode, {})
+                if done and precision not in plans:
+                    plans[precision] = plan(options, net, mode, precision)
                     write(file, json.dumps(record, indent=1) + "\n")
 
 

@@ -6,6 +6,7 @@ import tomllib
 from engines import ENGINES, MODES, NETWORKS, PRECISIONS, is_eager
 
 TARGETS = pathlib.Path(__file__).resolve().parent / "targets.toml"
+LARGEST = 3  # kernels named of a row
 HEAD = """# Speed on the CPU beside other engines
 
 {threads} threads; {cpu}, {cores} cores, load {load:.1f} before the run; revision {revision}.
@@ -42,6 +43,11 @@ def entries_of(record, net, mode, precision):
     return record["networks"].get(net, {}).get(mode, {}).get(precision, {})
 
 
+def plan_of(record, net, mode, precision):
+    """Our plan's calls and their bounds; None where they were not measured."""
+    return record["networks"].get(net, {}).get("plan", {}).get(mode, {}).get(precision)
+
+
 def target_rows(record, targets):
     rows = []
     for mode in MODES:
@@ -53,12 +59,45 @@ def target_rows(record, targets):
                 if not peer:
                     continue
                 verdict = "- | - | -"
+                ours = plan_of(record, net, mode, precision)
                 if net in wanted:
                     allowed = found[peer[0]]["seconds"]["median"] / wanted[net]
-                    verdict = f"{wanted[net]:g} | {'met' if peer[1] >= wanted[net] else 'not met'} | {allowed:.3f}"
-                least = record["networks"][net].get("least_seconds", {}).get(mode, {}).get(precision)
-                verdict += " | -" if least is None else f" | {least:.3f}"
+                    word = "met" if peer[1] >= wanted[net] else "not met"
+                    word += ", below the bounds" if ours and allowed < ours["bound_seconds"] else ""
+                    verdict = f"{wanted[net]:g} | {word} | {allowed:.3f}"
+                verdict += " | -" if ours is None else f" | {ours['bound_seconds']:.3f}"
                 rows.append(f"| {net} | {MODES[mode]} | {precision} | {peer[0]} | {peer[1]:.2f} | {verdict} |")
+    return rows
+
+
+def bound_rows(record, targets, largest):
+    """Where the time of the rows goes whose target is not met: the largest kernels, and what each reaches of its bound."""
+    rows = []
+    for mode in MODES:
+        for precision in PRECISIONS:
+            wanted = targets.get(mode, {}).get(precision, {})
+            for net in NETWORKS:
+                peer = best(entries_of(record, net, mode, precision), wanted.get("against", "any"))
+                ours = plan_of(record, net, mode, precision)
+                if not peer or not ours or peer[1] >= wanted.get(net, 0):
+                    continue
+                whole = ours["end_to_end_seconds"]
+                row = f"| {net} | {MODES[mode]} | {precision} | {whole:.3f} | {100 * ours['bound_seconds'] / whole:.0f} |"
+                for each in ours["kernels"][:largest]:
+                    share, reached = each["seconds"] / whole, each["bound_seconds"] / each["seconds"]
+                    row += f" {each['op']}, {each['kernel']}: {100 * share:.0f} at {100 * reached:.0f} |"
+                rows.append(row)
+    return rows
+
+
+def share_rows(record, share):
+    """Of each network's inference in f32, the share that the bounds of its calls are."""
+    rows = []
+    for net in NETWORKS:
+        if ours := plan_of(record, net, "infer", "f32"):
+            whole, bound = ours["end_to_end_seconds"], ours["bound_seconds"]
+            verdict = "met" if bound >= share * whole else "not met"
+            rows.append(f"| {net} | {whole:.3f} | {bound:.3f} | {100 * bound / whole:.0f} | {100 * share:g} | {verdict} |")
     return rows
 
 
@@ -172,6 +211,14 @@ def markdown(record):
     text += "caches can pass it.\n\n"
     text += "| network | | precision | fastest peer | ratio | target | | allowed, s | least, s |\n" + "|---" * 9 + "|\n"
     text += "\n".join(rows) + "\n"
+    if bounds := bound_rows(record, targets, LARGEST):
+        text += "\n## What bounds the rows not met\n\nOne run of `voxlab profile` each: seconds end to end, what `least` is of them, and the largest\n"
+        text += "kernels, each with its share of the time and what it reaches of its own bound, in per cent. Why: docs/performance.md.\n\n"
+        text += "| network | | precision | s | least, % | " + "kernel: % of the time at % of its bound | " * LARGEST
+        text += "\n" + "|---" * (5 + LARGEST) + "|\n" + "\n".join(bounds) + "\n"
+    if shares := share_rows(record, targets["floor"]["share"]):
+        text += "\n## Share of the floor, inference in f32\n\n| network | s | least, s | share, % | target | |\n" + "|---" * 6 + "|\n"
+        text += "\n".join(shares) + "\n"
     if memory := memory_rows(record, targets["memory"]["share_of_eager"]):
         text += "\n## Memory of inference\n\n| network | precision | voxlab, GiB | eager, GiB | share | target | |\n" + "|---" * 7 + "|\n"
         text += "\n".join(memory) + "\n"

@@ -14,6 +14,7 @@
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm.h"
 #include "runtime/ops/norm_activation.h"
+#include "runtime/ops/norm_scaling.h"
 #include "runtime/ops/paired_attention.h"
 #include "runtime/ops/pool.h"
 #include "runtime/ops/reduce.h"
@@ -46,7 +47,8 @@ using AllOps = OpList<
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
     ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedConvTranspose, FusedLinear, FusedGroupNorm, FusedAttention, PairedAttention, FusedConvDgrad, FusedConvWgrad,
-    LossHead, LossHeadGrad, NormActivation, NormActivationGrad, NormSum, NormSumGrad, LayerNormGelu, LayerNormGeluGrad, ConvNormGelu, TrainingAttention, TrainingAttentionGrad>;
+    LossHead, LossHeadGrad, NormActivation, NormActivationGrad, NormSum, NormSumGrad, LayerNormGelu, LayerNormGeluGrad, ConvNormGelu, NormScaling, NormScalingGrad, ConvNormScaling,
+    TrainingAttention, TrainingAttentionGrad>;
 
 inline std::vector<const OpRecord*> all_ops() {
   std::vector<const OpRecord*> records;

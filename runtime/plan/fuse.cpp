@@ -66,6 +66,7 @@ void rewrite(Trace& graph) {
   own_outputs(graph);
   fold_batch_norms(graph);
   fold_own_inputs(graph);
+  fuse_scalings(graph);
   fuse_layer_norms(graph);
   fuse_paired_attention(graph);
   fuse_attention(graph);

@@ -19,6 +19,10 @@ void fold_batch_norms(Trace& graph);
 // of the kernel instead. Before fuse_conv_sums. f32 only.
 void fold_own_inputs(Trace& graph);
 
+// The block of 3D UX-Net (NormScaling): layer norm, channel scaling, GELU, channel scaling, a factor a channel and the sum with a
+// residual, and their gradients: one op each way; in inference with the depthwise convolution before them. f32 only.
+void fuse_scalings(Trace& graph);
+
 // A layer norm and the GELU that alone reads it, and their gradients: one op each way; in inference with the depthwise
 // convolution before them. After fold_own_inputs. f32 only.
 void fuse_layer_norms(Trace& graph);

@@ -59,8 +59,14 @@ class Peers(unittest.TestCase):
             "threads": 2, "warmup": 1, "revision": "r", "peaks": None,
             "machine": {"cpu": "c", "cores": 2, "load_before": 0, "has": ["avx512f"], "lacks": ["amx_tile"]},
             "networks": {"levit_unet/384": {"multiply_adds": {"infer": 1e9}, "infer": {"f32": found},
-                                            "train": {"f32": dict(found)}, "least_seconds": {"infer": {"f32": 1.5}}}},
+                                            "train": {"f32": dict(found)}, "plan": {"infer": {"f32": self.plan()}}}},
         }
+
+    @staticmethod
+    def plan():
+        kernels = [{"op": "conv", "kernel": f"k{i} fwd", "seconds": 1.6 / 2**i, "bound_seconds": b}
+                   for i, b in enumerate((0.8, 0.6, 0.08, 0.02))]
+        return {"end_to_end_seconds": 3.2, "bound_seconds": 1.5, "kernels": kernels, "revision": "r"}
 
     def test_quartiles_by_hand(self):
         s = peers.summary([5, 1, 4, 2, 3])
@@ -73,6 +79,21 @@ class Peers(unittest.TestCase):
             "| levit_unet/384 | inference | f32 | openvino | 3.00 | 4 | not met | 2.250 | 1.500 |",
             "| levit_unet/384 | training step | f32 | eager | 4.00 | 4 | met | 3.000 | - |",
         ])
+
+    def test_targets_that_no_plan_can_meet_are_told_apart(self):
+        record = self.record()
+        record["networks"]["levit_unet/384"]["plan"]["infer"]["f32"]["bound_seconds"] = 2.5  # 9 s / 4 are allowed
+        self.assertIn("| 4 | not met, below the bounds | 2.250 | 2.500 |", table.target_rows(record, table.load_targets())[0])
+
+    def test_largest_kernels_of_rows_not_met(self):
+        targets = table.load_targets()
+        row = "| levit_unet/384 | inference | f32 | 3.200 | 47 | conv, k0 fwd: 50 at 50 | conv, k1 fwd: 25 at 75 |"
+        self.assertEqual(table.bound_rows(self.record(), targets, 2), [row])
+        targets["infer"]["f32"]["levit_unet/384"] = 3
+        self.assertEqual(table.bound_rows(self.record(), targets, 2), [])
+
+    def test_share_of_the_floor(self):
+        self.assertEqual(table.share_rows(self.record(), 0.5), ["| levit_unet/384 | 3.200 | 1.500 | 47 | 50 | not met |"])
 
     def test_a_failure_stands_in_the_table(self):
         text = table.markdown(self.record())

@@ -392,6 +392,85 @@ TEST(Plan, ADepthwiseConvolutionOverManyChannelsHandsItsRowsToTheNormBehindIt) {
   expect_same(forward(1, true), x);
 }
 
+// The block of 3D UX-Net, and its gradients for all parameters and the input where they are asked for.
+// in: x, depthwise weight and bias, the norm's, those that expand, those that reduce, gamma, dy.
+Tensors scaled_block(const Tensors& in, bool gradients, bool with_gamma = true) {
+  Tape tape;
+  const Tensors watched(in.begin(), in.end() - 1);
+  if (gradients) tape.watch(watched);
+  Tensor y;
+  {
+    const auto recording = tape.recording();
+    const int64_t channels = in[0].size(-1);
+    y = layer_norm(conv(in[0], in[1], in[2], {.padding = {1}, .groups = channels}), in[3], in[4], 1e-6);
+    y = conv(gelu(conv(y, in[5], in[6], {.groups = channels})), in[7], in[8], {.groups = channels});
+    if (with_gamma) y = mul(in[9], y);
+    y = add(in[0], y);
+  }
+  if (!gradients) return {y};
+  Tensors out = tape.gradient({y}, {in[10]}, with_gamma ? watched : Tensors(watched.begin(), watched.end() - 1));
+  out.push_back(y);
+  return out;
+}
+Tensors scaled_block_inputs(uint64_t seed) {
+  const Shape x{2, 3, 4, 5, 6};
+  const auto c = [&](uint64_t k) { return random({6}, seed + k); };
+  return {random(x, seed), random({3, 3, 3, 1, 6}, seed + 1), c(2), c(3), c(4), random({1, 1, 1, 1, 24}, seed + 5), random({24}, seed + 6),
+          random({1, 1, 1, 4, 6}, seed + 7), c(8), c(9), random(x, seed + 10)};
+}
+
+TEST(Plan, ABlockThatScalesChannelsIsOneOp) {
+  const Tensors in = scaled_block_inputs(1);
+  const auto forward = [&](bool with_gamma) -> Forward {
+    return [&, with_gamma](const Tensor& x) {
+      Tensors all = in;
+      all[0] = x;
+      return scaled_block(all, false, with_gamma);
+    };
+  };
+  for (const bool with_gamma : {true, false}) {
+    EXPECT_EQ(ops_of(fused(forward(with_gamma), in[0].shape())), (std::map<std::string, int>{{"conv_norm_scaling", 1}}));
+    expect_same(forward(with_gamma), in[0].shape());
+  }
+  const Forward normed = [&](const Tensor& x) {  // neither a convolution before it nor a residual
+    return Tensors{conv(gelu(conv(layer_norm(x), in[5], {}, {.groups = 6})), in[7], {}, {.groups = 6})};
+  };
+  EXPECT_EQ(ops_of(fused(normed, in[0].shape())), (std::map<std::string, int>{{"norm_scaling", 1}}));
+  expect_same(normed, in[0].shape());
+}
+
+TEST(Plan, GradientsOfABlockThatScalesChannelsAreOneOp) {
+  for (const bool with_gamma : {true, false}) {
+    SCOPED_TRACE(with_gamma);
+    const auto step = [with_gamma](const Tensors& in) { return scaled_block(in, true, with_gamma); };
+    const auto ops = ops_of(fused(step, metas_of(scaled_block_inputs(1))));
+    EXPECT_EQ(ops.at("norm_scaling") + ops.at("norm_scaling_grad"), 2);
+    EXPECT_EQ(ops.count("unary") + ops.count("unary_grad") + ops.count("layer_norm") + ops.count("layer_norm_grad"), 0U);
+    EXPECT_EQ(ops.at("conv") + ops.at("conv_dgrad") + ops.at("conv_wgrad"), 3) << "of the depthwise convolution";
+    EXPECT_EQ(ops.at("reduce"), with_gamma ? 1 : 2) << "the depthwise bias's; without gamma dy's sum stays with the others that read dy";
+    Plan planned(step, metas_of(scaled_block_inputs(1)));
+    for (const uint64_t seed : {20U, 40U}) {
+      const Tensors in = scaled_block_inputs(seed), expected = step(in), got = planned(in);
+      ASSERT_EQ(expected.size(), got.size());
+      for (size_t i = 0; i < got.size(); ++i) EXPECT_LT(difference(expected[i], got[i]), 3e-6) << "output " << i;
+    }
+  }
+}
+
+// What somebody else reads stays.
+TEST(Plan, ABlockWhosePartsAreReadStaysApart) {
+  const Tensors in = scaled_block_inputs(1);
+  for (const int part : {0, 1, 2}) {
+    SCOPED_TRACE(part);
+    const Forward forward = [&](const Tensor& x) {
+      const Tensor n = layer_norm(x), z = conv(n, in[5], in[6], {.groups = 6}), g = gelu(z);
+      return Tensors{conv(g, in[7], in[8], {.groups = 6}), relu(std::array{n, z, g}[static_cast<size_t>(part)])};
+    };
+    EXPECT_EQ(ops_of(fused(forward, in[0].shape())).count("norm_scaling"), 0U);
+    expect_same(forward, in[0].shape());
+  }
+}
+
 TEST(Plan, ConvolutionsThatMovePositionsKeepTheirSums) {
   const Tensor x = random({2, 5, 4, 6}, 1), w = random({3, 3, 1, 6}, 2), whole = random({3, 3, 6, 6}, 3), wide = random({5, 5, 1, 6}, 4);
   const auto sums = [&](const Tensor& weight, ConvOptions options) {

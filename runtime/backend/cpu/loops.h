@@ -104,6 +104,28 @@ struct LayerNormArgs {
 };
 using LayerNormFn = void (*)(const LayerNormArgs&);
 
+// Channel scaling with what surrounds it folded in: rows [ratio][columns], the last one a row; y = residual + reduce_bias +
+// sum reduce gelu(expand n + expand_bias), n the normalised x.
+struct ScalingRows {
+  const float *expand, *expand_bias, *reduce, *reduce_bias;
+  int64_t ratio;
+};
+
+// Layer norm and channel scaling of rows: forward writes y and, unless they are null, mean and rstd; backward reads them and
+// adds to `sums`, rows like the parameters': of dy gelu, of the gradient of the GELU's input, of that times n, of dy.
+struct NormScalingArgs {
+  const float* x;
+  const float* residual;  // or null
+  const float* dy;
+  float* y;  // or dx
+  int64_t rows, columns;
+  ScalingRows parameters;
+  float *mean, *rstd;
+  double* sums;
+  float* partial;  // scratch for the backward, as long as `sums`
+  double epsilon;
+};
+
 // Softmax, log-softmax and L2 normalisation along rows, or along the rows of a block of columns.
 enum AxisFunction { axis_softmax, axis_log_softmax, axis_l2 };
 constexpr int axis_functions = 3;
@@ -270,6 +292,8 @@ struct Loops {
   void (*grad_sum_columns)(const GradSumArgs&);
   void (*grad_sum_apply_columns)(const GradSumArgs&);
   LayerNormFn layer_norm[2], layer_norm_grad[2];  // plain; with a GELU behind it
+  void (*norm_scaling)(const NormScalingArgs&);
+  void (*norm_scaling_grad)(const NormScalingArgs&);
   AxisFn axis_rows[axis_functions], axis_rows_grad[axis_functions];
   AxisFn axis_columns_total[axis_functions], axis_columns_grad_total[axis_functions];
   AxisFn axis_columns_apply[axis_functions], axis_columns_grad_apply[axis_functions];

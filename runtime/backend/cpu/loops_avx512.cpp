@@ -5,6 +5,7 @@
 #include "runtime/backend/cpu/elementwise_impl.h"
 #include "runtime/backend/cpu/loss_head_impl.h"
 #include "runtime/backend/cpu/loss_impl.h"
+#include "runtime/backend/cpu/norm_scaling_impl.h"
 #include "runtime/backend/cpu/resize_impl.h"
 #include "runtime/backend/cpu/training_attention_impl.h"
 #include "runtime/backend/cpu/update_impl.h"
@@ -16,6 +17,7 @@ constexpr Loops loops_avx512 = [] {
   set_elementwise(table);
   set_reduce(table);
   set_norms(table);
+  set_norm_scaling(table);
   set_axes(table);
   set_resize(table);
   set_losses(table);

@@ -265,26 +265,33 @@ VOXLAB_INLINE double row_total(int64_t n, F f) {
   return total[0];
 }
 
+struct RowStatistics {
+  float mean, slip, rstd;  // slip: what rounding took off the mean
+};
+VOXLAB_INLINE RowStatistics row_statistics(const float* x, int64_t columns, double epsilon) {
+  const double inverse = 1.0 / static_cast<double>(columns);
+  const double mean = row_total(columns, [&](int64_t i, auto count) { return get(x + i, count); }) * inverse;
+  const Vec centre = splat(static_cast<float>(mean));
+  const double squares = row_total(columns, [&](int64_t i, auto count) {
+    const Vec d = keep(get(x + i, count) - centre, count);
+    return d * d;
+  });
+  const double slip = mean - static_cast<double>(static_cast<float>(mean));
+  const double variance = squares * inverse - slip * slip;
+  const double rstd = 1.0 / __builtin_sqrt((variance > 0 ? variance : 0) + epsilon);
+  return {static_cast<float>(mean), static_cast<float>(slip), static_cast<float>(rstd)};
+}
+
 // With `gelu` y is GELU of the norm.
 template <bool gelu>
 void layer_norm_loop(const LayerNormArgs& args) {
-  const double inverse = 1.0 / static_cast<double>(args.columns);
   for (int64_t r = 0; r < args.rows; ++r) {
     const float* x = args.x + r * args.columns;
     float* y = args.y + r * args.columns;
-    const double first =
-        row_total(args.columns, [&](int64_t i, auto count) { return get(x + i, count); }) * inverse;
-    const Vec centre = splat(static_cast<float>(first));
-    const double squares = row_total(args.columns, [&](int64_t i, auto count) {
-      const Vec d = keep(get(x + i, count) - centre, count);
-      return d * d;
-    });
-    const double slip = first - static_cast<double>(static_cast<float>(first));
-    const double variance = squares * inverse - slip * slip;
-    const double rstd = 1.0 / __builtin_sqrt((variance > 0 ? variance : 0) + args.epsilon);
-    args.mean[r] = static_cast<float>(first);
-    args.rstd[r] = static_cast<float>(rstd);
-    const Vec scale = splat(static_cast<float>(rstd)), rest = splat(static_cast<float>(slip));
+    const RowStatistics s = row_statistics(x, args.columns, args.epsilon);
+    args.mean[r] = s.mean;
+    args.rstd[r] = s.rstd;
+    const Vec centre = splat(s.mean), rest = splat(s.slip), scale = splat(s.rstd);
     for_vectors(args.columns, [&](int64_t i, auto count) {
       Vec v = ((get(x + i, count) - centre) - rest) * scale;
       if (args.gamma != nullptr) v = v * get(args.gamma + i, count);

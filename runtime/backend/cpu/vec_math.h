@@ -230,5 +230,12 @@ VOXLAB_INLINE Vec gelu_slope(Vec x) {
   const Vec cdf = mul_add(splat(0.5F), erf_approx(x * splat(0.70710678118654752F)), splat(0.5F));
   return mul_add(x * splat(0.39894228040143268F), exponential(x * x * splat(-0.5F)), cdf);
 }
+struct ValueAndSlope {
+  Vec value, slope;
+};
+VOXLAB_INLINE ValueAndSlope gelu_both(Vec x) {
+  const Vec cdf = mul_add(splat(0.5F), erf_approx(x * splat(0.70710678118654752F)), splat(0.5F));
+  return {x * cdf, mul_add(x * splat(0.39894228040143268F), exponential(x * x * splat(-0.5F)), cdf)};
+}
 
 }  // namespace voxlab::cpu

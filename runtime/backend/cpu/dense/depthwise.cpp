@@ -26,10 +26,19 @@ struct DepthwiseGather {
   ChannelMap map;
   const float* w;  // rows (kernel position, plane) of `channels`
   int64_t channels;
-  float* out;
-  int64_t out_batch;
-  Triple out_step;
   Epilogue epilogue;
+};
+
+// Where outputs go: the first of them, and what lies between neighbours along each axis.
+struct Target {
+  float* at;
+  Triple step;
+};
+
+// Output rows of one sample along D and H, with all of W.
+struct RowBlock {
+  int64_t sample;
+  std::array<int64_t, 2> begin, size;
 };
 
 // Row tiles shorter than this are no better than plain ones.
@@ -40,8 +49,9 @@ class DepthwiseRunner {
   DepthwiseRunner(const KernelTable& kernels, const DepthwiseGather& call)
       : k_(kernels), c_(call) {}
 
-  void run(int64_t sample, const Panel& panel, const std::array<int64_t, 2>& begin,
-           const std::array<int64_t, 2>& size) {
+  // `to` is where the block's first output goes.
+  void run(const RowBlock& block, const Panel& panel, const Target& to) {
+    const auto& [sample, begin, size] = block;
     const int64_t group = panel.vectors * k_.width;
     rows_ = scratch_rows(c_.taps, begin, size, group);
     const Triple extent = {c_.taps[0].axis.in, c_.taps[1].axis.in, c_.taps[2].axis.in};
@@ -59,14 +69,13 @@ class DepthwiseRunner {
     for (int64_t d = 0; d < size[0]; ++d) {
       for (int64_t t = 0; t < tiles; ++t) {
         const int64_t from = width * t / tiles;
-        const int64_t to = width * (t + 1) / tiles;
+        const int64_t end = width * (t + 1) / tiles;
         for (int64_t h = 0; h < size[1]; ++h) {
           list_rows(begin, d, h);
-          float* y = c_.out + sample * c_.out_batch + (begin[0] + d) * c_.out_step[0] +
-                     (begin[1] + h) * c_.out_step[1] + from * c_.out_step[2] + panel.column;
+          float* y = to.at + d * to.step[0] + h * to.step[1] + from * to.step[2] + panel.column;
           const float* x = x_ + d * c_.taps[0].axis.stride * rows_.box.size[1] * rows_.row() +
                            h * c_.taps[1].axis.stride * rows_.row() + from * rows_.group;
-          run_tile(panel, x, y, to - from);
+          run_tile(panel, x, y, to.step[2], end - from);
         }
       }
     }
@@ -154,7 +163,7 @@ class DepthwiseRunner {
     return most;
   }
 
-  void run_tile(const Panel& panel, const float* x, float* y, int64_t outputs) {
+  void run_tile(const Panel& panel, const float* x, float* y, int64_t step, int64_t outputs) {
     DepthwiseArgs args = {};
     args.x = reinterpret_cast<const char*>(x);
     args.rows = runs_.data();
@@ -163,7 +172,7 @@ class DepthwiseRunner {
     args.taps = static_cast<int64_t>(tap_bytes_.size());
     args.w = w_;
     args.y = reinterpret_cast<char*>(y);
-    args.y_step = c_.out_step[2] * float_bytes;
+    args.y_step = step * float_bytes;
     args.bias = c_.epilogue.bias == nullptr ? nullptr : bias_.data();
     args.activation = static_cast<int>(c_.epilogue.activation);
     args.slope = c_.epilogue.slope;
@@ -183,39 +192,72 @@ class DepthwiseRunner {
   std::vector<Run> runs_;
 };
 
-void depthwise_gather(const KernelTable& kernels, const DepthwiseGather& call) {
-  const int64_t depth = call.taps[0].axis.out;
-  const int64_t height = call.taps[1].axis.out;
-  const int64_t width = call.taps[2].axis.out;
-  if (depth * height * width == 0) return;
+// How a gather is cut: into panels of channels, and blocks of output rows.
+struct DepthwiseCut {
+  std::vector<Panel> panels;
+  std::array<int64_t, 2> rows, size, blocks;  // along D and H
+
+  int64_t count(int64_t batch) const { return batch * blocks[0] * blocks[1]; }
+  RowBlock at(int64_t i) const {
+    const int64_t d = i / blocks[1] % blocks[0] * size[0], h = i % blocks[1] * size[1];
+    return {i / (blocks[0] * blocks[1]), {d, h}, {std::min(size[0], rows[0] - d), std::min(size[1], rows[1] - h)}};
+  }
+};
+
+// With `whole` one task makes all channels of a block, whose outputs stay in the second-level cache.
+DepthwiseCut cut_of(const KernelTable& kernels, const DepthwiseGather& call, bool whole) {
   constexpr int64_t short_row = 11;
-  const int vectors = width <= short_row ? 2 : 1;
-  const std::vector<Panel> panels = channel_panels(call.channels, kernels.width, vectors);
-  const auto panel_count = static_cast<int64_t>(panels.size());
-  const auto size = choose_rows(
-      call.taps, {call.map.source_group, vectors * kernels.width, call.map.source_channels,
-                  call.channels, false, call.batch * panel_count});
-  const int64_t blocks_d = ceil_div(depth, size[0]);
-  const int64_t blocks_h = ceil_div(height, size[1]);
-  const int64_t blocks = call.batch * blocks_d * blocks_h;
-  const int64_t taps = static_cast<int64_t>(
-      call.taps[0].kernel.size() * call.taps[1].kernel.size() * call.taps[2].kernel.size());
-  const int64_t work =
-      call.batch * depth * height * width * call.channels * (taps * call.map.source_group + 8);
-  parallel_for(panel_count * blocks, task_grain(panel_count * blocks, work),
-               [&](int64_t begin, int64_t end) {
-                 DepthwiseRunner runner(kernels, call);
-                 for (int64_t i = begin; i < end; ++i) {
-                   // All panels of a block in turn: its cache lines are shared by neighbouring
-                   // panels.
-                   const int64_t block = i / panel_count;
-                   const int64_t d = block / blocks_h % blocks_d * size[0];
-                   const int64_t h = block % blocks_h * size[1];
-                   runner.run(block / (blocks_d * blocks_h),
-                              panels[static_cast<size_t>(i % panel_count)], {d, h},
-                              {std::min(size[0], depth - d), std::min(size[1], height - h)});
-                 }
-               });
+  const int vectors = call.taps[2].axis.out <= short_row ? 2 : 1;
+  DepthwiseCut cut = {.panels = channel_panels(call.channels, kernels.width, vectors),
+                      .rows = {call.taps[0].axis.out, call.taps[1].axis.out}};
+  const auto panels = static_cast<int64_t>(cut.panels.size());
+  cut.size = choose_rows(call.taps, {.planes = call.map.source_group,
+                                     .group = vectors * kernels.width,
+                                     .source_channels = call.map.source_channels,
+                                     .result_channels = call.channels,
+                                     .output_group = whole ? call.channels : 0,
+                                     .other_tasks = whole ? call.batch : call.batch * panels});
+  for (size_t i = 0; i < 2; ++i) cut.blocks[i] = ceil_div(cut.rows[i], cut.size[i]);
+  return cut;
+}
+
+int64_t multiply_adds(const DepthwiseGather& call) {
+  int64_t work = call.batch * call.channels, taps = 1;
+  for (const KernelTaps& t : call.taps) {
+    work *= t.axis.out;
+    taps *= static_cast<int64_t>(t.kernel.size());
+  }
+  return work * (taps * call.map.source_group + 8);
+}
+
+// `sample` is what lies between the outputs of two samples.
+void depthwise_gather(const KernelTable& kernels, const DepthwiseGather& call, const Target& out, int64_t sample) {
+  const int64_t work = multiply_adds(call);
+  if (work == 0) return;
+  const DepthwiseCut cut = cut_of(kernels, call, false);
+  const auto panels = static_cast<int64_t>(cut.panels.size()), tasks = panels * cut.count(call.batch);
+  parallel_for(tasks, task_grain(tasks, work), [&](int64_t begin, int64_t end) {
+    DepthwiseRunner runner(kernels, call);
+    for (int64_t i = begin; i < end; ++i) {
+      // All panels of a block in turn: its cache lines are shared by neighbouring panels.
+      const RowBlock block = cut.at(i / panels);
+      float* const first = out.at + block.sample * sample + block.begin[0] * out.step[0] + block.begin[1] * out.step[1];
+      runner.run(block, cut.panels[static_cast<size_t>(i % panels)], {first, out.step});
+    }
+  });
+}
+
+DepthwiseGather forward_gather(const ConvGeometry& g, const float* x, const float* w, const Epilogue& epilogue) {
+  DepthwiseGather c = {};
+  c.batch = g.batch;
+  for (int i = 0; i < 3; ++i) c.taps[i] = forward_taps(g, i);
+  c.kernel = g.kernel;
+  c.in = x;
+  c.map = {g.in_channels, g.in_channels / g.groups, g.out_channels / g.groups};
+  c.w = w;
+  c.channels = g.out_channels;
+  c.epilogue = epilogue;
+  return c;
 }
 
 }  // namespace
@@ -231,19 +273,30 @@ void depthwise_forward(const KernelTable& kernels, const ConvGeometry& g, const 
                        const float* w, float* y, const Epilogue& epilogue) {
   if (is_depthwise_plane(g, epilogue)) return depthwise_plane_forward(kernels, g, x, w, y, epilogue.bias);
   const Triple out = g.out();
-  DepthwiseGather c = {};
-  c.batch = g.batch;
-  for (int i = 0; i < 3; ++i) c.taps[i] = forward_taps(g, i);
-  c.kernel = g.kernel;
-  c.in = x;
-  c.map = {g.in_channels, g.in_channels / g.groups, g.out_channels / g.groups};
-  c.w = w;
-  c.channels = g.out_channels;
-  c.out = y;
-  c.out_batch = product(out) * g.out_channels;
-  c.out_step = {out[1] * out[2] * g.out_channels, out[2] * g.out_channels, g.out_channels};
-  c.epilogue = epilogue;
-  depthwise_gather(kernels, c);
+  const Triple step = {out[1] * out[2] * g.out_channels, out[2] * g.out_channels, g.out_channels};
+  depthwise_gather(kernels, forward_gather(g, x, w, epilogue), {y, step}, out[0] * step[0]);
+}
+
+void depthwise_forward_rows(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* w, const float* bias,
+                            const UseRows& use) {
+  const DepthwiseGather call = forward_gather(g, x, w, {.bias = bias});
+  const int64_t work = multiply_adds(call), channels = g.out_channels;
+  if (work == 0) return;
+  const DepthwiseCut cut = cut_of(kernels, call, true);
+  const int64_t tasks = cut.count(g.batch), width = call.taps[2].axis.out;
+  parallel_for(tasks, task_grain(tasks, work), [&](int64_t begin, int64_t end) {
+    DepthwiseRunner runner(kernels, call);
+    float* const made = scratch(Purpose::output, cut.size[0] * cut.size[1] * width * channels);
+    for (int64_t i = begin; i < end; ++i) {
+      const RowBlock block = cut.at(i);
+      const int64_t rows = block.size[1] * width;  // that lie together
+      for (const Panel& panel : cut.panels) runner.run(block, panel, {made, {rows * channels, width * channels, channels}});
+      for (int64_t d = 0; d < block.size[0]; ++d) {
+        const int64_t plane = block.sample * cut.rows[0] + block.begin[0] + d;
+        use((plane * cut.rows[1] + block.begin[1]) * width, rows, made + d * rows * channels);
+      }
+    }
+  });
 }
 
 void depthwise_dgrad(const KernelTable& kernels, const ConvGeometry& g, const float* dy,
@@ -273,15 +326,14 @@ void depthwise_dgrad(const KernelTable& kernels, const ConvGeometry& g, const fl
   c.map = map;
   c.w = w;
   c.channels = g.in_channels;
-  c.out_batch = product(g.in) * g.in_channels;
-  for (int i = 0; i < 3; ++i) c.out_step[i] = g.stride[i] * pitch[i];
   c.epilogue = epilogue;
+  Triple step;
+  for (size_t i = 0; i < 3; ++i) step[i] = g.stride[i] * pitch[i];
   for (int64_t d = 0; d < g.stride[0]; ++d) {
     for (int64_t h = 0; h < g.stride[1]; ++h) {
       for (int64_t v = 0; v < g.stride[2]; ++v) {
         c.taps = {residue_taps(g, 0, d), residue_taps(g, 1, h), residue_taps(g, 2, v)};
-        c.out = dx + d * pitch[0] + h * pitch[1] + v * pitch[2];
-        depthwise_gather(kernels, c);
+        depthwise_gather(kernels, c, {dx + d * pitch[0] + h * pitch[1] + v * pitch[2], step}, product(g.in) * g.in_channels);
       }
     }
   }

@@ -3,10 +3,7 @@
 // products.
 #pragma once
 
-#include <functional>
-
-#include "runtime/backend/cpu/dense/dense.h"
-#include "runtime/backend/cpu/dense/kernels.h"
+#include "runtime/backend/cpu/dense/passes.h"
 
 namespace voxlab::cpu {
 
@@ -14,9 +11,7 @@ bool is_depthwise_plane(const ConvGeometry& geometry, const Epilogue& epilogue);
 
 void depthwise_plane_forward(const KernelTable& kernels, const ConvGeometry& geometry,
                              const float* x, const float* w, float* y, const float* bias);
-// The same, of f32 or bf16, whose results go nowhere else: use(first, rows, y) gets them a few positions at a time, `rows`
-// neighbours from position `first` of all on, as rows of channels. Threads call it side by side.
-using UseRows = std::function<void(int64_t first, int64_t rows, const float* y)>;
+// The same, of f32 or bf16, whose results go nowhere else: see depthwise_forward_rows.
 void depthwise_plane_rows(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer x, const float* w,
                           const float* bias, const UseRows& use);
 void depthwise_plane_dgrad(const KernelTable& kernels, const ConvGeometry& geometry,

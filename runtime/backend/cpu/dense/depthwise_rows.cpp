@@ -97,12 +97,12 @@ std::array<int64_t, 2> choose_rows(const std::array<KernelTaps, 3>& taps, const 
       const int64_t outputs = d * h * width;
       const Box box = scratch_rows(taps, {0, 0}, {d, h}, 1).box;
       const int64_t inputs = box.size[0] * box.size[1] * box.size[2];
-      const int64_t copied = inputs * choice.planes + (choice.copies_output ? outputs : 0);
+      const int64_t held = inputs * choice.planes * choice.group + outputs * choice.output_group;
       const int64_t tasks = choice.other_tasks * ceil_div(depth, d) * ceil_div(height, h);
-      if (copied * choice.group > budget || (tasks < wanted && d * h > 4)) continue;
+      if (held > budget || (tasks < wanted && d * h > 4)) continue;
       const bool spread =
           inputs * choice.source_channels + outputs * choice.result_channels > budget;
-      const double cost = copy_cycles * static_cast<double>(copied) / static_cast<double>(outputs) +
+      const double cost = copy_cycles * static_cast<double>(held) / static_cast<double>(outputs * choice.group) +
                           (spread ? miss_cycles : 0.0);
       if (cost < best_cost) {
         best_cost = cost;

@@ -54,7 +54,7 @@ struct RowChoice {
   int64_t group;  // floats a position
   int64_t source_channels;
   int64_t result_channels;
-  bool copies_output;
+  int64_t output_group;  // floats of output held a position
   int64_t other_tasks;  // tasks there are for one block
 };
 

@@ -164,7 +164,7 @@ void depthwise_wgrad(const KernelTable& kernels, const ConvGeometry& g, const fl
   const std::vector<Panel> panels = channel_panels(g.out_channels, kernels.width, 1);
   const auto panel_count = static_cast<int64_t>(panels.size());
   const auto size = choose_rows(call.taps, {call.map.source_group, kernels.width, g.in_channels,
-                                            g.out_channels, true, g.batch * panel_count});
+                                            g.out_channels, kernels.width, g.batch * panel_count});
   const int64_t blocks_d = ceil_div(call.out[0], size[0]);
   const int64_t blocks_h = ceil_div(call.out[1], size[1]);
   const int64_t blocks = g.batch * blocks_d * blocks_h;

@@ -1,6 +1,8 @@
 // The f32 passes behind the public functions of dense.h, one kernel family a file.
 #pragma once
 
+#include <functional>
+
 #include "runtime/backend/cpu/dense/dense.h"
 #include "runtime/backend/cpu/dense/kernels.h"
 
@@ -11,6 +13,11 @@ bool is_depthwise(const ConvGeometry& geometry, int width);
 
 void depthwise_forward(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
                        const float* w, float* y, const Epilogue& epilogue);
+// The same, whose results go nowhere else: use(first, rows, y) gets them a few positions at a time, `rows` neighbours from
+// position `first` of all on, as rows of channels. Threads call it side by side.
+using UseRows = std::function<void(int64_t first, int64_t rows, const float* y)>;
+void depthwise_forward_rows(const KernelTable& kernels, const ConvGeometry& geometry, const float* x, const float* w,
+                            const float* bias, const UseRows& use);
 void depthwise_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* dy,
                      const float* w, float* dx, const Epilogue& epilogue);
 void depthwise_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,

@@ -5,6 +5,7 @@
 #include "runtime/ops/conv.h"
 #include "runtime/ops/copy.h"
 #include "runtime/ops/dropout.h"
+#include "runtime/ops/efficient_attention.h"
 #include "runtime/ops/fused.h"
 #include "runtime/ops/fused_gradients.h"
 #include "runtime/ops/gather.h"
@@ -46,7 +47,7 @@ using AllOps = OpList<
     Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad, L2Normalise, L2NormaliseGrad,
     Dropout, Resize, ResizeGrad, AvgPool, AvgPoolGrad, Gather, GatherGrad,
     Membership, CrossEntropy, CrossEntropyGrad, BinaryCrossEntropy, BinaryCrossEntropyGrad, ClassSums,
-    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedConvTranspose, FusedLinear, FusedGroupNorm, FusedAttention, PairedAttention, FusedConvDgrad, FusedConvWgrad,
+    ClassSumsGrad, SgdStep, AdamStep, SquaredNorm, FusedConv, FusedConvTranspose, FusedLinear, FusedGroupNorm, FusedAttention, PairedAttention, EfficientAttention, TransposeAttention, FusedConvDgrad, FusedConvWgrad,
     LossHead, LossHeadGrad, NormActivation, NormActivationGrad, NormSum, NormSumGrad, LayerNormGelu, LayerNormGeluGrad, ConvNormGelu, NormScaling, NormScalingGrad, ConvNormScaling,
     TrainingAttention, TrainingAttentionGrad>;
 

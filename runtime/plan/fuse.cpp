@@ -69,6 +69,7 @@ void rewrite(Trace& graph) {
   fuse_scalings(graph);
   fuse_layer_norms(graph);
   fuse_paired_attention(graph);
+  fuse_efficient_attention(graph);
   fuse_attention(graph);
   fuse_training_attention(graph);
   fuse_training_norms(graph);

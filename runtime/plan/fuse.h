@@ -31,6 +31,10 @@ void fuse_layer_norms(Trace& graph);
 // branches, and the sum of a residual and gamma times those where it follows: one op. Before fuse_attention. f32 only.
 void fuse_paired_attention(Trace& graph);
 
+// Attention that compares no tokens (EfficientAttention, TransposeAttention), from query, key and value to the joined heads: one op
+// where no backward pass reads what lies between. f32 only.
+void fuse_efficient_attention(Trace& graph);
+
 // matmul, a sum that broadcasts to the scores (optional), softmax over the keys, matmul: one op. f32 only.
 void fuse_attention(Trace& graph);
 

@@ -392,6 +392,41 @@ TEST(Plan, ADepthwiseConvolutionOverManyChannelsHandsItsRowsToTheNormBehindIt) {
   expect_same(forward(1, true), x);
 }
 
+Tensor in_heads(const Tensor& x, int64_t heads) { return permute(reshape(x, {x.size(0), x.size(1), heads, -1}), {0, 2, 1, 3}); }
+Tensor out_of_heads(const Tensor& x) { return reshape(permute(x, {0, 2, 1, 3}), {x.size(0), x.size(2), x.size(1) * x.size(3)}); }
+
+// Attention that compares no tokens, of parts of one tensor: no copies either.
+TEST(Plan, AttentionThatComparesNoTokensIsOneOp) {
+  const Tensor weight = random({12, 36}, 1), temperature = random({3, 1, 1}, 2);
+  for (const int64_t heads : {1, 3}) {
+    SCOPED_TRACE(heads);
+    const Forward efficient = [&](const Tensor& x) {
+      const Tensors part = split(linear(x, weight, {}), -1, {12, 12, 12});
+      const Tensor q = permute(softmax(reshape(part[0], {2, 20, heads, -1}), -1), {0, 2, 1, 3});
+      const Tensor context = matmul(transpose(in_heads(softmax(part[1], 1), heads)), in_heads(part[2], heads));
+      return Tensors{relu(out_of_heads(matmul(q, context)))};
+    };
+    const auto ops = ops_of(fused(efficient, {2, 20, 12}));
+    EXPECT_EQ(ops, (std::map<std::string, int>{{"linear", 1}, {"split", 1}, {"efficient_attention", 1}, {"unary", 1}}));
+    expect_same(efficient, {2, 20, 12});
+  }
+  const auto transposed = [&](int axis, bool twice) -> Forward {
+    return [&, axis, twice](const Tensor& x) {
+      const Tensors part = split(linear(x, weight, {}), -1, {12, 12, 12});
+      const Tensor q = in_heads(l2_normalise(part[0], axis), 3), k = in_heads(l2_normalise(part[1], axis), 3);
+      const Tensor weights = softmax(mul(matmul(transpose(q), k), temperature), -1);
+      const Tensor y = relu(out_of_heads(matmul(in_heads(part[2], 3), transpose(weights))));
+      return twice ? Tensors{y, relu(weights)} : Tensors{y};
+    };
+  };
+  EXPECT_EQ(ops_of(fused(transposed(1, false), {2, 20, 12})), (std::map<std::string, int>{{"linear", 1}, {"split", 1}, {"transpose_attention", 1}, {"unary", 1}}));
+  expect_same(transposed(1, false), {2, 20, 12});
+  EXPECT_EQ(ops_of(fused(transposed(1, true), {2, 20, 12})).count("transpose_attention"), 0U) << "its weights are an output too";
+  expect_same(transposed(1, true), {2, 20, 12});
+  EXPECT_EQ(ops_of(fused(transposed(2, false), {2, 20, 12})).count("transpose_attention"), 0U) << "norms over channels are another function";
+  expect_same(transposed(2, false), {2, 20, 12});
+}
+
 // The block of 3D UX-Net, and its gradients for all parameters and the input where they are asked for.
 // in: x, depthwise weight and bias, the norm's, those that expand, those that reduce, gamma, dy.
 Tensors scaled_block(const Tensors& in, bool gradients, bool with_gamma = true) {

@@ -1,5 +1,7 @@
 // Softmax, log-softmax, L2 normalisation and their gradients along any axis of a contiguous tensor,
 // seen as (outer, size, inner).
+#include "runtime/backend/cpu/axis.h"
+
 #include <cmath>
 
 #include "runtime/backend/cpu/driver.h"
@@ -140,6 +142,14 @@ void run_axis(const AxisCall& call, const AxisData& data) {
     for (int64_t i = 0; i < all; ++i) block(i, true);
   }
 }
+
+}  // namespace
+
+void softmax_columns(const float* x, float* y, int64_t rows, int64_t columns) {
+  run_axis({.function = axis_softmax, .split = {.outer = 1, .size = rows, .inner = columns}}, {.x = x, .dy = nullptr, .y = y, .norm = nullptr});
+}
+
+namespace {
 
 constexpr std::array<std::string_view, axis_functions> function_names{"softmax", "log_softmax",
                                                                       "l2_normalise"};

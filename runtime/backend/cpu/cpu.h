@@ -72,6 +72,8 @@ Kernel prepare(const NormScaling::Attrs&, Descs in, Descs out);
 Kernel prepare(const NormScalingGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const ConvNormScaling::Attrs&, Descs in, Descs out);
 Kernel prepare(const FusedAttention::Attrs&, Descs in, Descs out);
+Kernel prepare(const EfficientAttention::Attrs&, Descs in, Descs out);
+Kernel prepare(const TransposeAttention::Attrs&, Descs in, Descs out);
 Kernel prepare(const TrainingAttention::Attrs&, Descs in, Descs out);
 Kernel prepare(const TrainingAttentionGrad::Attrs&, Descs in, Descs out);
 Kernel prepare(const PairedAttention::Attrs&, Descs in, Descs out);

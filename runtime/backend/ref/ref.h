@@ -87,6 +87,8 @@ void reference(const NormScaling::Attrs&, RefInputs in, RefOutputs out);
 void reference(const NormScalingGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const ConvNormScaling::Attrs&, RefInputs in, RefOutputs out);
 void reference(const FusedAttention::Attrs&, RefInputs in, RefOutputs out);
+void reference(const EfficientAttention::Attrs&, RefInputs in, RefOutputs out);
+void reference(const TransposeAttention::Attrs&, RefInputs in, RefOutputs out);
 void reference(const TrainingAttention::Attrs&, RefInputs in, RefOutputs out);
 void reference(const TrainingAttentionGrad::Attrs&, RefInputs in, RefOutputs out);
 void reference(const PairedAttention::Attrs&, RefInputs in, RefOutputs out);

@@ -258,29 +258,29 @@ void predict(const Tensor& volume, const PatchNetwork& network, const SlidingWin
   const auto total = static_cast<int64_t>(windows.size());
   int64_t classes = 0;
   std::vector<T> scores;  // means over mirrored copies
-  for (int64_t first = 0; first < total; first += o.batch) {
-    const int64_t count = std::min(o.batch, total - first);
-    Shape shape{count};
+  for (int64_t done = 0; done < total;) {
+    // All calls are full: the last one begins earlier, and where there are too few windows one comes again.
+    const int64_t first = std::max<int64_t>(0, std::min(done, total - o.batch));
+    const auto window = [&](int64_t i) { return windows[static_cast<size_t>(std::min(first + i, total - 1))]; };
+    Shape shape{o.batch};
     for (int64_t size : o.patch) shape.push_back(size);
     shape.push_back(grid.channels);
     std::fill(scores.begin(), scores.end(), T{0});
     Tensor logits;
     for (const Flip& flip : flips) {
       const Tensor patches = Tensor::empty(shape, volume.dtype(), volume.device());
-      for (int64_t i = 0; i < count; ++i)
-        cut(grid, dense.data<V>(), windows[first + i], flip,
-            patches.data<V>() + i * voxels * grid.channels);
+      for (int64_t i = 0; i < o.batch; ++i)
+        cut(grid, dense.data<V>(), window(i), flip, patches.data<V>() + i * voxels * grid.channels);
       logits = run_network(network, patches, classes, dtype_of<T>);
       if (alone) break;
-      scores.resize(static_cast<size_t>(std::min(o.batch, total) * voxels * classes));
-      add_mirrored(grid, flip, o.activation, logits.data<T>(), count, classes, scores.data());
+      scores.resize(static_cast<size_t>(o.batch * voxels * classes));
+      add_mirrored(grid, flip, o.activation, logits.data<T>(), o.batch, classes, scores.data());
     }
     const T* from = alone ? logits.data<T>() : scores.data();
-    for (int64_t i = 0; i < count; ++i)
-      blend.add(windows[first + i], from + i * voxels * classes,
-                alone ? o.activation : OutputActivation::none,
+    for (int64_t i = done - first; i < o.batch && first + i < total; ++i, ++done)
+      blend.add(window(i), from + i * voxels * classes, alone ? o.activation : OutputActivation::none,
                 T{1} / static_cast<T>(flips.size()), classes);
-    if (o.progress) o.progress(first + count, total);
+    if (o.progress) o.progress(done, total);
   }
   blend.finish_before(grid.batch * grid.image[0]);
 }

@@ -30,7 +30,7 @@ struct SlidingWindowOptions {
   bool gaussian = true;              // false: all voxels of a window count the same
   std::vector<int64_t> mirror_axes;  // spatial axes, 0 first; averages over all their subsets
   OutputActivation activation = OutputActivation::none;
-  int64_t batch = 1;              // windows in one call of the network
+  int64_t batch = 1;              // windows in one call of the network: in every call, for plans have one shape
   DType accumulate = DType::f32;  // of the sums and the result: f32 or f64
   std::function<void(int64_t done, int64_t total)> progress;  // after each call, in windows
 

@@ -48,10 +48,11 @@ void add_predict(CLI::App& app, int& code) {
 
 int command_predict(const PredictOptions& options) {
   TrainedModel model = load_model(options.run, options.checkpoint);
-  const Predictor predictor =
-      predictor_of(std::exchange(model.network, {}), options.precision.value_or(inference_arithmetic(model.config)));
   const auto inputs =
       prediction_inputs(options.inputs, static_cast<int64_t>(model.card.channels.size()));
+  const int64_t windows = windows_at_once(model.network, inputs.front().images.front());
+  const Predictor predictor =
+      predictor_of(std::exchange(model.network, {}), options.precision.value_or(inference_arithmetic(model.config)), windows);
   WindowOptions window = window_options(model.config);
   window.step = 1 - options.overlap;
   if (!options.mirror) window.mirror_axes.clear();

@@ -60,7 +60,8 @@ Slide slide_of(const Predictor& predictor, const Tensor& image, const WindowOpti
                          .step = options.step,
                          .mirror_axes = options.mirror_axes,
                          .activation = options.regions.empty() ? OutputActivation::softmax
-                                                               : OutputActivation::sigmoid}};
+                                                               : OutputActivation::sigmoid,
+                         .batch = predictor.windows}};
   if (predictor.patch.size() == 2) {
     // Slice by slice: the volume is a batch of pictures, and z no axis to mirror.
     std::erase(slide.window.mirror_axes, 0);
@@ -103,9 +104,13 @@ WindowOptions window_options(const ExperimentConfig& config) {
       .regions = predicted_regions(config)};
 }
 
-Predictor predictor_of(Network network, Arithmetic precision) {
+int64_t windows_at_once(const Network& network, const fs::path& image) {
+  return network.patch.size() == 2 && !is_raster(image) ? 2 : 1;
+}
+
+Predictor predictor_of(Network network, Arithmetic precision, int64_t windows) {
   const ArithmeticScope products(precision);
-  Meta window{.shape = Shape{1}, .dtype = DType::f32, .device = network.parameters.all().front()->value.device()};
+  Meta window{.shape = Shape{windows}, .dtype = DType::f32, .device = network.parameters.all().front()->value.device()};
   for (int64_t size : network.patch) window.shape.push_back(size);
   window.shape.push_back(network.in_channels);
   network.parameters = {};
@@ -113,7 +118,8 @@ Predictor predictor_of(Network network, Arithmetic precision) {
       [forward = std::move(network.forward)](const Tensors& in) { return forward(in[0], {.all_outputs = false}); }, Metas{window});
   return {.infer = [plan](const Tensor& patch) { return (*plan)({patch}).front(); },
           .patch = network.patch,
-          .device = window.device};
+          .device = window.device,
+          .windows = windows};
 }
 
 Tensor predict_scores(const Predictor& predictor, const Tensor& image, const WindowOptions& options) {

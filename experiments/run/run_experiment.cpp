@@ -157,7 +157,8 @@ std::vector<CaseScores> test(const ExperimentConfig& config, const TrainingData&
       scored_regions(data.dataset.classes, predicted_regions(config));
   const std::array<Rule, 1> rules{metric_rule(config.test.rule)};
   std::vector<CaseScores> scores;
-  const Predictor predictor = predictor_of(network, inference_arithmetic(config));
+  const int64_t windows = data.test.empty() ? 1 : windows_at_once(network, data.test.front().images.front());
+  const Predictor predictor = predictor_of(network, inference_arithmetic(config), windows);
   std::filesystem::create_directories(folder.file("predictions"));
   for (const DatasetCase& each : data.test) {
     const Case which =

@@ -250,6 +250,30 @@ TEST(SlidingWindow, ProgressCountsWindows) {
   EXPECT_EQ(calls, (std::vector<std::pair<int64_t, int64_t>>{{5, 12}, {10, 12}, {12, 12}}));
 }
 
+// A plan has one shape. 12 windows and batches of 5; one window and batches of 3.
+TEST(SlidingWindow, EveryCallHasAsManyWindowsAndNoneIsAddedTwice) {
+  for (const int64_t side : {13, 8}) {
+    SCOPED_TRACE(side);
+    const Tensor x = noise({1, side, side == 8 ? 8 : 11, side == 8 ? 8 : 10, 1});
+    for (const bool mirrored : {false, true}) {
+      SlidingWindowOptions options{.patch = {8, 8, 8}, .mirror_axes = {}, .progress = {}};
+      if (mirrored) options.mirror_axes = {1, 2};
+      const Tensor one = sliding_window(x, place_in_patch, options);
+      options.batch = side == 8 ? 3 : 5;
+      int64_t calls = 0;
+      const Tensor many = sliding_window(x,
+                                         [&](const Tensor& patches) {
+                                           EXPECT_EQ(patches.size(0), options.batch);
+                                           ++calls;
+                                           return place_in_patch(patches);
+                                         },
+                                         options);
+      EXPECT_EQ(calls, (side == 8 ? 1 : 3) * (mirrored ? 4 : 1));
+      EXPECT_EQ(one.to_vector(), many.to_vector());
+    }
+  }
+}
+
 TEST(SlidingWindow, BadInputIsRefused) {
   const Tensor x = noise({1, 8, 8, 2});
   const SlidingWindowOptions good{.patch = {4, 4}, .mirror_axes = {}, .progress = {}};

@@ -167,8 +167,8 @@ namespace {
 bool sums_to_zero(const Rewriter& r, const TraceStep& node, int value) {
   const int64_t channels = r.meta(value).shape[-1];
   const auto own_mean = [&](const NormActivationAttrs& a) { return a.over_batch || a.groups == channels; };
-  if (is<NormSumGrad>(node)) return (node.outputs[0] == value || node.outputs[3] == value) && own_mean(attrs<NormSumGrad>(node));
-  if (node.outputs[0] != value) return false;
+  if (!is_result(node, value)) return false;
+  if (is<NormSumGrad>(node)) return own_mean(attrs<NormSumGrad>(node));
   if (is<BatchNormGrad>(node)) return true;
   if (is<GroupNormGrad>(node)) return attrs<GroupNormGrad>(node).groups == channels;
   return is<NormActivationGrad>(node) && own_mean(attrs<NormActivationGrad>(node));

@@ -66,11 +66,6 @@ class Groups {
   std::vector<int> parent_;
 };
 
-// A step's result, not what it gives beside (moments, say).
-bool is_result(const TraceStep& node, int value) {
-  return node.op->view != nullptr || node.outputs[0] == value || (is<NormSumGrad>(node) && node.outputs[3] == value);
-}
-
 // A tensor that a step of the plan makes for other steps.
 bool passes_between(const Rewriter& r, int value) {
   const Meta& meta = r.meta(value);

@@ -1,6 +1,7 @@
 #include "runtime/plan/rewriter.h"
 
 #include "runtime/ops/binary.h"
+#include "runtime/ops/norm_activation.h"
 
 namespace voxlab::plan {
 namespace {
@@ -26,6 +27,10 @@ Kernel kernel_of(const Rewriter& r, const TraceStep& node) {
 bool fuses(const Rewriter& r, const TraceStep& node) {
   const Kernel kernel = kernel_of(r, node);
   return kernel.run != nullptr && !kernel.extra_passes;
+}
+
+bool is_result(const TraceStep& node, int value) {
+  return node.op->view != nullptr || node.outputs[0] == value || (is<NormSumGrad>(node) && node.outputs[3] == value);
 }
 
 int other_operand(const Rewriter& r, const TraceStep& sum, int value) {

@@ -92,6 +92,9 @@ int other_operand(const Rewriter& r, const TraceStep& sum, int value);
 // A convolution, fused with something or not yet.
 std::optional<FusedConv::Attrs> conv_attrs(const TraceStep& node);
 
+// Whether a value is a step's result, not what it gives beside (moments, statistics, gradients of weights).
+bool is_result(const TraceStep& node, int value);
+
 bool of_last_axis(const AxisAttrs& a, const Meta& x);
 
 }  // namespace voxlab::plan

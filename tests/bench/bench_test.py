@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import re
 import sys
 import unittest
 
@@ -19,7 +20,7 @@ def load(name):
 import table
 
 revisions, peers, scaling = load("compare"), load("peers/compare"), load("scaling")
-kernels, precision, curve = load("kernels"), load("precision"), load("peers/curve")
+kernels, precision, curve, onednn = load("kernels"), load("precision"), load("peers/curve"), load("peers/onednn")
 
 
 class Verdict(unittest.TestCase):
@@ -162,6 +163,30 @@ class Kernels(unittest.TestCase):
         self.assertIn("| conv: cpu.conv | fwd | 2 | 900.0 | 90.0 | 4 | 0.0 | 50 |", text)
         self.assertIn("unattributed 4.0 %", text)
         self.assertNotIn("| b |", text)
+
+
+class OneDnn(unittest.TestCase):
+    def test_shapes_are_those_of_the_benchmarks(self):
+        source = (BENCH / "dense_bench.cpp").read_text()
+        for shape in onednn.SHAPES:
+            if not re.fullmatch(r"k3_\d+-\d+_\d+x\d+", shape):  # those names are put together there
+                self.assertIn(f'"{shape}"', source)
+
+    def test_geometry_of_a_name(self):
+        self.assertEqual(onednn.geometry("k3s2_32-64_128x96x64"), {
+            "kernel": 3, "stride": 2, "channels": 32, "out": 64, "groups": 1, "size": [128, 96, 64]})
+        self.assertEqual(onednn.geometry("dw3_128_56x56"), {
+            "kernel": 3, "stride": 1, "channels": 128, "out": 128, "groups": 128, "size": [56, 56]})
+        self.assertEqual(onednn.passes("k3_4-32_128x128x128"), ["forward", "wgrad"])
+
+    def test_rows_and_means(self):
+        case = {"level": "avx2", "pass": "dgrad", "shape": "s", "kernel": "k"}
+        record = {"threads": 2, "machine": {"cpu": "c"}, "revision": "r", "version": "v", "rounds": 1,
+                  "cases": [case | {"voxlab": [1, 2, 3], "onednn": [8, 8, 9]}, case | {"voxlab": [12], "onednn": [9]}]}
+        text = onednn.markdown(record)
+        self.assertIn("| avx2 | dgrad | s | 2.00 | k | 8.00 | 4.00 | met |", text)
+        self.assertIn("| avx2 | dgrad | s | 12.00 | k | 9.00 | 0.75 | not met |", text)
+        self.assertIn("- avx2: geometric mean of the ratios 1.73, least 0.75", text)
 
 
 class Precision(unittest.TestCase):

@@ -7,6 +7,7 @@
 
 #include "runtime/backend/cpu/dense/kernels_amx.h"
 #include "runtime/backend/cpu/dense/passes.h"
+#include "runtime/backend/cpu/dense/scratch.h"
 
 namespace voxlab::cpu {
 

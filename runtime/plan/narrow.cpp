@@ -12,6 +12,7 @@
 #include "runtime/ops/matmul.h"
 #include "runtime/ops/norm_activation.h"
 #include "runtime/ops/reduce.h"
+#include "runtime/ops/resize.h"
 #include "runtime/plan/fuse.h"
 #include "runtime/plan/rewriter.h"
 
@@ -33,7 +34,8 @@ bool mixes_types(const TraceStep& node) {
 
 // Those whose values are all of one type, and that round no more often than a store does.
 bool keeps_type(const Rewriter& r, const TraceStep& node) {
-  if (node.op->view != nullptr || is<Contiguous>(node) || is<Concat>(node) || is<UnaryGrad>(node)) return true;
+  if (node.op->view != nullptr || is<Contiguous>(node) || is<Concat>(node) || is<UnaryGrad>(node) || is<Resize>(node) || is<ResizeGrad>(node))
+    return true;
   if (!is<Binary>(node) || attrs<Binary>(node).kind != BinaryKind::add) return false;
   const Shape& shape = r.meta(node.outputs[0]).shape;
   return r.meta(node.inputs[0]).shape == shape && r.meta(node.inputs[1]).shape == shape;

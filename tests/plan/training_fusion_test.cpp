@@ -304,6 +304,43 @@ TEST(Plan, ValuesOfATrainingStepAreBf16BetweenKernelsOnTiles) {
   }
 }
 
+// A convolution, what it makes in twice the size, another convolution, and all gradients. in: x, both weights.
+Tensors resized_step(const Tensors& in) {
+  Tape tape;
+  const Tensors parameters{in[1], in[2]};
+  tape.watch(parameters);
+  Tensor total;
+  {
+    const auto recording = tape.recording();
+    const Tensor a = relu(group_norm(conv(in[0], in[1], {}, {.padding = {1}}), 32));
+    const Tensor y = conv(resize(a, {18, 20}), in[2], {}, {.padding = {1}});
+    total = mean(mul(y, y));
+  }
+  Tensors out = tape.gradient(total, parameters);
+  out.push_back(total);
+  return out;
+}
+
+TEST(Plan, ResizedValuesBetweenKernelsOnTilesAreBf16) {
+  const auto& isas = cpu::available_isas();
+  if (std::find(isas.begin(), isas.end(), cpu::Isa::amx_emulated) == isas.end()) GTEST_SKIP() << "no AVX-512";
+  const cpu::IsaScope isa(cpu::Isa::amx_emulated);
+  const Tensors in{random({2, 9, 10, 16}, 1), random({3, 3, 16, 32}, 2), random({3, 3, 32, 32}, 3)};
+  const Tensors expected = resized_step(in);
+  const ArithmeticScope scope(Arithmetic::bf16);
+  const Trace graph = fused(resized_step, metas_of(in));
+  for (const TraceStep& node : graph.steps)
+    if (node.op->name == "resize" || node.op->name == "resize_grad") {
+      for (const int value : {node.inputs[0], node.outputs[0]})
+        EXPECT_EQ(graph.values[static_cast<size_t>(value)].meta.dtype, DType::bf16) << node.op->name;
+    }
+  EXPECT_EQ(ops_of(graph).at("resize") + ops_of(graph).at("resize_grad"), 2);
+  Plan planned(resized_step, metas_of(in));
+  const Tensors got = planned(in), by_op = resized_step(in);
+  for (size_t i = 0; i < got.size(); ++i)
+    EXPECT_LT(norm_difference(expected[i], got[i]), 1.5 * norm_difference(expected[i], by_op[i]) + 1e-3) << "output " << i;
+}
+
 TEST(Plan, LossesOfMoreClassesThanAKernelHoldsStayApart) {
   const SmallStep step;
   const auto ops = ops_of(fused([](const Tensors& in) { return SmallStep::of(in)(70, true); }, metas_of(step.inputs())));

@@ -48,45 +48,42 @@ def plan_of(record, net, mode, precision):
     return record["networks"].get(net, {}).get("plan", {}).get(mode, {}).get(precision)
 
 
-def target_rows(record, targets):
-    rows = []
+def held_against(record, targets):
+    """What is compared: (network, mode, precision, fastest peer and its ratio, target or None, our plan or None)."""
     for mode in MODES:
         for precision in PRECISIONS:
+            wanted = targets.get(mode, {}).get(precision, {})
             for net in NETWORKS:
-                found = entries_of(record, net, mode, precision)
-                wanted = targets.get(mode, {}).get(precision, {})
-                peer = best(found, wanted.get("against", "any"))
-                if not peer:
-                    continue
-                verdict = "- | - | -"
-                ours = plan_of(record, net, mode, precision)
-                if net in wanted:
-                    allowed = found[peer[0]]["seconds"]["median"] / wanted[net]
-                    word = "met" if peer[1] >= wanted[net] else "not met"
-                    word += ", below the bounds" if ours and allowed < ours["bound_seconds"] else ""
-                    verdict = f"{wanted[net]:g} | {word} | {allowed:.3f}"
-                verdict += " | -" if ours is None else f" | {ours['bound_seconds']:.3f}"
-                rows.append(f"| {net} | {MODES[mode]} | {precision} | {peer[0]} | {peer[1]:.2f} | {verdict} |")
+                if peer := best(entries_of(record, net, mode, precision), wanted.get("against", "any")):
+                    yield net, mode, precision, peer, wanted.get(net), plan_of(record, net, mode, precision)
+
+
+def target_rows(record, targets):
+    rows = []
+    for net, mode, precision, (peer, ratio), target, ours in held_against(record, targets):
+        verdict = "- | - | -"
+        if target is not None:
+            allowed = entries_of(record, net, mode, precision)[peer]["seconds"]["median"] / target
+            word = "met" if ratio >= target else "not met"
+            word += ", below the bounds" if ours and allowed < ours["bound_seconds"] else ""
+            verdict = f"{target:g} | {word} | {allowed:.3f}"
+        verdict += " | -" if ours is None else f" | {ours['bound_seconds']:.3f}"
+        rows.append(f"| {net} | {MODES[mode]} | {precision} | {peer} | {ratio:.2f} | {verdict} |")
     return rows
 
 
 def bound_rows(record, targets, largest):
     """Where the time of the rows goes whose target is not met: the largest kernels, and what each reaches of its bound."""
     rows = []
-    for mode in MODES:
-        for precision in PRECISIONS:
-            wanted = targets.get(mode, {}).get(precision, {})
-            for net in NETWORKS:
-                peer = best(entries_of(record, net, mode, precision), wanted.get("against", "any"))
-                ours = plan_of(record, net, mode, precision)
-                if not peer or not ours or peer[1] >= wanted.get(net, 0):
-                    continue
-                whole = ours["end_to_end_seconds"]
-                row = f"| {net} | {MODES[mode]} | {precision} | {whole:.3f} | {100 * ours['bound_seconds'] / whole:.0f} |"
-                for each in ours["kernels"][:largest]:
-                    share, reached = each["seconds"] / whole, each["bound_seconds"] / each["seconds"]
-                    row += f" {each['op']}, {each['kernel']}: {100 * share:.0f} at {100 * reached:.0f} |"
-                rows.append(row)
+    for net, mode, precision, (_, ratio), target, ours in held_against(record, targets):
+        if target is None or ours is None or ratio >= target:
+            continue
+        whole = ours["end_to_end_seconds"]
+        row = f"| {net} | {MODES[mode]} | {precision} | {whole:.3f} | {100 * ours['bound_seconds'] / whole:.0f} |"
+        for each in ours["kernels"][:largest]:
+            share, reached = each["seconds"] / whole, each["bound_seconds"] / each["seconds"]
+            row += f" {each['op']}, {each['kernel']}: {100 * share:.0f} at {100 * reached:.0f} |"
+        rows.append(row)
     return rows
 
 

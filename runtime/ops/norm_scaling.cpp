@@ -218,6 +218,8 @@ std::vector<Sample> ConvNormScaling::samples() {
   const SampleInput x{.shape = {2, 4, 5, 6, 19}}, w{.shape = {3, 3, 3, 1, 19}}, c{.shape = {19}}, none{.shape = {0}, .absent = true};
   const ConvOptions same{.padding = {1}, .groups = 19};
   return {sample<ConvNormScaling>("depthwise", {same, {}}, around({x, w, c}, parameters(19, 4)), 4),
+          sample<ConvNormScaling>("many channels in a plane", {{.padding = {1}, .groups = 70}, {}},
+                                  around({{.shape = {2, 3, 4, 70}}, {.shape = {3, 3, 1, 70}}, {.shape = {70}}}, parameters(70, 2)), 4),
           sample<ConvNormScaling>("weights alone", {same, {1e-6}}, around({x, w, none}, weights_alone(19, 2)), 4),
           refused<ConvNormScaling>("must keep the shape", {{.groups = 19}, {}}, around({x, w, c}, parameters(19, 4))),
           refused<ConvNormScaling>("gamma must have", {same, {}},

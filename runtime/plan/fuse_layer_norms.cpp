@@ -5,11 +5,6 @@
 namespace voxlab::plan {
 namespace {
 
-bool is_gelu(const TraceStep& node) {
-  return (is<Unary>(node) && attrs<Unary>(node).kind == UnaryKind::gelu) ||
-         (is<UnaryGrad>(node) && attrs<UnaryGrad>(node).kind == UnaryKind::gelu);
-}
-
 // Who reads a norm's output: the activation, and in training its gradient, whose result the norm's gradient alone reads.
 struct Readers {
   int activation = absent, gradient = absent, norm_gradient = absent;

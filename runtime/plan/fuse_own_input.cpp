@@ -10,10 +10,6 @@
 namespace voxlab::plan {
 namespace {
 
-bool all_are(const std::vector<int64_t>& values, int64_t value) {
-  return std::all_of(values.begin(), values.end(), [&](int64_t v) { return v == value; });
-}
-
 // Whether output and input of such a convolution with this weight (k..., 1, C) lie position on position.
 bool keeps_places(const ConvOptions& o, const Shape& weight) {
   const int64_t channels = weight[-1];

@@ -15,15 +15,7 @@ namespace {
 // Whether a convolution scales channels: a kernel of 1 whose groups have `in` channels each on the way in.
 bool scales(const Rewriter& r, const ConvOptions& o, int weight, int64_t groups, int64_t in) {
   const Shape& shape = r.meta(weight).shape;
-  const auto all_are = [](const std::vector<int64_t>& values, int64_t value) {
-    return std::all_of(values.begin(), values.end(), [&](int64_t v) { return v == value; });
-  };
   return o.groups == groups && shape[-2] == in && shape.numel() == in * shape[-1] && all_are(o.stride, 1) && all_are(o.padding, 0);
-}
-
-bool is_gelu(const TraceStep& node) {
-  return (is<Unary>(node) && attrs<Unary>(node).kind == UnaryKind::gelu) ||
-         (is<UnaryGrad>(node) && attrs<UnaryGrad>(node).kind == UnaryKind::gelu);
 }
 
 bool is_product(const TraceStep& node) { return is<Binary>(node) && attrs<Binary>(node).kind == BinaryKind::mul; }

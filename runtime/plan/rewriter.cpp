@@ -1,5 +1,7 @@
 #include "runtime/plan/rewriter.h"
 
+#include <algorithm>
+
 #include "runtime/ops/binary.h"
 #include "runtime/ops/norm_activation.h"
 
@@ -31,6 +33,15 @@ bool fuses(const Rewriter& r, const TraceStep& node) {
 
 bool is_result(const TraceStep& node, int value) {
   return node.op->view != nullptr || node.outputs[0] == value || (is<NormSumGrad>(node) && node.outputs[3] == value);
+}
+
+bool is_gelu(const TraceStep& node) {
+  return (is<Unary>(node) && attrs<Unary>(node).kind == UnaryKind::gelu) ||
+         (is<UnaryGrad>(node) && attrs<UnaryGrad>(node).kind == UnaryKind::gelu);
+}
+
+bool all_are(const std::vector<int64_t>& values, int64_t value) {
+  return std::all_of(values.begin(), values.end(), [&](int64_t v) { return v == value; });
 }
 
 int other_operand(const Rewriter& r, const TraceStep& sum, int value) {

@@ -95,6 +95,11 @@ std::optional<FusedConv::Attrs> conv_attrs(const TraceStep& node);
 // Whether a value is a step's result, not what it gives beside (moments, statistics, gradients of weights).
 bool is_result(const TraceStep& node, int value);
 
+// A GELU or its gradient.
+bool is_gelu(const TraceStep& node);
+
+bool all_are(const std::vector<int64_t>& values, int64_t value);
+
 bool of_last_axis(const AxisAttrs& a, const Meta& x);
 
 }  // namespace voxlab::plan

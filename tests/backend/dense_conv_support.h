@@ -136,7 +136,8 @@ inline void check_rounding(const ConvGeometry& g) {
 // product; and the rounding of f32 sums. SplitBf16StaysBelowItsBound measures many.
 inline constexpr double split_limit = 0x1p-15 + f32_limit;
 
-inline void check_split(const ConvGeometry& g) {
+// All three passes of f32 tensors, on every instruction set.
+inline void check_passes(const ConvGeometry& g, Precision precision, double limit) {
   const Values x = random_values(size_x(g), 1);
   const Values w = random_values(size_w(g), 2);
   const Values dy = random_values(size_y(g), 3);
@@ -145,21 +146,23 @@ inline void check_split(const ConvGeometry& g) {
   const Sums dw_want = reference_wgrad(g, x, dy);
   for (const Isa isa : available_isas()) {
     const IsaScope scope(isa);
-    const std::string what = std::string(name(isa)) + " bf16x3 " + describe(g);
+    const std::string what = std::string(name(isa)) + (precision == Precision::strict ? " " : " bf16x3 ") + describe(g);
     Values y = guarded(size_y(g));
-    conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, Precision::bf16x3);
+    conv_forward(g, in(x), in(w), {y.data(), DType::f32}, {}, precision);
     remove_guard(y, what);
-    expect_close(y, y_want, split_limit, "forward " + what);
+    expect_close(y, y_want, limit, "forward " + what);
     Values dx = guarded(size_x(g));
-    conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {}, Precision::bf16x3);
+    conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {}, precision);
     remove_guard(dx, what);
-    expect_close(dx, dx_want, split_limit, "dgrad " + what);
+    expect_close(dx, dx_want, limit, "dgrad " + what);
     Values dw = guarded(size_w(g));
-    conv_wgrad(g, in(x), in(dy), {dw.data(), DType::f32}, Precision::bf16x3);
+    conv_wgrad(g, in(x), in(dy), {dw.data(), DType::f32}, precision);
     remove_guard(dw, what);
-    expect_close(dw, dw_want, split_limit, "wgrad " + what);
+    expect_close(dw, dw_want, limit, "wgrad " + what);
   }
 }
+inline void check_all_passes(const ConvGeometry& g) { check_passes(g, Precision::strict, f32_limit); }
+inline void check_split(const ConvGeometry& g) { check_passes(g, Precision::bf16x3, split_limit); }
 
 // What bf16 promises of a kernel (docs/design/0003): the norm of the error over the result's, of factors that need rounding.
 inline double bf16_bound(std::string_view kernel) {

@@ -4,31 +4,6 @@
 namespace voxlab::cpu {
 namespace {
 
-void check_all_passes(const ConvGeometry& g) {
-  const Values x = random_values(size_x(g), 1);
-  const Values w = random_values(size_w(g), 2);
-  const Values dy = random_values(size_y(g), 3);
-  const Sums y_want = reference_forward(g, x, w);
-  const Sums dx_want = reference_dgrad(g, dy, w);
-  const Sums dw_want = reference_wgrad(g, x, dy);
-  for (const Isa isa : available_isas()) {
-    const IsaScope scope(isa);
-    const std::string what = std::string(name(isa)) + " " + describe(g);
-    Values y = guarded(size_y(g));
-    conv_forward(g, in(x), in(w), {y.data(), DType::f32});
-    remove_guard(y, what);
-    expect_close(y, y_want, f32_limit, "forward " + what);
-    Values dx = guarded(size_x(g));
-    conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32});
-    remove_guard(dx, what);
-    expect_close(dx, dx_want, f32_limit, "dgrad " + what);
-    Values dw = guarded(size_w(g));
-    conv_wgrad(g, in(x), in(dy), {dw.data(), DType::f32});
-    remove_guard(dw, what);
-    expect_close(dw, dw_want, f32_limit, "wgrad " + what);
-  }
-}
-
 TEST(DenseConv, ShapesOfTheNetworks) {
   using A = std::array<int64_t, 3>;
   const A three = {3, 3, 3};

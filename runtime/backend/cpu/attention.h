@@ -72,6 +72,5 @@ DropRule rule_of(const Attention& a, const std::byte* step);
 
 inline ConstBuffer constant(const float* p) { return {p, DType::f32}; }
 inline Buffer writable(float* p) { return {p, DType::f32}; }
-inline float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
 
 }  // namespace voxlab::cpu

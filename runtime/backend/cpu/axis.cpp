@@ -9,8 +9,6 @@
 namespace voxlab::cpu {
 namespace {
 
-float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
-
 constexpr int64_t column_block = 256;
 
 struct AxisCall {

@@ -71,6 +71,8 @@ struct WideRows {
 void add_columns(int kind, int storage, const void* x, int64_t rows, int64_t columns,
                  double* total);
 
+inline float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
+
 // Of an input that may be left out, or null.
 inline const float* optional(Descs descs, Pointers in, size_t i) {
   return i < descs.size() && descs[i].present ? reinterpret_cast<const float*>(in[i]) : nullptr;

@@ -5,7 +5,6 @@
 namespace voxlab::cpu {
 namespace {
 
-float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
 int32_t* ints(std::byte* p) { return reinterpret_cast<int32_t*>(p); }
 
 bool is_f32_with_labels(const TensorDesc& values, const TensorDesc& labels) {

@@ -5,8 +5,6 @@
 namespace voxlab::cpu {
 namespace {
 
-float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
-
 // Whether a block of rows holds all classes; if not, the ops stand apart.
 bool holds(const TensorDesc& x, const TensorDesc& labels) {
   return x.dtype() == DType::f32 && labels.dtype() == DType::i32 && x.shape()[-1] <= most_head_classes;

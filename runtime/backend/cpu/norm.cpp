@@ -11,8 +11,6 @@
 namespace voxlab::cpu {
 namespace {
 
-float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
-
 // The part of a gradient's rows from `row` on.
 GradColumnsArgs rows_from(const GradColumnsArgs& args, const WideRows& wide, int64_t row, int64_t rows, int64_t width) {
   GradColumnsArgs part = args;

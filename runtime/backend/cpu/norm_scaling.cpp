@@ -12,8 +12,6 @@
 namespace voxlab::cpu {
 namespace {
 
-float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
-
 // The seven parameters, null where they are left out.
 class Parameters {
  public:

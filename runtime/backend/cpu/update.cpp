@@ -4,11 +4,6 @@
 #include "runtime/backend/cpu/driver.h"
 
 namespace voxlab::cpu {
-namespace {
-
-float* floats(std::byte* p) { return reinterpret_cast<float*>(p); }
-
-}  // namespace
 
 Kernel prepare(const SgdStep::Attrs& a, Descs in, Descs) {
   if (!all_f32(in)) return {};

@@ -226,10 +226,6 @@ VOXLAB_INLINE Vec gelu_value(Vec x) {
   const Vec half = x * splat(0.5F);
   return mul_add(half, erf_approx(x * splat(0.70710678118654752F)), half);
 }
-VOXLAB_INLINE Vec gelu_slope(Vec x) {
-  const Vec cdf = mul_add(splat(0.5F), erf_approx(x * splat(0.70710678118654752F)), splat(0.5F));
-  return mul_add(x * splat(0.39894228040143268F), exponential(x * x * splat(-0.5F)), cdf);
-}
 struct ValueAndSlope {
   Vec value, slope;
 };
@@ -237,5 +233,6 @@ VOXLAB_INLINE ValueAndSlope gelu_both(Vec x) {
   const Vec cdf = mul_add(splat(0.5F), erf_approx(x * splat(0.70710678118654752F)), splat(0.5F));
   return {x * cdf, mul_add(x * splat(0.39894228040143268F), exponential(x * x * splat(-0.5F)), cdf)};
 }
+VOXLAB_INLINE Vec gelu_slope(Vec x) { return gelu_both(x).slope; }
 
 }  // namespace voxlab::cpu

@@ -279,6 +279,7 @@ void depthwise_forward(const KernelTable& kernels, const ConvGeometry& g, const 
 
 void depthwise_forward_rows(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* w, const float* bias,
                             const UseRows& use) {
+  if (is_depthwise_plane(g, {})) return depthwise_plane_rows(kernels, g, {x, DType::f32}, w, bias, use);
   const DepthwiseGather call = forward_gather(g, x, w, {.bias = bias});
   const int64_t work = multiply_adds(call), channels = g.out_channels;
   if (work == 0) return;

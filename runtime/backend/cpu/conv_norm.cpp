@@ -22,22 +22,19 @@ Kernel prepare(const ConvNormGelu::Attrs& a, Descs in, Descs out) {
           .run = [=, eps = a.eps, descs = std::vector<TensorDesc>(in.begin(), in.end())](Pointers data, Pointers to, std::byte*) {
             const auto floats = [&](Input i) { return optional(descs, data, i); };
             const int64_t channels = g.out_channels;
+            const LayerNormFn norm_gelu = y_type == DType::f32 ? active_loops().layer_norm[1] : active_loops().layer_norm_gelu_bf16;
             depthwise_plane_rows(active_kernels(), g, {data[x_input], x_type}, floats(weight_input), floats(bias_input),
                                  [&](int64_t first, int64_t rows, const float* made) {
                                    float mean[max_plane_outputs], rstd[max_plane_outputs];
-                                   const bool f32 = y_type == DType::f32;
-                                   std::byte* const y = to[0] + first * channels * size_of(y_type);
-                                   float* const wide = f32 ? reinterpret_cast<float*>(y) : scratch(Purpose::output, rows * channels);
-                                   active_loops().layer_norm[1]({.x = made,
-                                                                 .y = wide,
-                                                                 .rows = rows,
-                                                                 .columns = channels,
-                                                                 .gamma = floats(norm_weight_input),
-                                                                 .beta = floats(norm_bias_input),
-                                                                 .mean = mean,
-                                                                 .rstd = rstd,
-                                                                 .epsilon = eps});
-                                   if (!f32) active_loops().narrow(wide, y, rows * channels);
+                                   norm_gelu({.x = made,
+                                              .y = to[0] + first * channels * size_of(y_type),
+                                              .rows = rows,
+                                              .columns = channels,
+                                              .gamma = floats(norm_weight_input),
+                                              .beta = floats(norm_bias_input),
+                                              .mean = mean,
+                                              .rstd = rstd,
+                                              .epsilon = eps});
                                  });
           },
           .narrows = true};

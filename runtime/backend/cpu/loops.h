@@ -94,7 +94,7 @@ struct FinishColumnsArgs {
 struct LayerNormArgs {
   const float* x;
   const float* dy;
-  float* y;  // or dx
+  void* y;  // or dx, f32
   int64_t rows, columns;
   const float *gamma, *beta;  // may be null
   float *mean, *rstd;
@@ -292,6 +292,7 @@ struct Loops {
   void (*grad_sum_columns)(const GradSumArgs&);
   void (*grad_sum_apply_columns)(const GradSumArgs&);
   LayerNormFn layer_norm[2], layer_norm_grad[2];  // plain; with a GELU behind it
+  LayerNormFn layer_norm_gelu_bf16;               // y is bf16
   void (*norm_scaling)(const NormScalingArgs&);
   void (*norm_scaling_grad)(const NormScalingArgs&);
   AxisFn axis_rows[axis_functions], axis_rows_grad[axis_functions];

@@ -282,12 +282,12 @@ VOXLAB_INLINE RowStatistics row_statistics(const float* x, int64_t columns, doub
   return {static_cast<float>(mean), static_cast<float>(slip), static_cast<float>(rstd)};
 }
 
-// With `gelu` y is GELU of the norm.
-template <bool gelu>
+// With `gelu` y is GELU of the norm. Y: float, or uint16_t holding a bf16.
+template <bool gelu, class Y>
 void layer_norm_loop(const LayerNormArgs& args) {
   for (int64_t r = 0; r < args.rows; ++r) {
     const float* x = args.x + r * args.columns;
-    float* y = args.y + r * args.columns;
+    Y* y = static_cast<Y*>(args.y) + r * args.columns;
     const RowStatistics s = row_statistics(x, args.columns, args.epsilon);
     args.mean[r] = s.mean;
     args.rstd[r] = s.rstd;
@@ -307,7 +307,7 @@ VOXLAB_INLINE void layer_norm_grad_rows(const LayerNormArgs& args, int64_t first
   const int64_t columns = args.columns;
   const double inverse = 1.0 / static_cast<double>(columns);
   const float* const x = args.x + first * columns;
-  float* const dx = args.y + first * columns;
+  float* const dx = static_cast<float*>(args.y) + first * columns;
   const float* const dy = gelu ? dx : args.dy + first * columns;  // behind the norm; that of GELU waits where dx will be
   float* const dgamma = args.partial;
   float* const dbeta = args.partial + columns;
@@ -372,8 +372,9 @@ constexpr void set_norms(Loops& table) {
   table.grad_apply_columns = grad_apply_columns_loop;
   table.grad_sum_columns = grad_sum_columns_loop;
   table.grad_sum_apply_columns = grad_sum_apply_columns_loop;
-  table.layer_norm[0] = layer_norm_loop<false>;
-  table.layer_norm[1] = layer_norm_loop<true>;
+  table.layer_norm[0] = layer_norm_loop<false, float>;
+  table.layer_norm[1] = layer_norm_loop<true, float>;
+  table.layer_norm_gelu_bf16 = layer_norm_loop<true, uint16_t>;
   table.layer_norm_grad[0] = layer_norm_grad_loop<false>;
   table.layer_norm_grad[1] = layer_norm_grad_loop<true>;
 }

@@ -21,8 +21,16 @@ VOXLAB_INLINE Vec from_bits(VecBits x) { return reinterpret_cast<Vec>(x); }
 
 // ---- elements: float, or uint16_t holding a bf16 ----
 
+// GCC 12 makes four shuffles of __builtin_convertvector here.
 VOXLAB_INLINE Vec widen(VecHalfBits half) {
-  return from_bits(__builtin_convertvector(half, VecBits) << 16);
+#if defined(__AVX512F__)
+  const auto wide = reinterpret_cast<VecBits>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(half)));
+#elif defined(__AVX2__)
+  const auto wide = reinterpret_cast<VecBits>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(half)));
+#else
+  const VecBits wide = __builtin_convertvector(half, VecBits);
+#endif
+  return from_bits(wide << 16);
 }
 #if defined(__AVX512BF16__)
 VOXLAB_INLINE VecHalfBits narrow(Vec x) { return reinterpret_cast<VecHalfBits>(_mm512_cvtneps_pbh(x)); }  // subnormal f32 to 0

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <vector>
 
 #include "runtime/backend/cpu/dense/scratch.h"
@@ -15,42 +14,32 @@ constexpr int taps = 9;
 
 // A gather from `x`: output (row, column) reads rows row - pad[0] ... + 2 and columns alike.
 struct Plane {
-  const float* x;
+  ConstBuffer x;  // f32 or bf16
   int64_t images;
   std::array<int64_t, 2> in, out, pad;
   int64_t channels;
   std::vector<float> zeros;  // the position outside
 
+  bool f32() const { return x.dtype == DType::f32; }
   int64_t rows() const { return images * out[0]; }
   int64_t macs() const { return rows() * out[1] * channels * taps; }
-  float* at(float* y, int64_t row, int64_t column) const {
-    return y + (row * out[1] + column) * channels;
-  }
-  const float* at(const float* y, int64_t row, int64_t column) const {
-    return y + (row * out[1] + column) * channels;
-  }
+  int64_t at(int64_t row, int64_t column) const { return (row * out[1] + column) * channels; }
 
-  // Where a row of the input lies.
-  const float* input_row(int64_t image, int64_t h) const { return x + (image * in[0] + h) * in[1] * channels; }
-
+  // f(tile of the row, its first column, its outputs) with the positions that it reads listed.
   template <class F>
   void for_tiles(int64_t row, const F& f) const {
-    for_tiles(row, [this](int64_t image, int64_t h) { return input_row(image, h); }, f);
-  }
-  // f(tile of the row, its first column, its outputs) with the positions that it reads listed; `row_at` as input_row.
-  template <class RowAt, class F>
-  void for_tiles(int64_t row, const RowAt& row_at, const F& f) const {
-    std::array<const float*, 3 * (max_plane_outputs + 2)> positions;
-    const int64_t image = row / out[0], h = row % out[0];
+    std::array<const void*, 3 * (max_plane_outputs + 2)> positions;
+    const auto* const outside = reinterpret_cast<const std::byte*>(zeros.data());
+    const int64_t image = row / out[0], h = row % out[0], pixel = channels * static_cast<int64_t>(size_of(x.dtype));
     for (int64_t column = 0; column < out[1]; column += max_plane_outputs) {
       const int64_t outputs = std::min<int64_t>(max_plane_outputs, out[1] - column);
       for (int64_t r = 0; r < 3; ++r) {
         const int64_t at_h = h + r - pad[0];
-        const float* const line = at_h >= 0 && at_h < in[0] ? row_at(image, at_h) : nullptr;
         for (int64_t i = 0; i < outputs + 2; ++i) {
           const int64_t at_w = column + i - pad[1];
-          const bool inside = line != nullptr && at_w >= 0 && at_w < in[1];
-          positions[static_cast<size_t>(r * (outputs + 2) + i)] = inside ? line + at_w * channels : zeros.data();
+          const bool inside = at_h >= 0 && at_h < in[0] && at_w >= 0 && at_w < in[1];
+          const int64_t offset = ((image * in[0] + at_h) * in[1] + at_w) * pixel;
+          positions[static_cast<size_t>(r * (outputs + 2) + i)] = inside ? static_cast<const std::byte*>(x.data) + offset : outside;
         }
       }
       f(positions.data(), column, outputs);
@@ -58,7 +47,7 @@ struct Plane {
   }
 };
 
-Plane forward_plane(const ConvGeometry& g, const float* x) {
+Plane forward_plane(const ConvGeometry& g, ConstBuffer x) {
   const std::array<int64_t, 3> out = g.out();
   return {.x = x,
           .images = g.batch * g.in[0],
@@ -69,20 +58,27 @@ Plane forward_plane(const ConvGeometry& g, const float* x) {
           .zeros = std::vector<float>(static_cast<size_t>(g.in_channels))};
 }
 
-void gather(const KernelTable& kernels, const Plane& plane, const std::array<const float*, taps>& w,
-            const float* bias, float* y) {
-  parallel_for(
-      plane.rows(), task_grain(plane.rows(), plane.macs()), [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row)
-          plane.for_tiles(row, [&](const float* const* positions, int64_t column, int64_t outputs) {
-            kernels.depthwise_plane[outputs - 1]({.x = positions,
-                                                  .w = w.data(),
-                                                  .bias = bias,
-                                                  .dy = nullptr,
-                                                  .y = plane.at(y, row, column),
-                                                  .channels = plane.channels});
-          });
+// `to(place of the first output)` is where a tile goes; then done(that place, its outputs).
+template <class To, class Done>
+void gather(const KernelTable& kernels, const Plane& plane, const std::array<const float*, taps>& w, const float* bias, const To& to,
+            const Done& done) {
+  parallel_for(plane.rows(), task_grain(plane.rows(), plane.macs()), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      plane.for_tiles(row, [&](const void* const* positions, int64_t column, int64_t outputs) {
+        float* const y = to(plane.at(row, column));
+        kernels.depthwise_plane[plane.f32() ? 0 : 1][outputs - 1](
+            {.x = positions, .w = w.data(), .bias = bias, .dy = nullptr, .y = y, .channels = plane.channels});
+        done(row * plane.out[1] + column, outputs, y);
       });
+    }
+  });
+}
+
+// The kernel's positions in order, or turned by half.
+std::array<const float*, taps> weights_of(const ConvGeometry& g, const float* w, bool turned) {
+  std::array<const float*, taps> weights;
+  for (int64_t i = 0; i < taps; ++i) weights[static_cast<size_t>(i)] = w + (turned ? taps - 1 - i : i) * g.in_channels;
+  return weights;
 }
 
 }  // namespace
@@ -100,75 +96,28 @@ bool is_depthwise_plane(const ConvGeometry& g, const Epilogue& epilogue) {
 
 void depthwise_plane_forward(const KernelTable& kernels, const ConvGeometry& g, const float* x,
                              const float* w, float* y, const float* bias) {
-  std::array<const float*, taps> weights;
-  for (size_t i = 0; i < taps; ++i) weights[i] = w + static_cast<int64_t>(i) * g.in_channels;
-  gather(kernels, forward_plane(g, x), weights, bias, y);
+  gather(kernels, forward_plane(g, {x}), weights_of(g, w, false), bias, [&](int64_t at) { return y + at; }, [](auto...) {});
 }
-
-namespace {
-
-// Rows of a bf16 input as f32, each widened once while a thread walks down an image.
-class WidenedRows {
- public:
-  WidenedRows(const KernelTable& kernels, const Plane& plane, const uint16_t* x)
-      : kernels_(kernels), x_(x), rows_(plane.in[0]), floats_(plane.in[1] * plane.channels), wide_(scratch(Purpose::rows, held * floats_)) {}
-
-  const float* operator()(int64_t image, int64_t h) {
-    const int64_t row = image * rows_ + h;
-    const auto slot = static_cast<size_t>(row % held);
-    float* const to = wide_ + row % held * floats_;
-    if (which_[slot] != row) kernels_.widen(x_ + row * floats_, floats_, to);
-    which_[slot] = row;
-    return to;
-  }
-
- private:
-  static constexpr int64_t held = 3;  // as many as a kernel reads
-  const KernelTable& kernels_;
-  const uint16_t* x_;
-  int64_t rows_, floats_;
-  float* wide_;
-  std::array<int64_t, held> which_ = {-1, -1, -1};
-};
-
-}  // namespace
 
 void depthwise_plane_rows(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, const float* w, const float* bias,
                           const UseRows& use) {
-  std::array<const float*, taps> weights;
-  for (size_t i = 0; i < taps; ++i) weights[i] = w + static_cast<int64_t>(i) * g.in_channels;
-  const bool f32 = x.dtype == DType::f32;
-  const Plane plane = forward_plane(g, f32 ? static_cast<const float*>(x.data) : nullptr);
-  parallel_for(plane.rows(), task_grain(plane.rows(), plane.macs()), [&](int64_t begin, int64_t end) {
-    float* const made = scratch(Purpose::tile, max_plane_outputs * plane.channels);
-    std::optional<WidenedRows> wide;
-    if (!f32) wide.emplace(kernels, plane, static_cast<const uint16_t*>(x.data));
-    const auto row_at = [&](int64_t image, int64_t h) { return wide ? (*wide)(image, h) : plane.input_row(image, h); };
-    for (int64_t row = begin; row < end; ++row)
-      plane.for_tiles(row, row_at, [&](const float* const* positions, int64_t column, int64_t outputs) {
-        kernels.depthwise_plane[outputs - 1](
-            {.x = positions, .w = weights.data(), .bias = bias, .dy = nullptr, .y = made, .channels = plane.channels});
-        use(row * plane.out[1] + column, outputs, made);
-      });
-  });
+  const auto own = [&](int64_t) { return scratch(Purpose::tile, max_plane_outputs * g.in_channels); };
+  gather(kernels, forward_plane(g, x), weights_of(g, w, false), bias, own, use);
 }
 
 // The same with the kernel turned by half and what is missing of the padding.
 void depthwise_plane_dgrad(const KernelTable& kernels, const ConvGeometry& g, const float* dy,
                            const float* w, float* dx, const float* bias) {
-  std::array<const float*, taps> weights;
-  for (size_t i = 0; i < taps; ++i)
-    weights[i] = w + static_cast<int64_t>(taps - 1 - i) * g.in_channels;
-  Plane plane = forward_plane(g, dy);
+  Plane plane = forward_plane(g, {dy});
   std::swap(plane.in, plane.out);
   plane.pad = {2 - plane.pad[0], 2 - plane.pad[1]};
-  gather(kernels, plane, weights, bias, dx);
+  gather(kernels, plane, weights_of(g, w, true), bias, [&](int64_t at) { return dx + at; }, [](auto...) {});
 }
 
 // Each thread sums its own rows; the sums are added in order.
 void depthwise_plane_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float* x,
                            const float* dy, float* dw) {
-  const Plane plane = forward_plane(g, x);
+  const Plane plane = forward_plane(g, {x});
   const int64_t weights = taps * plane.channels;
   const int64_t parts = std::clamp<int64_t>(thread_count(), 1, std::max<int64_t>(plane.rows(), 1));
   float* partial = scratch(Purpose::partial, (parts - 1) * weights);
@@ -178,11 +127,11 @@ void depthwise_plane_wgrad(const KernelTable& kernels, const ConvGeometry& g, co
       std::fill_n(sums, weights, 0.0F);
       for (int64_t row = plane.rows() * part / parts; row < plane.rows() * (part + 1) / parts;
            ++row)
-        plane.for_tiles(row, [&](const float* const* positions, int64_t column, int64_t outputs) {
+        plane.for_tiles(row, [&](const void* const* positions, int64_t column, int64_t outputs) {
           kernels.depthwise_plane_wgrad[outputs - 1]({.x = positions,
                                                       .w = nullptr,
                                                       .bias = nullptr,
-                                                      .dy = plane.at(dy, row, column),
+                                                      .dy = dy + plane.at(row, column),
                                                       .y = sums,
                                                       .channels = plane.channels});
         });

@@ -71,7 +71,7 @@ using DepthwiseFn = void (*)(const DepthwiseArgs&);
 // the positions read, [3][outputs + 2]. Forward: y[t] = bias + sum of x * w. Weight gradient: y[tap] +=
 // sum of x * dy, y being [9][channels].
 struct DepthwisePlaneArgs {
-  const float* const* x;
+  const void* const* x;   // of f32; of bf16 for depthwise_plane[1]
   const float* const* w;  // [9]
   const float* bias;      // or null
   const float* dy;        // outputs `channels` apart
@@ -158,7 +158,7 @@ struct KernelTable {
   TileFn row_tile[max_row_outputs];
   int depthwise_outputs[2];  // most outputs a tile takes, by vectors - 1
   DepthwiseFn depthwise[2][max_depthwise_outputs];
-  DepthwisePlaneFn depthwise_plane[max_plane_outputs];  // by outputs - 1
+  DepthwisePlaneFn depthwise_plane[2][max_plane_outputs];  // of f32, of bf16; by outputs - 1
   DepthwisePlaneFn depthwise_plane_wgrad[max_plane_outputs];
   // For neighbouring taps, a kernel row of weights in registers; null where they do not fit.
   DepthwiseFn depthwise_row[depthwise_widths][2][max_depthwise_outputs];

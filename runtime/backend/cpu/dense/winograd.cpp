@@ -347,12 +347,15 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
   Form form = three ? cube_form : plain_form(conv);
   form.pairs = pairs;
+  // Every block reads all weights: with many channels, a block that takes most of the second-level cache is better than small ones.
+  constexpr int64_t least_rows = 28;
+  const double sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors;
   const Triple block =
       three ? choose_cubes(conv, vectors, pairs)
-            : choose_tiles(conv, {.sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors,
-                                  .fixed = 2000.0 * vectors,
+            : choose_tiles(conv, {.sums = sums,
+                                  .fixed = sums + 2000.0 * vectors,
                                   .floats_a_row = 0,
-                                  .budget = l2_bytes() / 2 / form.point_bytes(),
+                                  .budget = std::max(l2_bytes() / 2 / form.point_bytes(), least_rows * points * conv.channels),
                                   .speed = pairs != nullptr ? pair_speed : 1});
   const Weights weights = transform_weights(kernels, conv, form, panels);
   run_blocks(block_count(conv.batch, tiles_of(conv, form), block), panels, multiply_adds(conv),

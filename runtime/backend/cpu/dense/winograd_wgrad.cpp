@@ -132,7 +132,7 @@ void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const fl
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
   // Every block reads and writes all sums once, some two cycles a vector each: with many channels, blocks that
   // leave the second-level cache are better than small ones.
-  constexpr int64_t least_rows = 56;
+  constexpr int64_t least_rows = 112;
   const double sums = static_cast<double>(points * rows) * vectors;
   const int64_t floats_a_row = points * (2 * conv.channels + conv.columns);
   const Triple block = choose_tiles(conv, {.sums = sums,

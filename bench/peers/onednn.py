@@ -111,18 +111,18 @@ def markdown(record):
     text = f"""# f32 convolutions without AMX, beside oneDNN
 
 {record["threads"]} threads; {m["cpu"]}, both sides held to the instruction set named; revision {record["revision"]}; PyTorch {record["version"]}
-(its f32 convolutions are oneDNN's), the faster of its memory orders. Milliseconds, medians of {record["rounds"]} turns. `ratio` is oneDNN's over
+(its f32 convolutions are oneDNN's), the faster of its memory orders. Milliseconds, medians of n turns. `ratio` is oneDNN's over
 voxlab's: above 1, voxlab is faster; target: {1 / LIMIT:.2f} at least. Measured by `bench/peers/onednn.py`.
 
-| set | pass | shape | voxlab | kernel | oneDNN | ratio | |
-|---|---|---|---|---|---|---|---|
+| set | pass | shape | n | voxlab | kernel | oneDNN | ratio | |
+|---|---|---|---|---|---|---|---|---|
 """
     ratios = {}
     for case in record["cases"]:
         a, b = (statistics.median(case[side]) for side in ("voxlab", "onednn"))
         ratios.setdefault(case["level"], []).append(b / a)
         verdict = "met" if a <= LIMIT * b else "not met"
-        text += f"| {case['level']} | {case['pass']} | {case['shape']} | {a:.2f} | {case['kernel']} | {b:.2f} | {b / a:.2f} | {verdict} |\n"
+        text += f"| {case['level']} | {case['pass']} | {case['shape']} | {len(case['voxlab'])} | {a:.2f} | {case['kernel']} | {b:.2f} | {b / a:.2f} | {verdict} |\n"
     text += "\n"
     for level, found in ratios.items():
         text += f"- {level}: geometric mean of the ratios {statistics.geometric_mean(found):.2f}, least {min(found):.2f}\n"
@@ -136,24 +136,36 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="turns")
     parser.add_argument("--repeats", type=int, default=3, help="of PyTorch in a turn")
+    parser.add_argument("--add", action="store_true", help="add turns to those of the record, of the same revision")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results/tables/onednn", help="written with .json and .md added")
     options = parser.parse_args()
     if options.worker:
         return worker(options)
-    record = {"machine": machine(), "revision": revision(), "threads": options.threads, "rounds": options.rounds, "cases": []}
+    file = options.out.with_name(options.out.name + ".json")
+    record = {"machine": machine(), "revision": revision(), "threads": options.threads, "cases": []}
+    if options.add and file.exists():
+        kept = json.loads(file.read_text())
+        for key in ("revision", "threads"):
+            if kept[key] != record[key]:
+                sys.exit(f"onednn: {file}: its {key} is {kept[key]}, this one's {record[key]}")
+        record["cases"] = kept["cases"]
+    cases = {(c["level"], c["pass"], c["shape"]): c for c in record["cases"]}
     for level, peer_level in LEVELS.items():
         peer = Peer(options, peer_level)
         record["version"] = peer.version
         for shape in options.shape or SHAPES:
             for which in passes(shape):
-                case = {"level": level, "pass": which, "shape": shape, "voxlab": [], "onednn": []}
+                key = (level, which, shape)
+                if key not in cases:
+                    cases[key] = {"level": level, "pass": which, "shape": shape, "voxlab": [], "onednn": []}
+                    record["cases"].append(cases[key])
+                case = cases[key]
                 for _ in range(options.rounds):
                     milliseconds, case["kernel"] = ours(options, level, shape, which)
                     case["voxlab"].append(milliseconds)
                     case["onednn"].append(peer.milliseconds(shape, which))
-                record["cases"].append(case)
-                write(options.out.with_name(options.out.name + ".json"), json.dumps(record, indent=1) + "\n")
+                write(file, json.dumps(record, indent=1) + "\n")
                 print(f"{level} {which} {shape}: {case['voxlab'][-1]:.2f}, oneDNN {case['onednn'][-1]:.2f} ms", file=sys.stderr)
         peer.process.stdin.close()
         peer.process.wait()

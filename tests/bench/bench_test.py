@@ -181,11 +181,11 @@ class OneDnn(unittest.TestCase):
 
     def test_rows_and_means(self):
         case = {"level": "avx2", "pass": "dgrad", "shape": "s", "kernel": "k"}
-        record = {"threads": 2, "machine": {"cpu": "c"}, "revision": "r", "version": "v", "rounds": 1,
+        record = {"threads": 2, "machine": {"cpu": "c"}, "revision": "r", "version": "v",
                   "cases": [case | {"voxlab": [1, 2, 3], "onednn": [8, 8, 9]}, case | {"voxlab": [12], "onednn": [9]}]}
         text = onednn.markdown(record)
-        self.assertIn("| avx2 | dgrad | s | 2.00 | k | 8.00 | 4.00 | met |", text)
-        self.assertIn("| avx2 | dgrad | s | 12.00 | k | 9.00 | 0.75 | not met |", text)
+        self.assertIn("| avx2 | dgrad | s | 3 | 2.00 | k | 8.00 | 4.00 | met |", text)
+        self.assertIn("| avx2 | dgrad | s | 1 | 12.00 | k | 9.00 | 0.75 | not met |", text)
         self.assertIn("- avx2: geometric mean of the ratios 1.73, least 0.75", text)
 
 

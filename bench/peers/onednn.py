@@ -122,11 +122,18 @@ voxlab's: above 1, voxlab is faster; target: {1 / LIMIT:.2f} at least. Measured 
         a, b = (statistics.median(case[side]) for side in ("voxlab", "onednn"))
         ratios.setdefault(case["level"], []).append(b / a)
         verdict = "met" if a <= LIMIT * b else "not met"
-        text += f"| {case['level']} | {case['pass']} | {case['shape']} | {len(case['voxlab'])} | {a:.2f} | {case['kernel']} | {b:.2f} | {b / a:.2f} | {verdict} |\n"
+        text += f"| {case['level']} | {case['pass']} | {case['shape']} | {len(case['voxlab'])} "
+        text += f"| {a:.2f} | {case['kernel']} | {b:.2f} | {b / a:.2f} | {verdict} |\n"
     text += "\n"
     for level, found in ratios.items():
         text += f"- {level}: geometric mean of the ratios {statistics.geometric_mean(found):.2f}, least {min(found):.2f}\n"
     return text
+
+
+def same(file, what, kept, now):
+    """Turns of other conditions are not added up."""
+    if kept != now:
+        sys.exit(f"onednn: {file}: its {what} is {kept}, this one's {now}")
 
 
 def main():
@@ -147,13 +154,12 @@ def main():
     if options.add and file.exists():
         kept = json.loads(file.read_text())
         for key in ("revision", "threads"):
-            if kept[key] != record[key]:
-                sys.exit(f"onednn: {file}: its {key} is {kept[key]}, this one's {record[key]}")
-        record["cases"] = kept["cases"]
+            same(file, key, kept[key], record[key])
+        record |= {"cases": kept["cases"], "version": kept["version"]}
     cases = {(c["level"], c["pass"], c["shape"]): c for c in record["cases"]}
     for level, peer_level in LEVELS.items():
         peer = Peer(options, peer_level)
-        record["version"] = peer.version
+        same(file, "version of PyTorch", record.setdefault("version", peer.version), peer.version)
         for shape in options.shape or SHAPES:
             for which in passes(shape):
                 key = (level, which, shape)

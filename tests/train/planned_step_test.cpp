@@ -73,12 +73,12 @@ double worst_distance(const NetConfig& config, uint64_t draw) {
 TEST_P(PlannedStep, GivesWhatOpByOpGives) {
   const NetConfig config = small_config(GetParam());
   double least = 1;
-  for (uint64_t draw = 1; draw <= 12 && least > 3e-4; ++draw) {
+  for (uint64_t draw = 1; draw <= 12 && least > 1e-4; ++draw) {
     const double worst = worst_distance(config, draw);
     EXPECT_LT(worst, 2e-2) << "draw " << draw;
     least = std::min(least, worst);
   }
-  EXPECT_LT(least, 3e-4);
+  EXPECT_LT(least, 1e-4);
 }
 
 INSTANTIATE_TEST_SUITE_P(Networks, PlannedStep, ::testing::ValuesIn(small_trainable_networks()),

@@ -282,10 +282,11 @@ InputPoints transform_input(const PointFormat& format, const GatherConv& c, cons
 
 namespace {
 
-// A block's planes at 16 points and its cubes at 64 are held together: a little more than the second-level cache is
-// better than blocks of few rows, each of which reads all weights.
+// Every block reads all weights: a little more than the second-level cache is better than blocks of fewer rows.
+constexpr int64_t least_rows = 28;
+
+// A block's planes at 16 points and its cubes at 64 are held together.
 Triple choose_cubes(const GatherConv& c, double vectors, const PairTable* pairs) {
-  constexpr int64_t least_rows = 28;
   const int64_t budget = std::max(l2_bytes() * 5 / 4 / float_bytes, least_rows * 2 * cube_form.points * c.channels);
   const Triple all = tiles_of(c, cube_form);
   const double sums = static_cast<double>(cube_form.points * c.channels) * vectors / (pairs != nullptr ? pair_speed : 1);
@@ -347,8 +348,6 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
   Form form = three ? cube_form : plain_form(conv);
   form.pairs = pairs;
-  // Every block reads all weights: with many channels, a block that takes most of the second-level cache is better than small ones.
-  constexpr int64_t least_rows = 28;
   const double sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors;
   const Triple block =
       three ? choose_cubes(conv, vectors, pairs)

@@ -143,9 +143,9 @@ TEST(DenseConv, WeightGradientOnTiles) {
   check({.in = {9, 20, 40}, .in_channels = 1, .out_channels = 48, .kernel = {7, 7, 7}, .stride = {2, 2, 2}, .pad = {3, 3, 3}});
 }
 
-// What tiles do on the way gives what passes of their own give: an input in two parts the bits of the joined one, a
-// normalised input those of one that was normalised before, and the moments of the output as it is stored.
-TEST(DenseConv, ExtrasOnTiles) {
+// What tiles and minimal filtering do on the way gives what passes of their own give: an input in two parts the bits of the
+// joined one, a normalised input those of one that was normalised before, and the moments of the output as it is stored.
+TEST(DenseConv, ExtrasOnTheWay) {
   const auto check = [](const ConvGeometry& g, int64_t rest) {
     const int64_t positions = size_x(g) / g.in_channels, first = g.in_channels - rest, channels = g.in_channels;
     const Values x = random_values(size_x(g), 1), w = random_values(size_w(g), 2), bias = random_values(g.out_channels, 3);
@@ -156,23 +156,33 @@ TEST(DenseConv, ExtrasOnTiles) {
       b.insert(b.end(), row + first, row + channels);
     }
     const Values mean = random_values(g.batch * channels, 4), scale = random_values(g.batch * channels, 5), shift = random_values(g.batch * channels, 6);
-    Values normal(x.size());
-    for (size_t i = 0; i < x.size(); ++i) {
-      const size_t c = i / static_cast<size_t>(positions / g.batch * channels) * static_cast<size_t>(channels) + i % static_cast<size_t>(channels);
-      const float v = std::fma(x[i] - mean[c], scale[c], shift[c]);
-      normal[i] = v < 0 ? 0.25F * v : v;
-    }
+    const auto normalise = [&](bool fused) {
+      Values y(x.size());
+      for (size_t i = 0; i < x.size(); ++i) {
+        const size_t c = i / static_cast<size_t>(positions / g.batch * channels) * static_cast<size_t>(channels) + i % static_cast<size_t>(channels);
+        const float off = x[i] - mean[c], product = off * scale[c];
+        const float v = fused ? std::fma(off, scale[c], shift[c]) : product + shift[c];
+        y[i] = v < 0 ? 0.25F * v : v;
+      }
+      return y;
+    };
     const InputNorm norm = {mean.data(), scale.data(), shift.data(), Activation::leaky_relu, 0.25F};
     const Epilogue epilogue = {.bias = bias.data(), .activation = Activation::leaky_relu, .slope = 0.5F};
     for (const Isa isa : available_isas()) {
       const IsaScope scope(isa);
-      EXPECT_EQ(runs_on_tiles(g, Precision::strict), "");
-      for (const Precision precision : {Precision::bf16x3, Precision::bf16}) {
-        ASSERT_EQ(!runs_on_tiles(g, precision).empty(), has_amx(isa));
-        if (!has_amx(isa)) continue;
+      for (const Precision precision : {Precision::strict, Precision::bf16x3, Precision::bf16}) {
+        const ConvExtras both = {.second = {in(b), rest}}, normalised = {.norm = &norm};
+        const bool tiles = has_amx(isa) && precision != Precision::strict;
+        const std::string_view plain = conv_forward(g, {}, {}, {}, epilogue, precision);
+        const bool taken = tiles || (has(plain, "winograd") && !has(plain, "widened"));
+        for (const ConvExtras& extras : {both, normalised}) {
+          ASSERT_EQ(takes_extras(g, DType::f32, extras, DType::f32, precision), taken ? plain : "") << name(isa) << describe(g);
+          ASSERT_EQ(!takes_extras(g, DType::bf16, extras, DType::f32, precision).empty(), tiles);
+        }
+        if (!taken) continue;
         Values want(static_cast<size_t>(size_y(g))), got(want.size()), moments(static_cast<size_t>(2 * g.batch * g.out_channels));
         conv_forward(g, in(x), in(w), {want.data(), DType::f32}, epilogue, precision);
-        ASSERT_TRUE(conv_forward_on_tiles(g, in(a), {.second = {in(b), rest}, .moments = moments.data()}, in(w), {got.data(), DType::f32}, epilogue, precision));
+        ASSERT_TRUE(conv_forward_with({.second = {in(b), rest}, .moments = moments.data()}, g, in(a), in(w), {got.data(), DType::f32}, epilogue, precision));
         EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0) << name(isa) << describe(g);
         const auto columns = static_cast<size_t>(g.out_channels), rows = got.size() / columns / static_cast<size_t>(g.batch);
         for (size_t sample = 0; sample < static_cast<size_t>(g.batch); ++sample)
@@ -185,12 +195,13 @@ TEST(DenseConv, ExtrasOnTiles) {
             EXPECT_NEAR(moments[at], middle, 1e-6 * std::sqrt(variance + middle * middle)) << name(isa) << describe(g);
             EXPECT_NEAR(moments[at + 1], variance, 2e-6 * variance) << name(isa) << describe(g);
           }
+        const Values normal = normalise(isa != Isa::plain);
         conv_forward(g, in(normal), in(w), {want.data(), DType::f32}, epilogue, precision);
-        ASSERT_TRUE(conv_forward_on_tiles(g, in(x), {.norm = &norm}, in(w), {got.data(), DType::f32}, epilogue, precision));
+        ASSERT_TRUE(conv_forward_with(normalised, g, in(x), in(w), {got.data(), DType::f32}, epilogue, precision));
         EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(float)), 0) << name(isa) << describe(g);
         Values bad = x;
         bad[bad.size() / 2] = std::numeric_limits<float>::infinity();
-        EXPECT_FALSE(conv_forward_on_tiles(g, in(bad), {.norm = &norm}, in(w), {got.data(), DType::f32}, epilogue, precision));
+        EXPECT_EQ(conv_forward_with(normalised, g, in(bad), in(w), {got.data(), DType::f32}, epilogue, precision), !tiles);
       }
     }
   };
@@ -202,6 +213,10 @@ TEST(DenseConv, ExtrasOnTiles) {
   // Slabs of channels, the second input beginning within one: all planes at once, and in slices.
   check({.batch = 2, .in = {4, 5, 6}, .in_channels = 288, .out_channels = 100, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 100);
   check({.in = {1, 10, 9}, .in_channels = 4160, .out_channels = 40, .kernel = {1, 3, 3}, .pad = {0, 1, 1}}, 1000);
+  // Minimal filtering of two and of three sides: odd sizes, several panels, channels that fill no vector.
+  check({.batch = 2, .in = {7, 19, 33}, .in_channels = 20, .out_channels = 37, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 4);
+  check({.batch = 2, .in = {9, 31, 40}, .in_channels = 54, .out_channels = 66, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 18);
+  check({.in = {1, 45, 60}, .in_channels = 48, .out_channels = 16, .kernel = {1, 3, 3}, .pad = {0, 1, 1}}, 16);
 }
 
 // Weights made ready once give the bits that plain ones give: forward and transposed, several gathers in one call, sums so
@@ -304,8 +319,8 @@ TEST(DenseConv, Bf16Activations) {
       EXPECT_EQ(y_half, halves(rounded(y))) << name(isa) << describe(g);
       conv_forward(g, {xh.data(), DType::bf16}, in(w), {wide.data(), DType::f32}, epilogue, Precision::bf16);
       EXPECT_EQ(wide, y) << name(isa) << describe(g);
-      EXPECT_TRUE(conv_forward_on_tiles(g, {a.data(), DType::bf16}, {.second = {{b.data(), DType::bf16}, rest}}, in(w),
-                                        {wide.data(), DType::f32}, epilogue, Precision::bf16));
+      EXPECT_TRUE(conv_forward_with({.second = {{b.data(), DType::bf16}, rest}}, g, {a.data(), DType::bf16}, in(w),
+                                    {wide.data(), DType::f32}, epilogue, Precision::bf16));
       EXPECT_EQ(wide, y) << name(isa) << describe(g);
       conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32}, {}, Precision::bf16);
       conv_dgrad(g, {dyh.data(), DType::bf16}, in(w), {dx_half.data(), DType::bf16}, {}, Precision::bf16);

@@ -68,12 +68,12 @@ double worst_distance(const NetConfig& config, uint64_t draw) {
   return worst;
 }
 
-// An activation that rounding carries over its kink moves gradients by some thousandths. That happens in most draws of the
-// network with axial attention; in one of a dozen it must not, while a gradient that is wrong is wrong in all.
+// An activation that rounding carries over its kink moves gradients by some thousandths. That happens in six of seven draws of
+// the network with axial attention; in one of forty it must not, while a gradient that is wrong is wrong in all.
 TEST_P(PlannedStep, GivesWhatOpByOpGives) {
   const NetConfig config = small_config(GetParam());
   double least = 1;
-  for (uint64_t draw = 1; draw <= 12 && least > 1e-4; ++draw) {
+  for (uint64_t draw = 1; draw <= 40 && least > 1e-4; ++draw) {
     const double worst = worst_distance(config, draw);
     EXPECT_LT(worst, 2e-2) << "draw " << draw;
     least = std::min(least, worst);

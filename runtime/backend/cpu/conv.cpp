@@ -17,7 +17,11 @@ class Forward {
     Shape whole = in_[x_input].shape();
     if (has(second_input)) whole.set(-1, whole[-1] + in_[second_input].size(-1));
     g_ = dense_geometry(Conv::geometry({a_}, whole, in_[weight_input].shape(), out[0].shape()));
-    tiles_ = runs_on_tiles(g_, precision_);
+    const InputNorm norm{.activation = epilogue_of(a_.input.finish).activation};
+    ConvExtras extras;
+    if (has(second_input)) extras.second = {{nullptr, type(second_input)}, in_[second_input].size(-1)};
+    if (a_.norm_input) extras.norm = &norm;
+    with_extras_ = takes_extras(g_, type(x_input), extras, to_, precision_);
     kept_ = kept_weights(g_, in_[weight_input], false, precision_);
   }
 
@@ -25,7 +29,7 @@ class Forward {
     for (const Input i : {x_input, weight_input, bias_input, second_input})
       if (has(i) && !cpu::supported(type(i))) return false;
     const bool f32_alone = has(second_input) || a_.norm_input;
-    if (f32_alone && !on_tiles() && (type(x_input) != DType::f32 || type(second_input) != DType::f32)) return false;
+    if (f32_alone && !on_the_way() && (type(x_input) != DType::f32 || type(second_input) != DType::f32)) return false;
     if (has(residual_input) && !cpu::supported(type(residual_input))) return false;
     for (const Input i : {moments_input, norm_weight_input, norm_bias_input})
       if (has(i) && type(i) != DType::f32) return false;
@@ -34,19 +38,19 @@ class Forward {
 
   Kernel kernel() const {
     const ConstBuffer x{nullptr, type(x_input)}, w{nullptr, type(weight_input)};
-    const bool fused = fuses() && on_tiles();
-    return {.name = std::string(fused ? tiles_ : conv_forward(g_, x, w, {nullptr, to_}, {}, precision_)),
-            .workspace = on_tiles() ? 0 : gathered_bytes(),
+    const bool fused = fuses() && on_the_way();
+    return {.name = std::string(fused ? with_extras_ : conv_forward(g_, x, w, {nullptr, to_}, {}, precision_)),
+            .workspace = on_the_way() ? 0 : gathered_bytes(),
             .run = [call = *this](Pointers in, Pointers out, std::byte* workspace) { call.run(in, out, workspace); },
             .narrows = takes_bf16(g_, false, precision_),
-            .extra_passes = fuses() && !on_tiles(),
+            .extra_passes = fuses() && !on_the_way(),
             .kept = kept_inputs(kept_, weight_input)};
   }
 
  private:
   bool has(Input i) const { return in_[i].present; }
   DType type(Input i) const { return has(i) ? in_[i].dtype() : DType::f32; }
-  bool on_tiles() const { return !tiles_.empty(); }
+  bool on_the_way() const { return !with_extras_.empty(); }
   bool fuses() const { return has(second_input) || a_.norm_input || a_.moments; }
   int64_t positions() const { return g_.in[0] * g_.in[1] * g_.in[2]; }
   int64_t gathered_bytes() const {
@@ -62,11 +66,11 @@ class Forward {
     ConstBuffer x{in[x_input], type(x_input)};
     const ConstBuffer w{in[weight_input], type(weight_input), kept_.get()};
     const Buffer y{out[0], to_};
-    if (on_tiles() && fuses() && run_on_tiles(in, out, x, w, y, epilogue)) return;
-    // Step by step: where there are no tiles, or a value is not finite.
+    if (on_the_way() && fuses() && run_with_extras(in, out, x, w, y, epilogue)) return;
+    // Step by step: where the kernel has no such form, or a value is not finite.
     std::unique_ptr<Storage> memory;
     if (gathered_bytes() > 0) {
-      if (on_tiles()) {
+      if (on_the_way()) {
         memory = std::make_unique<Storage>(gathered_bytes(), Device::cpu);
         workspace = memory->data();
       }
@@ -77,7 +81,7 @@ class Forward {
     if (a_.moments) measure({out[0], to_}, reinterpret_cast<float*>(out[1]));
   }
 
-  bool run_on_tiles(Pointers in, Pointers out, ConstBuffer x, ConstBuffer w, Buffer y, const Epilogue& epilogue) const {
+  bool run_with_extras(Pointers in, Pointers out, ConstBuffer x, ConstBuffer w, Buffer y, const Epilogue& epilogue) const {
     ConvExtras extras;
     if (has(second_input)) extras.second = {{in[second_input], type(second_input)}, in_[second_input].size(-1)};
     std::vector<float> mean, scale, shift;
@@ -98,7 +102,7 @@ class Forward {
       extras.norm = &norm;
     }
     if (a_.moments) extras.moments = reinterpret_cast<float*>(out[1]);
-    return conv_forward_on_tiles(g_, x, extras, w, y, epilogue, precision_);
+    return conv_forward_with(extras, g_, x, w, y, epilogue, precision_);
   }
 
   Normaliser normaliser(Pointers in, int64_t sample) const {
@@ -155,7 +159,7 @@ class Forward {
   DType to_;
   Precision precision_;
   ConvGeometry g_;
-  std::string_view tiles_;  // the kernel's name, empty where there are none
+  std::string_view with_extras_;  // the kernel's name where it takes them on its way
   std::shared_ptr<const KeptWeights> kept_;
 };
 

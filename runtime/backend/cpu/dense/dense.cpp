@@ -275,12 +275,12 @@ std::array<int64_t, 3> ConvGeometry::out() const {
 
 namespace {
 
-// `extras`: tiles pay for shorter runs, since they save the passes that norms would make.
+// `extras`: tiles pay for shorter runs, since they save the passes that norms would make. (Minimal filtering saves them on f32.)
 Modes forward_modes(const ConvGeometry& g, DType x, Precision precision, bool extras = false) {
   const KernelTable& kernels = active_kernels();
   if (conv_kind(kernels, g) != KernelKind::conv) return {};
   const int64_t run = run_shape(forward_gather(g, {}, nullptr, {}, {}, 0), false).length;
-  return modes_of(kernels, g, forward_mode, x, precision, run, extras ? 1 : shortest_run);
+  return modes_of(kernels, g, forward_mode, x, precision, run, extras && has_amx(active_isa()) ? 1 : shortest_run);
 }
 
 Modes dgrad_modes(const ConvGeometry& g, DType dy, Precision precision) {
@@ -290,6 +290,7 @@ Modes dgrad_modes(const ConvGeometry& g, DType dy, Precision precision) {
 }
 
 bool on_tiles(GatherMode mode) { return is_direct_bf16(mode) && has_amx(active_isa()); }
+bool filters(GatherMode mode) { return mode != GatherMode::f32 && !is_direct_bf16(mode); }
 
 }  // namespace
 
@@ -363,16 +364,26 @@ bool takes_bf16(const ConvGeometry& g, bool transposed, Precision precision) {
   return precision == Precision::bf16 && on_tiles(modes.chosen);
 }
 
-std::string_view runs_on_tiles(const ConvGeometry& g, Precision precision) {
+std::string_view takes_extras(const ConvGeometry& g, DType x, const ConvExtras& extras, DType y, Precision precision) {
   const GatherMode mode = forward_modes(g, DType::f32, precision, true).chosen;
-  return g.groups == 1 && on_tiles(mode) ? implementation(KernelKind::conv, mode, false) : std::string_view();
+  if (g.groups != 1) return {};
+  if (!on_tiles(mode)) {
+    const bool f32 = x == DType::f32 && y == DType::f32 && (extras.second.channels == 0 || extras.second.buffer.dtype == DType::f32);
+    const bool simple = extras.norm == nullptr || extras.norm->activation <= Activation::leaky_relu;
+    if (!filters(mode) || !f32 || !simple || rounds_first(precision)) return {};
+  }
+  return implementation(KernelKind::conv, mode, false);
 }
 
-bool conv_forward_on_tiles(const ConvGeometry& g, ConstBuffer x, const ConvExtras& extras, ConstBuffer w, Buffer y,
-                           const Epilogue& epilogue, Precision precision) {
+bool conv_forward_with(const ConvExtras& extras, const ConvGeometry& g, ConstBuffer x, ConstBuffer w, Buffer y,
+                       const Epilogue& epilogue, Precision precision) {
   const KernelTable& kernels = active_kernels();
-  const float* wf = widened_weights(kernels, w, sizes_of(g).w);
-  return dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, forward_modes(g, x.dtype, precision, true).chosen, extras);
+  const ConvSizes n = sizes_of(g);
+  const GatherMode mode = forward_modes(g, x.dtype, precision, true).chosen;
+  const float* wf = widened_weights(kernels, w, n.w);
+  if (on_tiles(mode)) return dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode, extras);
+  const WideEpilogue wide(kernels, epilogue, n.y);
+  return dense_forward(kernels, g, x, {wf}, y, *wide, mode, extras);
 }
 
 std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w, Buffer dx,

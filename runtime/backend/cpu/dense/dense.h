@@ -58,7 +58,8 @@ struct SecondInput {
   int64_t channels = 0;
 };
 
-// The input is read as activation((x - mean) * scale + shift), values by sample and channel. Its border stays zero.
+// The input is read as activation((x - mean) * scale + shift), values by sample and channel. Its border stays zero. Minimal
+// filtering takes none, relu and leaky_relu.
 struct InputNorm {
   const float* mean;
   const float* scale;
@@ -103,11 +104,13 @@ bool takes_bf16(const ConvGeometry& geometry, bool transposed, Precision precisi
 // The same of conv_wgrad's x and dy.
 bool wgrad_takes_bf16(const ConvGeometry& geometry, Precision precision);
 
-// The implementation's name where a convolution of f32 tensors can run on tiles and in one group, else empty;
-// conv_forward_on_tiles then does more on the way. It returns false, y in an unspecified state, when a value is not finite.
-std::string_view runs_on_tiles(const ConvGeometry& geometry, Precision precision);
-bool conv_forward_on_tiles(const ConvGeometry& geometry, ConstBuffer x, const ConvExtras& extras, ConstBuffer w, Buffer y,
-                           const Epilogue& epilogue, Precision precision);
+// The implementation's name where a convolution of x and, if extras.second has channels, of that does the extras on its way,
+// else empty: on tiles, and by minimal filtering of f32 tensors. What is at hand of `extras`: types, channels and the
+// activation of the norm.
+std::string_view takes_extras(const ConvGeometry& geometry, DType x, const ConvExtras& extras, DType y, Precision precision);
+// conv_forward with them. It returns false, y in an unspecified state, when a value is not finite and tiles cannot hold it.
+bool conv_forward_with(const ConvExtras& extras, const ConvGeometry& geometry, ConstBuffer x, ConstBuffer w, Buffer y,
+                       const Epilogue& epilogue, Precision precision);
 
 // dx of conv_forward: also the transposed convolution, whose input is dy and output dx.
 std::string_view conv_dgrad(const ConvGeometry& geometry, ConstBuffer dy, ConstBuffer w, Buffer dx,

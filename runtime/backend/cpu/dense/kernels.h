@@ -123,6 +123,14 @@ struct WinogradInputArgs {
   int64_t tiles;
   void* v;             // [point][...][tile][channel], f32 or, of PairTable, bf16
   int64_t point_step;  // values of it
+  int64_t tile_step;   // the same from tile to tile: channels, and those of another part of the input
+  // Or null: values are activated (x - mean) * scale + shift first, by channel. KernelTable::winograd_input and that of
+  // PairTable alone; the activation is none, relu or leaky_relu.
+  const float* mean;
+  const float* scale;
+  const float* shift;
+  int activation;
+  float slope;
 };
 
 // Two rows of output from the points of a row of tiles, for one panel of columns.
@@ -140,6 +148,11 @@ struct WinogradOutputArgs {
   float slope;
   int vectors;
   int last_columns;
+  // Or null. By column: what is stored, less the pivot, and its square are added up.
+  float* pivot;
+  double* sum;
+  double* square;
+  bool set_pivot;  // to the first value stored
 };
 
 constexpr int64_t spin_multiply_adds = 12;  // of vectors, in one repeat of KernelTable::spin

@@ -92,7 +92,7 @@ constexpr PairTable make_pairs() {
   table.round = round;
   table.pack = pack;
   table.winograd_input = winograd_input<HalfPoints>;
-  table.winograd_input_pairs = winograd_input<PairPoints>;
+  table.winograd_input_pairs = input_points<PairPoints, as_they_are>;
   table.winograd_gradient_pairs = winograd_gradient<PairPoints>;
   table.winograd_depth_input = winograd_depth_input<HalfPoints>;
   table.winograd_weights = pair_weights;

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "runtime/backend/cpu/dense/blocks.h"
+#include "runtime/backend/cpu/dense/conv_moments.h"
 #include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/core/parallel.h"
 
@@ -106,10 +107,17 @@ Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const
 class TileRunner {
  public:
   TileRunner(const KernelTable& kernels, const GatherConv& conv, const Form& form, const Triple& block,
-             const Weights& weights)
-      : kernels_(kernels), conv_(conv), form_(form), block_(block), weights_(weights) {}
+             const Weights& weights, MomentParts& moments)
+      : kernels_(kernels), conv_(conv), form_(form), block_(block), weights_(weights), all_moments_(moments),
+        moments_(conv.moments == nullptr ? 0 : static_cast<size_t>(conv.batch * conv.columns)) {}
+  ~TileRunner() {
+    if (conv_.moments != nullptr) all_moments_.add(first_block_, std::move(moments_));
+  }
+  TileRunner(const TileRunner&) = delete;
+  TileRunner& operator=(const TileRunner&) = delete;
 
   void run(int64_t index, const Panel* panels, int64_t panel_count) {
+    if (current_ < 0) first_block_ = index;
     if (index != current_) {
       current_ = index;
       at_ = place_block(tiles_of(conv_, form_), block_, index);
@@ -194,7 +202,7 @@ class TileRunner {
   }
 
   // Plane `plane` of the tiles of rows [from, to) of the block, one stretch of a tile row at a time.
-  void store_tiles(const Panel& panel, int64_t from, int64_t to, int64_t plane, const float* m, int64_t point) const {
+  void store_tiles(const Panel& panel, int64_t from, int64_t to, int64_t plane, const float* m, int64_t point) {
     const int64_t pitch = panel.vectors * kernels_.width;
     const Epilogue& epilogue = conv_.epilogue;
     WinogradOutputArgs args = {};
@@ -218,6 +226,7 @@ class TileRunner {
       args.m = m + (row - from) * pitch;
       const int64_t at = conv_.out_offset + at_.sample * conv_.out_batch + panel.column + d * conv_.out_step[0] +
                          h * conv_.out_step[1] + x * conv_.out_step[2];
+      if (conv_.moments != nullptr) add_moments(panel, args.columns * std::min(tile_side, conv_.axis[1].out - h), args);
       for (int64_t i = 0; i < tile_side; ++i) {
         const bool inside = h + i < conv_.axis[1].out;
         const int64_t offset = at + i * conv_.out_step[1];
@@ -228,11 +237,25 @@ class TileRunner {
     }
   }
 
+  // Those of `count` values a column.
+  void add_moments(const Panel& panel, int64_t count, WinogradOutputArgs& args) {
+    const auto first = static_cast<size_t>(at_.sample * conv_.columns + panel.column);
+    args.set_pivot = moments_.count[first] == 0;
+    args.pivot = moments_.pivot.data() + first;
+    args.sum = moments_.sum.data() + first;
+    args.square = moments_.square.data() + first;
+    const int64_t columns = (panel.vectors - 1) * kernels_.width + panel.last_columns;
+    for (int64_t i = 0; i < columns; ++i) moments_.count[first + static_cast<size_t>(i)] += static_cast<double>(count);
+  }
+
   const KernelTable& kernels_;
   const GatherConv& conv_;
   Form form_;
   Triple block_;
   Weights weights_;
+  MomentParts& all_moments_;
+  MomentSums moments_;
+  int64_t first_block_ = 0;
   int64_t current_ = -1;
   BlockPlace at_ = {};
   InputPoints v_ = {};
@@ -256,27 +279,39 @@ InputPoints transform_input(const PointFormat& format, const GatherConv& c, cons
   const int64_t point = planes * plane;
   // A row beyond the last is read, and dropped, by the partner of an odd last row.
   auto* v = reinterpret_cast<std::byte*>(scratch(Purpose::tile, points * point + c.channels));
-  const float* sample = static_cast<const float*>(c.in.data) + c.in_offset +
-                        block.sample * c.axis[0].in * height.in * c.axis[2].in * c.in_pitch;
   WinogradInputArgs args = {};
-  args.pitch = c.in_pitch;
   args.width = c.axis[2].in;
   args.first = tile_side * block.begin[2] + c.axis[2].taps[0];
-  args.channels = c.channels;
   args.tiles = block.size[2];
   args.point_step = point;
-  for (int64_t d = 0; d < planes; ++d) {
-    const int64_t z = block.begin[0] + d + c.axis[0].taps[0];
-    for (int64_t h = 0; h < block.size[1]; ++h) {
-      for (int64_t i = 0; i < 4; ++i) {
-        const int64_t y = tile_side * (block.begin[1] + h) + height.taps[0] + i;
-        const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
-        args.rows[i] = inside ? sample + (z * height.in + y) * args.width * args.pitch : nullptr;
-      }
-      args.v = v + (d * plane + h * line) * format.value_bytes;
-      format.transform(args);
-    }
+  args.tile_step = c.channels;
+  if (c.norm != nullptr) {
+    const int64_t first = block.sample * c.channels;
+    args.mean = c.norm->mean + first;
+    args.scale = c.norm->scale + first;
+    args.shift = c.norm->shift + first;
+    args.activation = static_cast<int>(c.norm->activation);
+    args.slope = c.norm->slope;
   }
+  const auto add_part = [&](const float* sample, int64_t pitch, int64_t channels, int64_t before) {
+    args.pitch = pitch;
+    args.channels = channels;
+    for (int64_t d = 0; d < planes; ++d) {
+      const int64_t z = block.begin[0] + d + c.axis[0].taps[0];
+      for (int64_t h = 0; h < block.size[1]; ++h) {
+        for (int64_t i = 0; i < 4; ++i) {
+          const int64_t y = tile_side * (block.begin[1] + h) + height.taps[0] + i;
+          const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
+          args.rows[i] = inside ? sample + (z * height.in + y) * args.width * pitch : nullptr;
+        }
+        args.v = v + (d * plane + h * line + before) * format.value_bytes;
+        format.transform(args);
+      }
+    }
+  };
+  const int64_t positions = block.sample * c.axis[0].in * height.in * c.axis[2].in, rest = c.second.channels;
+  add_part(static_cast<const float*>(c.in.data) + c.in_offset + positions * c.in_pitch, c.in_pitch, c.channels - rest, 0);
+  if (rest > 0) add_part(static_cast<const float*>(c.second.buffer.data) + positions * rest, rest, rest, c.channels - rest);
   return {v, plane, point};
 }
 
@@ -357,8 +392,10 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
                                   .budget = std::max(l2_bytes() / 2 / form.point_bytes(), least_rows * points * conv.channels),
                                   .speed = pairs != nullptr ? pair_speed : 1});
   const Weights weights = transform_weights(kernels, conv, form, panels);
+  MomentParts moments;
   run_blocks(block_count(conv.batch, tiles_of(conv, form), block), panels, multiply_adds(conv),
-             [&] { return TileRunner(kernels, conv, form, block, weights); });
+             [&] { return TileRunner(kernels, conv, form, block, weights, moments); });
+  if (conv.moments != nullptr) moments.write(conv.moments);
 }
 
 }  // namespace voxlab::cpu

@@ -60,28 +60,46 @@ VOXLAB_INLINE void both_sides(const Load& load, const Store& store) {
   }
 }
 
+// How values of the input are normalised: not at all, or the Activation of dense.h that follows.
+constexpr int as_they_are = -1;
+struct NormLanes {
+  Vec mean, scale, shift, slope;
+};
+template <int Norm>
+VOXLAB_INLINE NormLanes norm_lanes(const WinogradInputArgs& t, int64_t channel, int lanes) {
+  if constexpr (Norm == as_they_are) return {zero(), zero(), zero(), zero()};
+  return {load_some(t.mean + channel, lanes), load_some(t.scale + channel, lanes), load_some(t.shift + channel, lanes), splat(t.slope)};
+}
+
 // The rows of one input column, transformed; zeros outside of the tensor.
-VOXLAB_INLINE void column_points(const WinogradInputArgs& t, int64_t column, int64_t channel, int lanes, Vec (&v)[4]) {
+template <int Norm>
+VOXLAB_INLINE void column_points(const WinogradInputArgs& t, int64_t column, int64_t channel, int lanes, const NormLanes& norm,
+                                 Vec (&v)[4]) {
   Vec d[4];
   const bool inside = column >= 0 && column < t.width;
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
-    const bool read = inside && t.rows[i] != nullptr;
-    d[i] = read ? load_some(t.rows[i] + column * t.pitch + channel, lanes) : zero();
+    if (!inside || t.rows[i] == nullptr) {
+      d[i] = zero();
+      continue;
+    }
+    d[i] = load_some(t.rows[i] + column * t.pitch + channel, lanes);
+    if constexpr (Norm != as_they_are) d[i] = activate(mul_add(d[i] - norm.mean, norm.scale, norm.shift), Norm, norm.slope);
   }
   to_points(d, v);
 }
 
-template <class Points>
-void winograd_input(const WinogradInputArgs& t) {
+template <class Points, int Norm>
+void input_points(const WinogradInputArgs& t) {
   for (int64_t channel = 0; channel < t.channels; channel += vec_width) {
     const int64_t left = t.channels - channel;
     const int lanes = left < vec_width ? static_cast<int>(left) : vec_width;
+    const NormLanes norm = norm_lanes<Norm>(t, channel, lanes);
     Vec c[4][4];  // [column][point along H]
-    column_points(t, t.first, channel, lanes, c[2]);
-    column_points(t, t.first + 1, channel, lanes, c[3]);
+    column_points<Norm>(t, t.first, channel, lanes, norm, c[2]);
+    column_points<Norm>(t, t.first + 1, channel, lanes, norm, c[3]);
     auto* out = static_cast<typename Points::Element*>(t.v) + channel;
-    for (int64_t tile = 0; tile < t.tiles; tile += Points::tiles, out += t.channels) {
+    for (int64_t tile = 0; tile < t.tiles; tile += Points::tiles, out += t.tile_step) {
       Vec v[16][Points::tiles];
 #pragma GCC unroll 2
       for (int n = 0; n < Points::tiles; ++n) {
@@ -95,8 +113,8 @@ void winograd_input(const WinogradInputArgs& t) {
           c[0][i] = c[2][i];
           c[1][i] = c[3][i];
         }
-        column_points(t, t.first + 2 * (tile + n) + 2, channel, lanes, c[2]);
-        column_points(t, t.first + 2 * (tile + n) + 3, channel, lanes, c[3]);
+        column_points<Norm>(t, t.first + 2 * (tile + n) + 2, channel, lanes, norm, c[2]);
+        column_points<Norm>(t, t.first + 2 * (tile + n) + 3, channel, lanes, norm, c[3]);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
           const Vec row[4] = {c[0][i], c[1][i], c[2][i], c[3][i]};
@@ -110,6 +128,13 @@ void winograd_input(const WinogradInputArgs& t) {
       for (int p = 0; p < 16; ++p) Points::put(out + p * t.point_step, v[p], lanes);
     }
   }
+}
+
+template <class Points>
+void winograd_input(const WinogradInputArgs& t) {
+  if (t.scale == nullptr) return input_points<Points, as_they_are>(t);
+  if (t.activation == 0) return input_points<Points, 0>(t);
+  (t.activation == 1 ? input_points<Points, 1> : input_points<Points, 2>)(t);
 }
 
 // One side of G w G^T.
@@ -130,27 +155,56 @@ void winograd_weights(const float* w, int64_t tap_step, int64_t n, float* u, int
   }
 }
 
-VOXLAB_INLINE void finish_output(const WinogradOutputArgs& t, int row, int64_t at, Vec y, int lanes) {
+VOXLAB_INLINE Vec finished_output(const WinogradOutputArgs& t, int row, int64_t at, Vec y, int lanes) {
   if (t.residual[row] != nullptr) y += load_some(t.residual[row] + at, lanes);
-  store_some(t.out[row] + at, activate(y, t.activation, splat(t.slope)), lanes);
+  return activate(y, t.activation, splat(t.slope));
 }
 
-void winograd_output(const WinogradOutputArgs& t) {
+[[maybe_unused]] static void add_lanes(Vec v, int lanes, double* to) {
+  float values[vec_width];
+  store(values, v);
+  for (int i = 0; i < lanes; ++i) to[i] += double{values[i]};
+}
+
+template <bool Moments>
+void output_rows(const WinogradOutputArgs& t) {
   for (int n = 0; n < t.vectors; ++n) {
     const int lanes = n + 1 == t.vectors ? t.last_columns : vec_width;
     const Vec bias = t.bias == nullptr ? zero() : load_some(t.bias + n * vec_width, lanes);
     const float* m = t.m + n * vec_width;
+    if (Moments && t.set_pivot) {
+      both_sides<4, 2, to_outputs>([&](int y, int x) { return load(m + (4 * y + x) * t.point_step); },
+                                   [&](int y, int x, Vec v) {
+                                     if (y > 0 || x > 0) return;
+                                     store_some(t.pivot + n * vec_width, finished_output(t, 0, n * vec_width, v + bias, lanes), lanes);
+                                   });
+    }
+    const Vec pivot = Moments ? load_some(t.pivot + n * vec_width, lanes) : zero();
+    Vec sum[2] = {zero(), zero()}, square[2] = {zero(), zero()};
     for (int64_t tile = 0; tile < t.tiles; ++tile, m += t.row_pitch) {
       const int64_t at = 2 * tile * t.out_pitch + n * vec_width;
       const bool both = 2 * tile + 1 < t.columns;
       both_sides<4, 2, to_outputs>([&](int y, int x) { return load(m + (4 * y + x) * t.point_step); },
                                    [&](int y, int x, Vec v) {
                                      if (t.out[y] == nullptr || (x == 1 && !both)) return;
-                                     finish_output(t, y, at + x * t.out_pitch, v + bias, lanes);
+                                     const int64_t here = at + x * t.out_pitch;
+                                     const Vec value = finished_output(t, y, here, v + bias, lanes);
+                                     store_some(t.out[y] + here, value, lanes);
+                                     if constexpr (Moments) {
+                                       const Vec off = value - pivot;
+                                       sum[x] += off;
+                                       square[x] = mul_add(off, off, square[x]);
+                                     }
                                    });
+    }
+    if constexpr (Moments) {
+      add_lanes(sum[0] + sum[1], lanes, t.sum + n * vec_width);
+      add_lanes(square[0] + square[1], lanes, t.square + n * vec_width);
     }
   }
 }
+
+void winograd_output(const WinogradOutputArgs& t) { (t.sum == nullptr ? output_rows<false> : output_rows<true>)(t); }
 
 // dy at the points: each tile's two rows and columns, zeros outside of the tensor.
 template <class Points>
@@ -159,7 +213,7 @@ void winograd_gradient(const WinogradInputArgs& t) {
     const int64_t left = t.channels - channel;
     const int lanes = left < vec_width ? static_cast<int>(left) : vec_width;
     auto* out = static_cast<typename Points::Element*>(t.v) + channel;
-    for (int64_t tile = 0; tile < t.tiles; tile += Points::tiles, out += t.channels) {
+    for (int64_t tile = 0; tile < t.tiles; tile += Points::tiles, out += t.tile_step) {
       Vec v[16][Points::tiles];
 #pragma GCC unroll 2
       for (int n = 0; n < Points::tiles; ++n) {

@@ -48,6 +48,7 @@ const float* transform_gradient(const Call& call, const BlockPlace& block) {
   args.channels = c.columns;
   args.tiles = block.size[2];
   args.point_step = point;
+  args.tile_step = c.columns;
   for (int64_t d = 0; d < block.size[0]; ++d) {
     for (int64_t h = 0; h < block.size[1]; ++h) {
       for (int64_t i = 0; i < winograd_side; ++i) {

@@ -1,4 +1,4 @@
-#include "runtime/backend/cpu/dense/moments_amx.h"
+#include "runtime/backend/cpu/dense/conv_moments.h"
 
 #include <algorithm>
 

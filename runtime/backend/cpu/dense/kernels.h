@@ -116,6 +116,7 @@ constexpr int channel_ratios = 4;  // 1, 2, 4, 8
 // Points of a row of F(2x2, 3x3) tiles, for all channels: tile t reads input columns first + 2t to first + 2t + 3.
 struct WinogradInputArgs {
   const float* rows[4];  // first channel of column 0 of each input row; null: zeros
+  const float* next[4];  // the rows that are read after these
   int64_t pitch;         // floats between columns
   int64_t width;         // columns of the tensor; those outside are zero
   int64_t first;

@@ -52,6 +52,12 @@ Triple tiles_of(const GatherConv& c, const Form& form) {
   return tiles;
 }
 
+// Tiles along W of a block of cubes that are transformed at a time: their planes take an eighth of the second-level cache.
+int64_t strip_of(const GatherConv& c, const Triple& block) {
+  const int64_t tile = (cube_form.side * block[0] + 2) * points * c.channels * float_bytes;
+  return std::clamp(l2_bytes() / 8 / tile, int64_t{1}, block[2]);
+}
+
 // The transformed weights of every panel: [point][tap][channel, or pair of them][columns of the panel].
 struct Weights {
   const float* data;
@@ -128,23 +134,32 @@ class TileRunner {
 
  private:
   void transform() {
-    BlockPlace planes = at_;
-    planes.begin[0] *= form_.side;
-    planes.size[0] *= form_.side;
-    const bool rounded = form_.pairs != nullptr && !form_.cube;
-    v_ = transform_input(rounded ? PointFormat{form_.pairs->winograd_input, form_.point_bytes(), 1}
-                                 : PointFormat{kernels_.winograd_input, float_bytes, 1},
-                         conv_, planes);
-    if (!form_.cube) return;
-    // The planes of each of the 16 points, four at a time, to four points of D.
-    const int64_t step = at_.size[0] * v_.plane;
-    const auto to_points = form_.pairs != nullptr ? form_.pairs->winograd_depth_input : kernels_.winograd_depth_input;
-    auto* deep = reinterpret_cast<std::byte*>(scratch(Purpose::deep, form_.points * step + conv_.channels));
-    for (int64_t p = 0; p < points; ++p)
-      for (int64_t d = 0; d < at_.size[0]; ++d)
-        to_points(static_cast<const float*>(v_.data) + p * v_.point + form_.side * d * v_.plane, v_.plane, v_.plane,
-                  deep + (p * step + d * v_.plane) * form_.point_bytes(), points * step);
-    v_ = {deep, v_.plane, step};
+    const bool pairs = form_.pairs != nullptr;
+    if (!form_.cube) {
+      const PointFormat format = {pairs ? form_.pairs->winograd_input : kernels_.winograd_input, form_.point_bytes(), 1};
+      v_ = transform_input(format, conv_, at_);
+      return;
+    }
+    // The planes of each of the 16 points, four at a time, to four points of D; strip by strip, so that planes stay at hand.
+    const int64_t plane = at_.size[1] * at_.size[2] * conv_.channels, point = at_.size[0] * plane;
+    const auto to_points = pairs ? form_.pairs->winograd_depth_input : kernels_.winograd_depth_input;
+    auto* deep = reinterpret_cast<std::byte*>(scratch(Purpose::deep, form_.points * point + conv_.channels));
+    const int64_t strip = strip_of(conv_, at_.size);
+    for (int64_t h = 0; h < at_.size[1]; ++h) {
+      for (int64_t w = 0; w < at_.size[2]; w += strip) {
+        const BlockPlace place = {at_.sample,
+                                  {form_.side * at_.begin[0], at_.begin[1] + h, at_.begin[2] + w},
+                                  {form_.side * at_.size[0], 1, std::min(strip, at_.size[2] - w)}};
+        const InputPoints v = transform_input({kernels_.winograd_input, float_bytes, 1}, conv_, place);
+        for (int64_t p = 0; p < points; ++p) {
+          const float* planes = static_cast<const float*>(v.data) + p * v.point;
+          for (int64_t d = 0; d < at_.size[0]; ++d)
+            to_points(planes + form_.side * d * v.plane, v.plane, v.plane,
+                      deep + (p * point + d * plane + (h * at_.size[2] + w) * conv_.channels) * form_.point_bytes(), points * point);
+        }
+      }
+    }
+    v_ = {deep, plane, point};
   }
 
   // As many rows at a time as keep their points in half of what the input leaves of the cache.
@@ -296,13 +311,18 @@ InputPoints transform_input(const PointFormat& format, const GatherConv& c, cons
   const auto add_part = [&](const float* sample, int64_t pitch, int64_t channels, int64_t before) {
     args.pitch = pitch;
     args.channels = channels;
+    const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const float* {
+      const int64_t z = block.begin[0] + d + c.axis[0].taps[0], y = tile_side * (block.begin[1] + h) + height.taps[0] + i;
+      const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
+      return inside ? sample + (z * height.in + y) * args.width * pitch : nullptr;
+    };
     for (int64_t d = 0; d < planes; ++d) {
-      const int64_t z = block.begin[0] + d + c.axis[0].taps[0];
       for (int64_t h = 0; h < block.size[1]; ++h) {
+        for (int64_t i = 0; i < 4; ++i) args.rows[i] = row_at(d, h, i);
+        const bool last = h + 1 == block.size[1];
         for (int64_t i = 0; i < 4; ++i) {
-          const int64_t y = tile_side * (block.begin[1] + h) + height.taps[0] + i;
-          const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
-          args.rows[i] = inside ? sample + (z * height.in + y) * args.width * pitch : nullptr;
+          const float* next = last && d + 1 == planes ? nullptr : row_at(last ? d + 1 : d, last ? 0 : h + 1, i);
+          args.next[i] = next == nullptr ? args.rows[i] : next;
         }
         args.v = v + (d * plane + h * line + before) * format.value_bytes;
         format.transform(args);
@@ -320,18 +340,19 @@ namespace {
 // Every block reads all weights: a little more than the second-level cache is better than blocks of fewer rows.
 constexpr int64_t least_rows = 28;
 
-// A block's planes at 16 points and its cubes at 64 are held together.
-Triple choose_cubes(const GatherConv& c, double vectors, const PairTable* pairs) {
-  const int64_t budget = std::max(l2_bytes() * 5 / 4 / float_bytes, least_rows * 2 * cube_form.points * c.channels);
-  const Triple all = tiles_of(c, cube_form);
-  const double sums = static_cast<double>(cube_form.points * c.channels) * vectors / (pairs != nullptr ? pair_speed : 1);
+// The cubes of a block stay in the second-level cache beside a strip of planes.
+Triple choose_cubes(const GatherConv& c, double vectors, const Form& form) {
+  const int64_t budget = std::max(l2_bytes() * 5 / 8 / form.point_bytes(), least_rows * form.points * c.channels);
+  const Triple all = tiles_of(c, form);
+  const double sums = static_cast<double>(form.points * c.channels) * vectors / (form.pairs != nullptr ? pair_speed : 1);
   return cheapest_block(all, {1, 1, std::min<int64_t>(all[2], 8)}, [&](const Triple& block) {
-    const int64_t area = block[1] * block[2] * c.channels;
-    const int64_t planes = points * (2 * block[0] + 2) * area, cubes = cube_form.points * block[0] * area;
-    if (planes + (pairs != nullptr ? cubes / 2 : cubes) > budget) return std::numeric_limits<double>::infinity();
-    const double transform = 0.25 * static_cast<double>(planes) + 0.1 * static_cast<double>(cubes);
-    return idle_factor(block_count(c.batch, all, block)) *
-           (sums + (transform + 4 * sums + 2000.0 * vectors) / static_cast<double>(product(block)));
+    const auto rows = static_cast<double>(product(block)), channels = static_cast<double>(c.channels);
+    if (form.points * product(block) * c.channels > budget) return std::numeric_limits<double>::infinity();
+    // Neighbouring blocks transform two planes twice, and neighbouring strips read two columns twice.
+    const double planes = static_cast<double>(points) * channels * (2 + 2 / static_cast<double>(block[0])) *
+                          (1 + 0.5 / static_cast<double>(strip_of(c, block)));
+    const double transform = 0.25 * planes + 0.1 * static_cast<double>(form.points) * channels;
+    return idle_factor(block_count(c.batch, all, block)) * (sums + transform + (4 * sums + 2000.0 * vectors) / rows);
   });
 }
 
@@ -385,7 +406,7 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
   form.pairs = pairs;
   const double sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors;
   const Triple block =
-      three ? choose_cubes(conv, vectors, pairs)
+      three ? choose_cubes(conv, vectors, form)
             : choose_tiles(conv, {.sums = sums,
                                   .fixed = sums + 2000.0 * vectors,
                                   .floats_a_row = 0,

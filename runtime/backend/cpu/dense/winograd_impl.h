@@ -84,6 +84,7 @@ VOXLAB_INLINE void column_points(const WinogradInputArgs& t, int64_t column, int
       continue;
     }
     d[i] = load_some(t.rows[i] + column * t.pitch + channel, lanes);
+    __builtin_prefetch(t.next[i] + column * t.pitch + channel);
     if constexpr (Norm != as_they_are) d[i] = activate(mul_add(d[i] - norm.mean, norm.scale, norm.shift), Norm, norm.slope);
   }
   to_points(d, v);

@@ -222,7 +222,9 @@ void winograd_gradient(const WinogradInputArgs& t) {
             [&](int y, int x) {
               const int64_t column = t.first + 2 * (tile + n) + x;
               const bool inside = column < t.width && tile + n < t.tiles && t.rows[y] != nullptr;
-              return inside ? load_some(t.rows[y] + column * t.pitch + channel, lanes) : zero();
+              if (!inside) return zero();
+              __builtin_prefetch(t.next[y] + column * t.pitch + channel);
+              return load_some(t.rows[y] + column * t.pitch + channel, lanes);
             },
             [&](int y, int x, Vec value) { v[4 * y + x][n] = value; });
       }

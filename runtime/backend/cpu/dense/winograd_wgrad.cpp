@@ -49,12 +49,17 @@ const float* transform_gradient(const Call& call, const BlockPlace& block) {
   args.tiles = block.size[2];
   args.point_step = point;
   args.tile_step = c.columns;
+  const auto row_at = [&](int64_t d, int64_t h, int64_t i) {
+    const int64_t y = winograd_side * (block.begin[1] + h) + i;
+    return y < c.axis[1].out ? sample + (block.begin[0] + d) * c.out_step[0] + y * c.out_step[1] : nullptr;
+  };
   for (int64_t d = 0; d < block.size[0]; ++d) {
     for (int64_t h = 0; h < block.size[1]; ++h) {
+      const bool last = h + 1 == block.size[1];
       for (int64_t i = 0; i < winograd_side; ++i) {
-        const int64_t y = winograd_side * (block.begin[1] + h) + i;
-        const float* row = sample + (block.begin[0] + d) * c.out_step[0] + y * c.out_step[1];
-        args.rows[i] = y < c.axis[1].out ? row : nullptr;
+        args.rows[i] = row_at(d, h, i);
+        const float* next = last && d + 1 == block.size[0] ? nullptr : row_at(last ? d + 1 : d, last ? 0 : h + 1, i);
+        args.next[i] = next == nullptr ? args.rows[i] : next;
       }
       args.v = p + (d * block.size[1] + h) * line;
       (call.pairs != nullptr ? call.pairs->winograd_gradient_pairs : call.kernels.winograd_gradient)(args);

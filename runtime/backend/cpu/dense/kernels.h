@@ -149,6 +149,7 @@ struct WinogradOutputArgs {
   float slope;
   int vectors;
   int last_columns;
+  bool past_caches;  // the output is too large to stay there: whole vectors, aligned, are written past them
   // Or null. By column: what is stored, less the pivot, and its square are added up.
   float* pivot;
   double* sum;

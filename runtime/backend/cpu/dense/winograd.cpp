@@ -4,6 +4,7 @@
 #include "runtime/backend/cpu/dense/winograd.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
@@ -17,7 +18,7 @@
 namespace voxlab::cpu {
 namespace {
 
-constexpr int64_t float_bytes = sizeof(float);
+constexpr int64_t float_bytes = sizeof(float), cache_line = 64;
 constexpr int64_t points = winograd_points;
 constexpr int64_t tile_side = winograd_side;
 constexpr int64_t max_depth_taps = 16;
@@ -115,8 +116,10 @@ class TileRunner {
   TileRunner(const KernelTable& kernels, const GatherConv& conv, const Form& form, const Triple& block,
              const Weights& weights, MomentParts& moments)
       : kernels_(kernels), conv_(conv), form_(form), block_(block), weights_(weights), all_moments_(moments),
-        moments_(conv.moments == nullptr ? 0 : static_cast<size_t>(conv.batch * conv.columns)) {}
+        moments_(conv.moments == nullptr ? 0 : static_cast<size_t>(conv.batch * conv.columns)),
+        past_caches_(kernels.width * float_bytes == cache_line && conv.columns % kernels.width == 0 && leaves_caches(conv)) {}
   ~TileRunner() {
+    if (past_caches_) std::atomic_thread_fence(std::memory_order_seq_cst);
     if (conv_.moments != nullptr) all_moments_.add(first_block_, std::move(moments_));
   }
   TileRunner(const TileRunner&) = delete;
@@ -229,6 +232,7 @@ class TileRunner {
     args.slope = epilogue.slope;
     args.vectors = panel.vectors;
     args.last_columns = panel.last_columns;
+    args.past_caches = past_caches_;
     auto* out = static_cast<float*>(conv_.out.data);
     for (int64_t row = from; row < to; row += args.tiles) {
       const int64_t line = row / at_.size[2], w = row % at_.size[2];
@@ -270,6 +274,7 @@ class TileRunner {
   Weights weights_;
   MomentParts& all_moments_;
   MomentSums moments_;
+  bool past_caches_;
   int64_t first_block_ = 0;
   int64_t current_ = -1;
   BlockPlace at_ = {};

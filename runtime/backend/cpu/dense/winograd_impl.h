@@ -190,7 +190,11 @@ void output_rows(const WinogradOutputArgs& t) {
                                      if (t.out[y] == nullptr || (x == 1 && !both)) return;
                                      const int64_t here = at + x * t.out_pitch;
                                      const Vec value = finished_output(t, y, here, v + bias, lanes);
-                                     store_some(t.out[y] + here, value, lanes);
+                                     if (t.past_caches) {
+                                       store_past_caches(t.out[y] + here, value);
+                                     } else {
+                                       store_some(t.out[y] + here, value, lanes);
+                                     }
                                      if constexpr (Moments) {
                                        const Vec off = value - pivot;
                                        sum[x] += off;

@@ -367,7 +367,7 @@ bool takes_bf16(const ConvGeometry& g, bool transposed, Precision precision) {
 std::string_view takes_extras(const ConvGeometry& g, DType x, const ConvExtras& extras, DType y, Precision precision) {
   const GatherMode mode = forward_modes(g, DType::f32, precision, true).chosen;
   if (g.groups != 1) return {};
-  if (!on_tiles(mode)) {
+  if (!is_direct_bf16(mode)) {
     const bool f32 = x == DType::f32 && y == DType::f32 && (extras.second.channels == 0 || extras.second.buffer.dtype == DType::f32);
     const bool simple = extras.norm == nullptr || extras.norm->activation <= Activation::leaky_relu;
     if (!filters(mode) || !f32 || !simple || rounds_first(precision)) return {};
@@ -381,7 +381,7 @@ bool conv_forward_with(const ConvExtras& extras, const ConvGeometry& g, ConstBuf
   const ConvSizes n = sizes_of(g);
   const GatherMode mode = forward_modes(g, x.dtype, precision, true).chosen;
   const float* wf = widened_weights(kernels, w, n.w);
-  if (on_tiles(mode)) return dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode, extras);
+  if (is_direct_bf16(mode)) return dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode, extras);
   const WideEpilogue wide(kernels, epilogue, n.y);
   return dense_forward(kernels, g, x, {wf}, y, *wide, mode, extras);
 }

@@ -41,7 +41,7 @@ struct GatherConv {
   int64_t in_offset = 0;  // elements to the first channel used
   int64_t in_pitch = 0;   // elements from one input position to the next
   int64_t channels = 0;   // input channels used
-  SecondInput second;     // the last of them may lie elsewhere: tiles and minimal filtering read that
+  SecondInput second;     // the last of them may lie elsewhere: direct products of bf16 and minimal filtering read that
   GatherWeights weights;
   int64_t columns = 0;
   // Columns may fall into equal groups that go to places of their own, in elements from out_offset; else they follow
@@ -55,7 +55,7 @@ struct GatherConv {
   int64_t out_batch = 0;                 // elements between output samples
   std::array<int64_t, 3> out_step = {};  // and between output positions along D, H, W
   Epilogue epilogue;
-  // Of tiles and minimal filtering alone.
+  // Of the same alone.
   const InputNorm* norm = nullptr;
   float* moments = nullptr;
 };

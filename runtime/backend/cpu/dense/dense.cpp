@@ -275,7 +275,7 @@ std::array<int64_t, 3> ConvGeometry::out() const {
 
 namespace {
 
-// `extras`: tiles pay for shorter runs, since they save the passes that norms would make. (Minimal filtering saves them on f32.)
+// `extras`: tiles pay for shorter runs, since they save the passes that norms would make.
 Modes forward_modes(const ConvGeometry& g, DType x, Precision precision, bool extras = false) {
   const KernelTable& kernels = active_kernels();
   if (conv_kind(kernels, g) != KernelKind::conv) return {};

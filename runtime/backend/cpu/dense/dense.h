@@ -108,7 +108,8 @@ bool wgrad_takes_bf16(const ConvGeometry& geometry, Precision precision);
 // else empty: by direct products of bf16, and by minimal filtering of f32 tensors. What is at hand of `extras`: types,
 // channels and the activation of the norm.
 std::string_view takes_extras(const ConvGeometry& geometry, DType x, const ConvExtras& extras, DType y, Precision precision);
-// conv_forward with them. It returns false, y in an unspecified state, when a value is not finite and the products are direct ones of bf16.
+// conv_forward with them. It returns false, y in an unspecified state, when a value is not finite and the products are direct
+// ones of bf16.
 bool conv_forward_with(const ConvExtras& extras, const ConvGeometry& geometry, ConstBuffer x, ConstBuffer w, Buffer y,
                        const Epilogue& epilogue, Precision precision);
 

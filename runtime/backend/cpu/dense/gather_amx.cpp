@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "runtime/backend/cpu/dense/blocks.h"
+#include "runtime/backend/cpu/dense/conv_moments.h"
 #include "runtime/backend/cpu/dense/gather_conv.h"
 #include "runtime/backend/cpu/dense/kernels_amx.h"
-#include "runtime/backend/cpu/dense/conv_moments.h"
 #include "runtime/backend/cpu/dense/planes_amx.h"
 #include "runtime/backend/cpu/dense/scratch.h"
 #include "runtime/backend/cpu/dense/weights_amx.h"

@@ -14,6 +14,18 @@ struct MomentSums {
   explicit MomentSums(size_t columns) : pivot(columns), count(columns), sum(columns), square(columns) {}
   std::vector<float> pivot;
   std::vector<double> count, sum, square;
+
+  // Counts `values` more of each of `columns` columns and tells the store where their sums are; whether they are the first,
+  // so that the pivots are still to be set.
+  template <class StoreArgs>
+  bool count_more(size_t first, int64_t columns, int64_t values, StoreArgs& args) {
+    const bool begins = count[first] == 0;
+    for (int64_t i = 0; i < columns; ++i) count[first + static_cast<size_t>(i)] += static_cast<double>(values);
+    args.pivot = pivot.data() + first;
+    args.sum = sum.data() + first;
+    args.square = square.data() + first;
+    return begins;
+  }
 };
 
 // Those of all threads, in the order of the blocks that they began with, whichever ended first.

@@ -451,15 +451,9 @@ class AmxRunner {
 
   void add_moments(const Panel& panel, AmxStoreArgs& args) {
     const auto first = static_cast<size_t>(planes_.sample() * c_.columns + panel.column);
-    const bool begun = moments_.count[first] > 0;
-    for (int i = 0; i < args.columns; ++i) {
-      const size_t at = first + static_cast<size_t>(i);
-      if (!begun) moments_.pivot[at] = args.sums[i] + (args.bias == nullptr ? 0.0F : args.bias[i]);
-      moments_.count[at] += static_cast<double>(args.rows);
-    }
-    args.pivot = moments_.pivot.data() + first;
-    args.sum = moments_.sum.data() + first;
-    args.square = moments_.square.data() + first;
+    if (!moments_.count_more(first, args.columns, args.rows, args)) return;
+    for (int i = 0; i < args.columns; ++i)
+      moments_.pivot[first + static_cast<size_t>(i)] = args.sums[i] + (args.bias == nullptr ? 0.0F : args.bias[i]);
   }
 
   const AmxTable& amx_;

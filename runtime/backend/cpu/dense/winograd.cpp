@@ -259,12 +259,7 @@ class TileRunner {
   // Those of `count` values a column.
   void add_moments(const Panel& panel, int64_t count, WinogradOutputArgs& args) {
     const auto first = static_cast<size_t>(at_.sample * conv_.columns + panel.column);
-    args.set_pivot = moments_.count[first] == 0;
-    args.pivot = moments_.pivot.data() + first;
-    args.sum = moments_.sum.data() + first;
-    args.square = moments_.square.data() + first;
-    const int64_t columns = (panel.vectors - 1) * kernels_.width + panel.last_columns;
-    for (int64_t i = 0; i < columns; ++i) moments_.count[first + static_cast<size_t>(i)] += static_cast<double>(count);
+    args.set_pivot = moments_.count_more(first, (panel.vectors - 1) * kernels_.width + panel.last_columns, count, args);
   }
 
   const KernelTable& kernels_;
@@ -323,12 +318,7 @@ InputPoints transform_input(const PointFormat& format, const GatherConv& c, cons
     };
     for (int64_t d = 0; d < planes; ++d) {
       for (int64_t h = 0; h < block.size[1]; ++h) {
-        for (int64_t i = 0; i < 4; ++i) args.rows[i] = row_at(d, h, i);
-        const bool last = h + 1 == block.size[1];
-        for (int64_t i = 0; i < 4; ++i) {
-          const float* next = last && d + 1 == planes ? nullptr : row_at(last ? d + 1 : d, last ? 0 : h + 1, i);
-          args.next[i] = next == nullptr ? args.rows[i] : next;
-        }
+        set_rows(args, 4, planes, block.size[1], d, h, row_at);
         args.v = v + (d * plane + h * line + before) * format.value_bytes;
         format.transform(args);
       }

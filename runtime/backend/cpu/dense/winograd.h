@@ -38,6 +38,18 @@ struct PointFormat {
   int64_t tiles;  // in one value
 };
 
+// The first `count` rows under tile row h of plane d, and those that are read after them, of `planes` planes of `lines` tile rows;
+// row_at(d, h, i) is null outside of the tensor.
+template <class RowAt>
+void set_rows(WinogradInputArgs& args, int64_t count, int64_t planes, int64_t lines, int64_t d, int64_t h, const RowAt& row_at) {
+  const bool line_ends = h + 1 == lines, ends = line_ends && d + 1 == planes;
+  for (int64_t i = 0; i < count; ++i) {
+    args.rows[i] = row_at(d, h, i);
+    const float* next = ends ? nullptr : row_at(line_ends ? d + 1 : d, line_ends ? 0 : h + 1, i);
+    args.next[i] = next == nullptr ? args.rows[i] : next;
+  }
+}
+
 // Input at the points, [point][plane][tile row][tile or pair][channel]; distances in values.
 struct InputPoints {
   const void* data;

@@ -55,12 +55,7 @@ const float* transform_gradient(const Call& call, const BlockPlace& block) {
   };
   for (int64_t d = 0; d < block.size[0]; ++d) {
     for (int64_t h = 0; h < block.size[1]; ++h) {
-      const bool last = h + 1 == block.size[1];
-      for (int64_t i = 0; i < winograd_side; ++i) {
-        args.rows[i] = row_at(d, h, i);
-        const float* next = last && d + 1 == block.size[0] ? nullptr : row_at(last ? d + 1 : d, last ? 0 : h + 1, i);
-        args.next[i] = next == nullptr ? args.rows[i] : next;
-      }
+      set_rows(args, winograd_side, block.size[0], block.size[1], d, h, row_at);
       args.v = p + (d * block.size[1] + h) * line;
       (call.pairs != nullptr ? call.pairs->winograd_gradient_pairs : call.kernels.winograd_gradient)(args);
     }

@@ -65,6 +65,9 @@ TEST(DenseConv, RoundedPointsAtTheEdges) {
   check({.in = {4, 27, 26}, .in_channels = 36, .out_channels = 41, .kernel = {2, 3, 3}, .pad = {1, 1, 1}}, "winograd");
   check({.in = {7, 19, 20}, .in_channels = 64, .out_channels = 47, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, "winograd3");
   check({.in = {4, 10, 10}, .in_channels = 664, .out_channels = 64, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, "winograd3");
+  // One vector of columns: two pairs of channels a step, one where channels are no fours; sums in parts.
+  check({.in = {5, 23, 25}, .in_channels = 18, .out_channels = 13, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, "winograd");
+  check({.in = {4, 10, 10}, .in_channels = 1044, .out_channels = 16, .kernel = {2, 3, 3}, .pad = {1, 1, 1}}, "winograd");
   check({.in = {4, 14, 16}, .in_channels = 192, .out_channels = 160, .kernel = {3, 3, 3}, .pad = {2, 1, 1}, .groups = 2},
         "winograd3");
 }

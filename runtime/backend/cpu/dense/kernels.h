@@ -215,6 +215,11 @@ struct KernelTable {
 struct PairTable {
   TileFn tile[max_panel_vectors][max_pairs];  // as many pairs of rows as KernelTable::pairs
   TileFn unit_tile[max_panel_vectors][max_unit_pairs];
+  // Tiles of one vector of columns that take two pairs a step, which halves the loads of A: TileArgs::k counts those, B is
+  // what join_rows made. C has whole vectors and is written or added to: no bias, nothing to finish.
+  TileFn joined_tile[max_pairs];
+  // Each two of `rows` rows of one vector to the order that joined tiles read.
+  void (*join_rows)(float* b, int64_t rows);
   void (*round)(const float* in, int64_t n, uint16_t* out);
   // Rows 2r and 2r + 1 of n floats to row r of pairs; an odd last row is paired with zeros.
   void (*pack)(const float* in, int64_t rows, int64_t n, int64_t in_pitch, float* out, int64_t out_pitch);

@@ -43,6 +43,10 @@ struct Form {
   int64_t point_bytes() const { return pairs != nullptr ? float_bytes / 2 : float_bytes; }
   // A channel, or a pair of them.
   int64_t slots(const GatherConv& c) const { return pairs != nullptr ? c.channels / 2 : c.channels; }
+  // Whether a panel's products take two pairs of channels a step.
+  bool joins(const GatherConv& c, const Panel& panel) const {
+    return pairs != nullptr && !cube && panel.vectors == 1 && c.channels % 4 == 0;
+  }
 };
 Form plain_form(const GatherConv& c) { return {false, points, 1, depth_taps(c)}; }
 constexpr Form cube_form = {true, 4 * points, 2, 1};
@@ -95,6 +99,9 @@ Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const
       float* to = data + panel.column * rows * form.points;
       if (!form.cube) {
         transform_plane(kernels, form.pairs, c, panel, i % parts, to + i % parts * slots, form.taps * slots);
+        if (form.joins(c, panel)) {
+          for (int64_t p = 0; p < points; ++p) form.pairs->join_rows(to + (p * form.taps + i % parts) * slots, form.slots(c));
+        }
         continue;
       }
       float* planes = scratch(Purpose::deep, taps * points * n);
@@ -186,7 +193,8 @@ class TileRunner {
 
   void sum_point(const Panel& panel, int64_t point, int64_t from, int64_t to, float* m) const {
     const int64_t pitch = panel.vectors * kernels_.width;
-    const int64_t row_bytes = conv_.channels * form_.point_bytes(), slots = form_.slots(conv_);
+    const bool joined = form_.joins(conv_, panel);
+    const int64_t step = joined ? 2 : 1, slots = form_.slots(conv_) / step, row_bytes = conv_.channels * form_.point_bytes();
     // One run a tap; a long sum over the channels alone is two runs, which are added in parts.
     const int64_t halves = form_.cube && slots > 320 && slots % 2 == 0 ? 2 : 1;
     const int64_t length = slots / halves;
@@ -200,22 +208,22 @@ class TileRunner {
     TileArgs args = {};
     args.pair_bytes = pair_bytes.data();
     args.pair_step = row_bytes;
-    args.k_step = float_bytes;
+    args.k_step = step * float_bytes;
     args.runs = runs.data();
     args.run_count = form_.taps * halves;
     args.k = length;
     args.b = weights_.panel(panel) + point * weights_.rows * pitch;
-    args.ldb = pitch;
+    args.ldb = step * pitch;
     args.c = c;
     args.last_columns = static_cast<int>(kernels_.width);
+    const auto& by_vectors = form_.pairs != nullptr ? form_.pairs->tile : kernels_.tile;
     const int64_t pairs = ceil_div(to - from, 2);
     const int64_t tiles = ceil_div(pairs, kernels_.pairs[panel.vectors - 1]);
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t first = pairs * t / tiles, last = pairs * (t + 1) / tiles;
       for (int64_t row = 2 * first; row < 2 * last; ++row) c[row - 2 * first] = m + row * pitch;
       args.a = static_cast<const char*>(v_.data) + point * v_.point * form_.point_bytes() + (from + 2 * first) * row_bytes;
-      const auto& by_pairs = form_.pairs != nullptr ? form_.pairs->tile : kernels_.tile;
-      sum_runs(args, by_pairs[panel.vectors - 1][last - first - 1]);
+      sum_runs(args, (joined ? form_.pairs->joined_tile : by_vectors[panel.vectors - 1])[last - first - 1]);
     }
   }
 

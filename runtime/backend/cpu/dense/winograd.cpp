@@ -219,11 +219,13 @@ class TileRunner {
     const auto& by_vectors = form_.pairs != nullptr ? form_.pairs->tile : kernels_.tile;
     const int64_t pairs = ceil_div(to - from, 2);
     const int64_t tiles = ceil_div(pairs, kernels_.pairs[panel.vectors - 1]);
+    const int64_t least = pairs / tiles, longer = pairs % tiles;
+    args.a = static_cast<const char*>(v_.data) + point * v_.point * form_.point_bytes() + from * row_bytes;
     for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t first = pairs * t / tiles, last = pairs * (t + 1) / tiles;
-      for (int64_t row = 2 * first; row < 2 * last; ++row) c[row - 2 * first] = m + row * pitch;
-      args.a = static_cast<const char*>(v_.data) + point * v_.point * form_.point_bytes() + (from + 2 * first) * row_bytes;
-      sum_runs(args, (joined ? form_.pairs->joined_tile : by_vectors[panel.vectors - 1])[last - first - 1]);
+      const int64_t count = t < longer ? least + 1 : least;
+      for (int64_t row = 0; row < 2 * count; ++row, m += pitch) c[row] = m;
+      sum_runs(args, (joined ? form_.pairs->joined_tile : by_vectors[panel.vectors - 1])[count - 1]);
+      args.a += 2 * count * row_bytes;
     }
   }
 
@@ -363,14 +365,19 @@ Triple choose_cubes(const GatherConv& c, double vectors, const Form& form) {
 
 Triple choose_tiles(const GatherConv& c, const TileCost& cost_of) {
   const Triple all = tiles_of(c);
+  const bool large = c.axis[0].in * c.axis[1].in * c.axis[2].in * c.channels * float_bytes >= far_bytes();
   return cheapest_block(all, {1, 1, std::min<int64_t>(all[2], 8)}, [&](const Triple& block) {
     const int64_t floats = input_floats(c, block);
     if (floats + product(block) * cost_of.floats_a_row > cost_of.budget) return std::numeric_limits<double>::infinity();
     const auto rows = static_cast<double>(product(block));
-    const double transform = 0.25 * static_cast<double>(floats) / rows;
-    return idle_factor(block_count(c.batch, all, block)) *
-           (cost_of.sums / cost_of.speed + transform + cost_of.fixed / rows);
-  });
+    // Blocks below each other read two rows again, from memory where the input is larger than the caches. And each row is a call.
+    const double again = large ? 1.5 * static_cast<double>(c.channels) / static_cast<double>(block[1]) : 0;
+    const double transform = 0.25 * static_cast<double>(floats) / rows + again + 60 / static_cast<double>(block[2]);
+    const double filled = static_cast<double>(ceil_div(block[2], cost_of.tiles) * cost_of.tiles) / static_cast<double>(block[2]);
+    const int64_t blocks = block_count(c.batch, all, block);
+    const double fixed = cost_of.fixed * static_cast<double>(blocks) / static_cast<double>(c.batch * product(all));
+    return idle_factor(blocks) * (filled * cost_of.sums / cost_of.speed + transform + fixed);
+  }, cost_of.tiles);
 }
 
 bool suits_winograd(const KernelTable& kernels, const GatherConv& c, double speed) {

@@ -64,6 +64,7 @@ struct TileCost {
   int64_t floats_a_row;  // held beside the transformed input
   int64_t budget;        // floats
   double speed = 1;      // of the products, beside f32's
+  int64_t tiles = 1;     // along W that share a row: of an odd count one place is empty
 };
 // The cheapest block, idle threads counted.
 std::array<int64_t, 3> choose_tiles(const GatherConv& conv, const TileCost& cost);

@@ -141,7 +141,8 @@ void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const fl
                                            .floats_a_row = points * conv.columns,
                                            .budget = std::max(l2_bytes() / 2 / float_bytes, least_rows * floats_a_row) *
                                                      (pairs != nullptr ? 2 : 1),
-                                           .speed = pairs != nullptr ? pair_speed : 1});
+                                           .speed = pairs != nullptr ? pair_speed : 1,
+                                           .tiles = pairs != nullptr ? 2 : 1});
   const Call call = {kernels, conv, dy, block, split_columns(conv.columns, kernels.width), taps, rows, pairs};
   const int64_t blocks = block_count(conv.batch, tiles_of(conv), block), floats = points * rows * conv.columns;
   const auto panels = static_cast<int64_t>(call.panels.size());

@@ -184,14 +184,15 @@ class TileRunner {
       const int64_t from = rows * part / parts, to = rows * (part + 1) / parts;
       const int64_t point = (to - from + 1) * pitch;
       float* m = scratch(Purpose::rows, form_.points * point);
-      for (int64_t p = 0; p < form_.points; ++p) sum_point(panel, p, from, to, m + p * point);
+      sum_points(panel, from, to, m, point);
       if (form_.cube) kernels_.winograd_depth_output(m, points * point, points * point);
       for (int64_t plane = 0; plane < form_.side; ++plane)
         store_tiles(panel, from, to, plane, m + plane * points * point, point);
     }
   }
 
-  void sum_point(const Panel& panel, int64_t point, int64_t from, int64_t to, float* m) const {
+  // Rows [from, to) of every point, `step` floats apart in m.
+  void sum_points(const Panel& panel, int64_t from, int64_t to, float* m, int64_t point_step) const {
     const int64_t pitch = panel.vectors * kernels_.width;
     const bool joined = form_.joins(conv_, panel);
     const int64_t step = joined ? 2 : 1, slots = form_.slots(conv_) / step, row_bytes = conv_.channels * form_.point_bytes();
@@ -212,7 +213,7 @@ class TileRunner {
     args.runs = runs.data();
     args.run_count = form_.taps * halves;
     args.k = length;
-    args.b = weights_.panel(panel) + point * weights_.rows * pitch;
+    args.b = weights_.panel(panel);
     args.ldb = step * pitch;
     args.c = c;
     args.last_columns = static_cast<int>(kernels_.width);
@@ -220,12 +221,18 @@ class TileRunner {
     const int64_t pairs = ceil_div(to - from, 2);
     const int64_t tiles = ceil_div(pairs, kernels_.pairs[panel.vectors - 1]);
     const int64_t least = pairs / tiles, longer = pairs % tiles;
-    args.a = static_cast<const char*>(v_.data) + point * v_.point * form_.point_bytes() + from * row_bytes;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t count = t < longer ? least + 1 : least;
-      for (int64_t row = 0; row < 2 * count; ++row, m += pitch) c[row] = m;
-      sum_runs(args, (joined ? form_.pairs->joined_tile : by_vectors[panel.vectors - 1])[count - 1]);
-      args.a += 2 * count * row_bytes;
+    const TileFn* tile = joined ? form_.pairs->joined_tile : by_vectors[panel.vectors - 1];
+    const char* a = static_cast<const char*>(v_.data) + from * row_bytes;
+    for (int64_t p = 0; p < form_.points; ++p) {
+      float* row_of_c = m + p * point_step;
+      args.a = a + p * v_.point * form_.point_bytes();
+      for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t count = t < longer ? least + 1 : least;
+        for (int64_t row = 0; row < 2 * count; ++row, row_of_c += pitch) c[row] = row_of_c;
+        sum_runs(args, tile[count - 1]);
+        args.a += 2 * count * row_bytes;
+      }
+      args.b += weights_.rows * pitch;
     }
   }
 

@@ -154,25 +154,19 @@ class MatmulWorker {
     }
   }
 
-  // Rows of bf16 in the places of half as many floats.
+  // As bf16: rows in the places of half as many floats, or where rows are neighbours, pairs of each two values of k.
   void place_pairs(const float* from, int64_t rows, int64_t length) {
-    a_row_ = ceil_div(length, 2) + 16;
-    a_col_ = 1;
-    float* copy = scratch(Purpose::tile, rows * a_row_);
-    const float* whole = from;
-    int64_t row = s_.a.row;
-    if (s_.a.col != 1) {
-      float* straight = scratch(Purpose::rows, rows * length);
-      kernels_.transpose(from, length, rows, s_.a.col, straight, length);
-      whole = straight;
-      row = length;
-    }
+    const bool neighbours = s_.a.col != 1;
+    a_row_ = neighbours ? 1 : ceil_div(length, 2) + 16;
+    a_col_ = neighbours ? ceil_div(rows, 16) * 16 : 1;
+    float* copy = scratch(Purpose::tile, neighbours ? ceil_div(length, 2) * a_col_ : rows * a_row_);
+    a_ = copy;
+    if (neighbours) return pairs_->pack(from, length, rows, s_.a.col, copy, a_col_);
     for (int64_t m = 0; m < rows; ++m) {
       auto* to = reinterpret_cast<uint16_t*>(copy + m * a_row_);
-      pairs_->round(whole + m * row, length, to);
+      pairs_->round(from + m * s_.a.row, length, to);
       if (length % 2 != 0) to[length] = 0;
     }
-    a_ = copy;
   }
 
   void run_panel(const Panel& panel, const PanelSource& b, const Target& c, const Task& task, int64_t k, int64_t length) {

@@ -47,8 +47,8 @@ bool suits_bf16(const MatmulShape& s, DType a, bool split, bool kept) {
   constexpr int64_t least_products = int64_t{1} << 20;
   if (s.m * s.n * s.k < least_products) return false;
   if (a != DType::f32) return s.a.col == 1;
-  // Pairs of B's rows are packed in every call, and a transposed A is copied besides.
-  const int64_t least_rows = s.a.col == 1 ? 32 : 96;
+  // Pairs of B's rows are packed in every call.
+  const int64_t least_rows = 32;
   int64_t rows = s.m;
   for (const BatchAxis& axis : s.batch) rows *= axis.b == 0 ? axis.size : 1;
   return rows >= least_rows && (s.a.col == 1 || s.a.row == 1);

@@ -63,12 +63,13 @@ int64_t strip_of(const GatherConv& c, const Triple& block) {
   return std::clamp(l2_bytes() / 8 / tile, int64_t{1}, block[2]);
 }
 
-// The transformed weights of every panel: [point][tap][channel, or pair of them][columns of the panel].
+// The transformed weights of some neighbouring panels: [point][tap][channel, or pair of them][columns of the panel].
 struct Weights {
   const float* data;
+  int64_t first_column;
   int64_t rows;  // tap, channel or pair
   int64_t points;
-  const float* panel(const Panel& p) const { return data + p.column * rows * points; }
+  const float* panel(const Panel& p) const { return data + (p.column - first_column) * rows * points; }
 };
 
 // One kernel plane of one panel at its 16 points, `step` floats apart; of pairs, when there are any.
@@ -87,7 +88,8 @@ void transform_plane(const KernelTable& kernels, const PairTable* pairs, const G
 Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const Form& form,
                           const std::vector<Panel>& panels) {
   const int64_t taps = depth_taps(c), rows = form.taps * form.slots(c);
-  const int64_t columns = ceil_div(c.columns, kernels.width) * kernels.width;
+  const Panel& end = panels.back();
+  const int64_t first_column = panels.front().column, columns = end.column + end.vectors * kernels.width - first_column;
   float* data = scratch(Purpose::weights, form.points * rows * columns);
   // One kernel plane of one panel at a time, so that the packed copy stays in cache.
   const int64_t parts = form.cube ? 1 : taps;
@@ -96,7 +98,7 @@ Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const
     for (int64_t i = begin; i < end; ++i) {
       const Panel& panel = panels[static_cast<size_t>(i / parts)];
       const int64_t pitch = panel.vectors * kernels.width, n = c.channels * pitch, slots = form.slots(c) * pitch;
-      float* to = data + panel.column * rows * form.points;
+      float* to = data + (panel.column - first_column) * rows * form.points;
       if (!form.cube) {
         transform_plane(kernels, form.pairs, c, panel, i % parts, to + i % parts * slots, form.taps * slots);
         if (form.joins(c, panel)) {
@@ -114,7 +116,15 @@ Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const
       }
     }
   });
-  return {data, rows, form.points};
+  return {data, first_column, rows, form.points};
+}
+
+// How many panels are taken at a time, so many for each thread, that the transformed weights of large kernels are never held for
+// all columns. The input is transformed for each group again.
+int64_t panels_at_a_time(const KernelTable& kernels, const GatherConv& c, const Form& form) {
+  constexpr int64_t most_bytes = int64_t{24} << 20;
+  const int64_t panel_bytes = form.points * form.taps * form.slots(c) * 2 * kernels.width * float_bytes, threads = thread_count();
+  return std::max<int64_t>(1, most_bytes / panel_bytes / threads) * threads;
 }
 
 // Computes blocks; one object a thread.
@@ -429,10 +439,15 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
                                   .floats_a_row = 0,
                                   .budget = std::max(l2_bytes() / 2 / form.point_bytes(), least_rows * points * conv.channels),
                                   .speed = pairs != nullptr ? pair_speed : 1});
-  const Weights weights = transform_weights(kernels, conv, form, panels);
   MomentParts moments;
-  run_blocks(block_count(conv.batch, tiles_of(conv, form), block), panels, multiply_adds(conv),
-             [&] { return TileRunner(kernels, conv, form, block, weights, moments); });
+  const auto count = static_cast<int64_t>(panels.size());
+  const int64_t most = panels_at_a_time(kernels, conv, form);
+  for (int64_t first = 0; first < count; first += most) {
+    const std::vector<Panel> some(panels.begin() + first, panels.begin() + std::min(first + most, count));
+    const Weights weights = transform_weights(kernels, conv, form, some);
+    run_blocks(block_count(conv.batch, tiles_of(conv, form), block), some, multiply_adds(conv) / ceil_div(count, most),
+               [&] { return TileRunner(kernels, conv, form, block, weights, moments); });
+  }
   if (conv.moments != nullptr) moments.write(conv.moments);
 }
 

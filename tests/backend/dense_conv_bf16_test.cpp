@@ -72,6 +72,88 @@ TEST(DenseConv, RoundedPointsAtTheEdges) {
         "winograd3");
 }
 
+// Minimal filtering on bf16 takes tensors of either type: what it reads gives the bits that the same values give in f32, and
+// what it writes is rounded once.
+TEST(DenseConv, FilteredTensorsOfEitherType) {
+  const auto& isas = available_isas();
+  if (std::find(isas.begin(), isas.end(), Isa::avx512_bf16) == isas.end()) GTEST_SKIP() << "no AVX512_BF16";
+  const IsaScope scope(Isa::avx512_bf16);
+  struct Typed {
+    Values wide;
+    std::vector<uint16_t> narrow;
+    explicit Typed(const Values& v) : wide(rounded(v)), narrow(halves(v)) {}
+    ConstBuffer as(bool bf16) const { return bf16 ? ConstBuffer{narrow.data(), DType::bf16} : in(wide); }
+  };
+  // `run` writes to what it is given; as f32, and rounded, that is `want`.
+  const auto expect_both = [](const Values& want, const std::string& what, const auto& run) {
+    Values wide(want.size());
+    std::vector<uint16_t> narrow(want.size());
+    run(Buffer{wide.data(), DType::f32});
+    run(Buffer{narrow.data(), DType::bf16});
+    EXPECT_EQ(wide, want) << what;
+    EXPECT_EQ(narrow, halves(want)) << what;
+  };
+  const auto check = [&](const ConvGeometry& g, int64_t rest, std::string_view form) {
+    SCOPED_TRACE(describe(g));
+    ASSERT_TRUE(takes_bf16(g, false, Precision::bf16) && takes_bf16(g, true, Precision::bf16) && wgrad_takes_bf16(g, Precision::bf16));
+    ASSERT_EQ(conv_forward(g, {}, {}, {}, {}, Precision::bf16), "cpu.conv.avx512_bf16." + std::string(form));
+    const Typed x(random_values(size_x(g), 1)), dy(random_values(size_y(g), 2)), to_y(random_values(size_y(g), 3)), to_x(random_values(size_x(g), 4));
+    const Values w = random_values(size_w(g), 5), bias = random_values(g.out_channels, 6);
+    const auto epilogue = [&](const Typed& residual, bool bf16, const float* b) {
+      return Epilogue{.bias = b, .residual = bf16 ? nullptr : residual.wide.data(), .residual_bf16 = bf16 ? residual.narrow.data() : nullptr,
+                      .activation = Activation::leaky_relu};
+    };
+    Values y(to_y.wide.size()), dx(to_x.wide.size()), dw(w.size());
+    conv_forward(g, x.as(false), in(w), {y.data(), DType::f32}, epilogue(to_y, false, bias.data()), Precision::bf16);
+    conv_dgrad(g, dy.as(false), in(w), {dx.data(), DType::f32}, epilogue(to_x, false, nullptr), Precision::bf16);
+    conv_wgrad(g, x.as(false), dy.as(false), {dw.data(), DType::f32}, Precision::bf16);
+    for (const bool from : {false, true}) {
+      for (const bool added : {false, true}) {
+        const std::string what = std::string(from ? "of bf16" : "of f32") + (added ? ", bf16" : ", f32");
+        expect_both(y, "forward " + what, [&](Buffer out) {
+          conv_forward(g, x.as(from), in(w), out, epilogue(to_y, added, bias.data()), Precision::bf16);
+        });
+        expect_both(dx, "dgrad " + what, [&](Buffer out) {
+          conv_dgrad(g, dy.as(from), in(w), out, epilogue(to_x, added, nullptr), Precision::bf16);
+        });
+        expect_both(dw, "wgrad " + what, [&](Buffer out) { conv_wgrad(g, x.as(from), dy.as(added), out, Precision::bf16); });
+      }
+    }
+    // The input in two parts, normalised on its way, and the output's moments.
+    const int64_t channels = g.in_channels, positions = size_x(g) / channels;
+    Values first, last;
+    for (int64_t i = 0; i < positions; ++i) {
+      const auto row = x.wide.begin() + i * channels;
+      first.insert(first.end(), row, row + channels - rest);
+      last.insert(last.end(), row + channels - rest, row + channels);
+    }
+    const Typed a(first), b(last);
+    const Values mean = random_values(g.batch * channels, 7), scale = random_values(g.batch * channels, 8), shift = random_values(g.batch * channels, 9);
+    const InputNorm norm = {mean.data(), scale.data(), shift.data(), Activation::leaky_relu, 0.25F};
+    Values moments(static_cast<size_t>(2 * g.batch * g.out_channels)), same(moments.size());
+    const auto run = [&](const Typed& head, bool head_bf16, const Typed* tail, bool tail_bf16, Buffer out, Values& to) {
+      const ConvExtras extras = {.second = tail == nullptr ? SecondInput{} : SecondInput{tail->as(tail_bf16), rest},
+                                 .norm = tail == nullptr ? &norm : nullptr, .moments = to.data()};
+      ASSERT_FALSE(takes_extras(g, head.as(head_bf16).dtype, extras, out.dtype, Precision::bf16).empty());
+      ASSERT_TRUE(conv_forward_with(extras, g, head.as(head_bf16), in(w), out, {}, Precision::bf16));
+    };
+    for (const bool two : {false, true}) {
+      const Typed& head = two ? a : x;
+      const Typed* tail = two ? &b : nullptr;
+      run(head, false, tail, false, {y.data(), DType::f32}, moments);
+      for (const bool head_bf16 : {false, true}) {
+        for (const bool tail_bf16 : {false, true}) {
+          expect_both(y, two ? "two inputs" : "normalised", [&](Buffer out) { run(head, head_bf16, tail, tail_bf16, out, same); });
+          EXPECT_EQ(same, moments);
+        }
+      }
+    }
+  };
+  check({.batch = 2, .in = {3, 19, 33}, .in_channels = 16, .out_channels = 16, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 4, "winograd");
+  check({.in = {1, 31, 40}, .in_channels = 26, .out_channels = 37, .kernel = {1, 3, 3}, .pad = {0, 1, 0}}, 10, "winograd");
+  check({.batch = 2, .in = {9, 21, 20}, .in_channels = 54, .out_channels = 66, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, 18, "winograd3");
+}
+
 // One channel, whose taps are one run of K: odd sizes, rows that fall into several blocks, borders of two, strides and
 // dilation along D and H (along W taps are no longer neighbours), more columns than a panel has, two samples, two sides.
 TEST(DenseConv, AllTapsOfOneChannelInOneRun) {

@@ -183,6 +183,9 @@ Modes modes_of(const KernelTable& kernels, const ConvGeometry& g, ModeOf mode_of
 }
 
 bool is_direct_bf16(GatherMode mode) { return mode == GatherMode::bf16 || mode == GatherMode::bf16x3; }
+bool on_pairs(GatherMode mode) { return mode == GatherMode::winograd_pairs || mode == GatherMode::winograd3_pairs; }
+// Of f32 tensors and of bf16 ones alike.
+bool on_bf16(GatherMode mode) { return is_direct_bf16(mode) || on_pairs(mode); }
 
 // `widened`: f32 kernels on what was bf16, or was rounded to it.
 std::string_view implementation(KernelKind kind, GatherMode mode, bool widened) {
@@ -340,7 +343,7 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
   const std::string_view name = implementation(kind, mode.chosen, by_f32);
   if (x.data == nullptr) return name;
   const float* wf = widened_weights(kernels, w, n.w, rounded);
-  if (is_direct_bf16(mode.chosen) && dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode.chosen)) return name;
+  if (on_bf16(mode.chosen) && dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode.chosen)) return name;
   wf = needed_weights(wf, w, n.w);
   const float* xf = widened(kernels, x, n.x, Purpose::input_a, rounded);
   float* yf = f32_output(y, n.y);
@@ -361,7 +364,7 @@ std::string_view conv_forward(const ConvGeometry& g, ConstBuffer x, ConstBuffer 
 
 bool takes_bf16(const ConvGeometry& g, bool transposed, Precision precision) {
   const Modes modes = transposed ? dgrad_modes(g, DType::f32, precision) : forward_modes(g, DType::f32, precision);
-  return precision == Precision::bf16 && on_tiles(modes.chosen);
+  return precision == Precision::bf16 && on_bf16(modes.chosen);
 }
 
 std::string_view takes_extras(const ConvGeometry& g, DType x, const ConvExtras& extras, DType y, Precision precision) {
@@ -370,7 +373,7 @@ std::string_view takes_extras(const ConvGeometry& g, DType x, const ConvExtras& 
   if (!is_direct_bf16(mode)) {
     const bool f32 = x == DType::f32 && y == DType::f32 && (extras.second.channels == 0 || extras.second.buffer.dtype == DType::f32);
     const bool simple = extras.norm == nullptr || extras.norm->activation <= Activation::leaky_relu;
-    if (!filters(mode) || !f32 || !simple || rounds_first(precision)) return {};
+    if (!filters(mode) || !(f32 || on_pairs(mode)) || !simple || rounds_first(precision)) return {};
   }
   return implementation(KernelKind::conv, mode, false);
 }
@@ -381,7 +384,7 @@ bool conv_forward_with(const ConvExtras& extras, const ConvGeometry& g, ConstBuf
   const ConvSizes n = sizes_of(g);
   const GatherMode mode = forward_modes(g, x.dtype, precision, true).chosen;
   const float* wf = widened_weights(kernels, w, n.w);
-  if (is_direct_bf16(mode)) return dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode, extras);
+  if (on_bf16(mode)) return dense_forward(kernels, g, x, {wf, w.kept}, y, epilogue, mode, extras);
   const WideEpilogue wide(kernels, epilogue, n.y);
   return dense_forward(kernels, g, x, {wf}, y, *wide, mode, extras);
 }
@@ -399,7 +402,7 @@ std::string_view conv_dgrad(const ConvGeometry& g, ConstBuffer dy, ConstBuffer w
   const std::string_view name = implementation(kind, mode.chosen, by_f32);
   if (dy.data == nullptr) return name;
   const float* wf = widened_weights(kernels, w, n.w, rounded);
-  if (is_direct_bf16(mode.chosen) && dense_dgrad(kernels, g, dy, {wf, w.kept}, dx, epilogue, mode.chosen)) return name;
+  if (on_bf16(mode.chosen) && dense_dgrad(kernels, g, dy, {wf, w.kept}, dx, epilogue, mode.chosen)) return name;
   wf = needed_weights(wf, w, n.w);
   const float* dyf = widened(kernels, dy, n.y, Purpose::input_a, rounded);
   float* dxf = f32_output(dx, n.x);
@@ -452,7 +455,7 @@ bool wgrad_takes_two(const ConvGeometry& g, int64_t second_channels, Precision p
 
 bool wgrad_takes_bf16(const ConvGeometry& g, Precision precision) {
   return precision == Precision::bf16 && conv_kind(active_kernels(), g) == KernelKind::conv &&
-         on_tiles(wgrad_modes(g, DType::f32, precision).chosen);
+         on_bf16(wgrad_modes(g, DType::f32, precision).chosen);
 }
 
 std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, Buffer dw,
@@ -470,7 +473,9 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   const bool two = second.channels > 0;
   const bool done = is_direct_bf16(mode.chosen) && (!two || wgrad_takes_two(g, second.channels, precision)) &&
                     wgrad_amx(g, x, second, dy, {dwf, DType::f32, dw.far && dw.data == dwf}, mode.chosen == GatherMode::bf16x3);
-  if (!done) {
+  if (!done && on_pairs(mode.chosen)) {
+    dense_wgrad(kernels, g, two ? ConstBuffer{joined_input(kernels, g, x, second)} : x, dy, dwf, mode.chosen);
+  } else if (!done) {
     const float* xf = two ? joined_input(kernels, g, x, second) : widened(kernels, x, n.x, Purpose::input_a);
     const float* dyf = widened(kernels, dy, n.y, Purpose::input_b);
     if (kind == KernelKind::channel_scale) {
@@ -478,7 +483,7 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
     } else if (kind == KernelKind::depthwise) {
       depthwise_wgrad(kernels, g, xf, dyf, dwf);
     } else {
-      dense_wgrad(kernels, g, xf, dyf, dwf, mode.on_f32);
+      dense_wgrad(kernels, g, {xf}, {dyf}, dwf, mode.on_f32);
     }
   }
   narrow_output(kernels, dwf, n.w, dw);

@@ -115,9 +115,9 @@ constexpr int channel_ratios = 4;  // 1, 2, 4, 8
 
 // Points of a row of F(2x2, 3x3) tiles, for all channels: tile t reads input columns first + 2t to first + 2t + 3.
 struct WinogradInputArgs {
-  const float* rows[4];  // first channel of column 0 of each input row; null: zeros
-  const float* next[4];  // the rows that are read after these
-  int64_t pitch;         // floats between columns
+  const void* rows[4];  // first channel of column 0 of each input row, f32 or bf16; null: zeros
+  const void* next[4];  // the rows that are read after these
+  int64_t pitch;        // values between columns
   int64_t width;         // columns of the tensor; those outside are zero
   int64_t first;
   int64_t channels;
@@ -140,9 +140,10 @@ struct WinogradOutputArgs {
   int64_t point_step;  // floats
   int64_t row_pitch;   // floats between tiles
   int64_t tiles;
-  float* out[2];             // first channel of the first position of each row; the second may be null
-  const float* residual[2];  // lies like out, or null
-  int64_t out_pitch;         // floats between positions
+  void* out[2];             // first channel of the first position of each row; the second may be null
+  const void* residual[2];  // lies like out, or null
+  bool out_bf16, residual_bf16;  // of PairTable alone
+  int64_t out_pitch;        // values between positions
   int64_t columns;           // positions a row: 2 * tiles, or one less
   const float* bias;         // of the panel, or null
   int activation;
@@ -183,7 +184,7 @@ struct KernelTable {
   ChannelScaleFn widen_channels[channel_ratios];
   ChannelScaleFn narrow_channels[channel_ratios];
   ChannelScaleFn scale_wgrad[channel_ratios];
-  void (*winograd_input)(const WinogradInputArgs&);
+  void (*winograd_input)(const WinogradInputArgs&);  // here of f32
   void (*winograd_output)(const WinogradOutputArgs&);
   // The output's gradient at the points; takes two rows, and reads columns first + 2t and first + 2t + 1.
   void (*winograd_gradient)(const WinogradInputArgs&);
@@ -223,12 +224,15 @@ struct PairTable {
   void (*round)(const float* in, int64_t n, uint16_t* out);
   // Rows 2r and 2r + 1 of n floats to row r of pairs; an odd last row is paired with zeros.
   void (*pack)(const float* in, int64_t rows, int64_t n, int64_t in_pitch, float* out, int64_t out_pitch);
-  // The transforms of KernelTable to bf16 points; those of weights take rows of `columns` floats, an even number.
-  void (*winograd_input)(const WinogradInputArgs&);
+  // The transforms of KernelTable to bf16 points, and those before the third side to f32, of f32 and of bf16; those of weights
+  // take rows of `columns` floats, an even number.
+  void (*winograd_input[2])(const WinogradInputArgs&);
+  void (*winograd_planes[2])(const WinogradInputArgs&);
   void (*winograd_depth_input)(const float* planes, int64_t plane_step, int64_t n, void* v, int64_t point_step);
+  void (*winograd_output)(const WinogradOutputArgs&);  // of either type
   // The same of two neighbouring tiles as pairs, in one float's place; an odd last tile is paired with zeros.
-  void (*winograd_input_pairs)(const WinogradInputArgs&);
-  void (*winograd_gradient_pairs)(const WinogradInputArgs&);
+  void (*winograd_input_pairs[2])(const WinogradInputArgs&);
+  void (*winograd_gradient_pairs[2])(const WinogradInputArgs&);
   void (*winograd_weights)(const float* w, int64_t tap_step, int64_t rows, int64_t columns, float* u, int64_t point_step);
   void (*winograd_depth_weights)(const float* w, int64_t tap_step, int64_t rows, int64_t columns, float* u,
                                  int64_t point_step);

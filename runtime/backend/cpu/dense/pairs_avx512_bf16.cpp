@@ -19,19 +19,6 @@ VOXLAB_INLINE Vec interleaved(Vec even, Vec odd) {
   return reinterpret_cast<Vec>(_mm512_or_si512(low, high));
 }
 
-// Each tile's points as bf16.
-struct HalfPoints {
-  using Element = uint16_t;
-  static constexpr int tiles = 1;
-  static void put(uint16_t* p, const Vec (&v)[1], int lanes) {
-    if (lanes == vec_width) {
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), rounded(v[0]));
-    } else {
-      _mm256_mask_storeu_epi16(p, first_lanes(lanes), rounded(v[0]));
-    }
-  }
-};
-
 // The points of two tiles as a pair of bf16.
 struct PairPoints {
   using Element = float;
@@ -42,7 +29,7 @@ struct PairPoints {
 void round(const float* in, int64_t n, uint16_t* out) {
   for (int64_t i = 0; i < n; i += vec_width) {
     const int lanes = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
-    HalfPoints::put(out + i, {load_some(in + i, lanes)}, lanes);
+    store_some(out + i, load_some(in + i, lanes), lanes);
   }
 }
 
@@ -130,6 +117,22 @@ constexpr void fill_joined_tiles(TileFn (&out)[sizeof...(G)]) {
   for (unsigned i = 0; i < sizeof...(G); ++i) out[i] = found[i];
 }
 
+void output_of_either(const WinogradOutputArgs& t) {
+  if (t.out_bf16) {
+    (t.residual_bf16 ? winograd_output<uint16_t, uint16_t> : winograd_output<uint16_t, float>)(t);
+  } else {
+    (t.residual_bf16 ? winograd_output<float, uint16_t> : winograd_output<float, float>)(t);
+  }
+}
+
+template <class Stored, int Type>
+constexpr void set_transforms(PairTable& table) {
+  table.winograd_input[Type] = winograd_input<TilePoints<uint16_t>, Stored>;
+  table.winograd_planes[Type] = winograd_input<TilePoints<float>, Stored>;
+  table.winograd_input_pairs[Type] = input_points<PairPoints, as_they_are, Stored>;
+  table.winograd_gradient_pairs[Type] = winograd_gradient<PairPoints, Stored>;
+}
+
 constexpr PairTable make_pairs() {
   PairTable table = {};
   fill_table<add_pairs>(table);
@@ -137,10 +140,10 @@ constexpr PairTable make_pairs() {
   table.join_rows = join_rows;
   table.round = round;
   table.pack = pack;
-  table.winograd_input = winograd_input<HalfPoints>;
-  table.winograd_input_pairs = input_points<PairPoints, as_they_are>;
-  table.winograd_gradient_pairs = winograd_gradient<PairPoints>;
-  table.winograd_depth_input = winograd_depth_input<HalfPoints>;
+  set_transforms<float, 0>(table);
+  set_transforms<uint16_t, 1>(table);
+  table.winograd_output = output_of_either;
+  table.winograd_depth_input = winograd_depth_input<TilePoints<uint16_t>>;
   table.winograd_weights = pair_weights;
   table.winograd_depth_weights = pair_depth_weights;
   return table;

@@ -58,8 +58,8 @@ bool dense_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, Const
 // What their DenseWeights may keep under bf16 or bf16x3 on tiles; false when a weight is not finite.
 bool keep_forward(const KernelTable& kernels, const ConvGeometry& geometry, const float* w, GatherMode mode, KeptWeights& to);
 bool keep_dgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* w, GatherMode mode, KeptWeights& to);
-void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, const float* x,
-                 const float* dy, float* dw, GatherMode mode);
+// x and dy are f32, or with winograd_pairs bf16.
+void dense_wgrad(const KernelTable& kernels, const ConvGeometry& geometry, ConstBuffer x, ConstBuffer dy, float* dw, GatherMode mode);
 
 // The weight gradient on products of bf16, or with `split` three of them. It suits where it should cost less than the f32
 // kernels; bf16 x and dy are for plain ones. False, with dw in an unspecified state, when a value is not finite.

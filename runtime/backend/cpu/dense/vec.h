@@ -126,6 +126,24 @@ VOXLAB_INLINE void store_some(float* p, Vec v, int lanes) {
   }
 }
 
+#if defined(__AVX512BF16__)
+// The same of values held as bf16, rounded to nearest even.
+VOXLAB_INLINE Vec load_some(const uint16_t* p, int lanes) {
+  const __m256i half = lanes == vec_width ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))
+                                          : _mm256_maskz_loadu_epi16(first_lanes(lanes), p);
+  return reinterpret_cast<Vec>(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, half), 16));
+}
+
+VOXLAB_INLINE void store_some(uint16_t* p, Vec v, int lanes) {
+  const auto half = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
+  if (lanes == vec_width) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
+  } else {
+    _mm256_mask_storeu_epi16(p, first_lanes(lanes), half);
+  }
+}
+#endif
+
 // a / b for normal b: the processor's division of a vector takes as long as a dozen products.
 VOXLAB_INLINE Vec quotient(Vec a, Vec b) {
 #if defined(__AVX512F__)

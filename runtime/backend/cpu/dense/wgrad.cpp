@@ -249,10 +249,10 @@ void share_chunks(const WgradCall& call, const std::vector<Chunk>& chunks, int64
   });
 }
 
-void wgrad_by_winograd(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy, float* dw,
+void wgrad_by_winograd(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, float* dw,
                        const PairTable* pairs) {
   for (int64_t group = 0; group < g.groups; ++group) {
-    const GatherConv conv = forward_gather(g, {x, DType::f32}, nullptr, {}, {}, group);
+    const GatherConv conv = forward_gather(g, x, nullptr, {}, {}, group);
     winograd_wgrad(kernels, conv, dy, dw + conv.out_offset, g.out_channels, pairs);
   }
 }
@@ -264,7 +264,7 @@ bool turns(const KernelTable& kernels, const ConvGeometry& g) {
   return product_of_rows && ceil_div(out, 2) * 2 * ceil_div(in, width) < ceil_div(in, 2) * 2 * ceil_div(out, width);
 }
 
-void turned_wgrad(const KernelTable& kernels, ConvGeometry g, const float* x, const float* dy, float* dw) {
+void turned_wgrad(const KernelTable& kernels, ConvGeometry g, ConstBuffer x, ConstBuffer dy, float* dw) {
   std::swap(g.in_channels, g.out_channels);
   float* turned = scratch(Purpose::turned, g.in_channels * g.out_channels);
   dense_wgrad(kernels, g, dy, x, turned, GatherMode::f32);
@@ -273,11 +273,11 @@ void turned_wgrad(const KernelTable& kernels, ConvGeometry g, const float* x, co
 
 }  // namespace
 
-void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float* x, const float* dy,
-                 float* dw, GatherMode mode) {
+void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, float* dw, GatherMode mode) {
   if (mode == GatherMode::winograd) return wgrad_by_winograd(kernels, g, x, dy, dw, nullptr);
   if (mode == GatherMode::winograd_pairs) return wgrad_by_winograd(kernels, g, x, dy, dw, active_pairs());
   if (turns(kernels, g)) return turned_wgrad(kernels, g, x, dy, dw);
+  const auto *xf = static_cast<const float*>(x.data), *dyf = static_cast<const float*>(dy.data);
   const int64_t group_in = g.in_channels / g.groups;
   const int64_t group_out = g.out_channels / g.groups;
   const bool row_joined = g.dilation[2] == 1 && g.groups == 1;
@@ -286,8 +286,8 @@ void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float*
   WgradCall call = {kernels,
                     g,
                     g.out(),
-                    x,
-                    dy,
+                    xf,
+                    dyf,
                     group_in,
                     group_out,
                     row_joined,
@@ -300,8 +300,8 @@ void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, const float*
   const int64_t activations = g.batch * product(g.in) * group_in;
   const bool heavy = weights * thread_count() * 4 > activations;
   for (int64_t group = 0; group < g.groups; ++group) {
-    call.x = x + group * group_in;
-    call.dy = dy + group * group_out;
+    call.x = xf + group * group_in;
+    call.dy = dyf + group * group_out;
     if (heavy && job_count(call) >= 2 * thread_count()) {
       share_jobs(call, chunks, dw + group * group_out);
     } else {

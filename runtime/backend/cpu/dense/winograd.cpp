@@ -134,7 +134,8 @@ class TileRunner {
              const Weights& weights, MomentParts& moments)
       : kernels_(kernels), conv_(conv), form_(form), block_(block), weights_(weights), all_moments_(moments),
         moments_(conv.moments == nullptr ? 0 : static_cast<size_t>(conv.batch * conv.columns)),
-        past_caches_(kernels.width * float_bytes == cache_line && conv.columns % kernels.width == 0 && leaves_caches(conv)) {}
+        past_caches_(conv.out.dtype == DType::f32 && kernels.width * float_bytes == cache_line &&
+                     conv.columns % kernels.width == 0 && leaves_caches(conv)) {}
   ~TileRunner() {
     if (past_caches_) std::atomic_thread_fence(std::memory_order_seq_cst);
     if (conv_.moments != nullptr) all_moments_.add(first_block_, std::move(moments_));
@@ -154,15 +155,18 @@ class TileRunner {
 
  private:
   void transform() {
-    const bool pairs = form_.pairs != nullptr;
+    const PairTable* pairs = form_.pairs;
     if (!form_.cube) {
-      const PointFormat format = {pairs ? form_.pairs->winograd_input : kernels_.winograd_input, form_.point_bytes(), 1};
-      v_ = transform_input(format, conv_, at_);
+      v_ = transform_input(pairs != nullptr ? PointFormat{{pairs->winograd_input[0], pairs->winograd_input[1]}, form_.point_bytes(), 1}
+                                            : PointFormat{{kernels_.winograd_input}, float_bytes, 1},
+                           conv_, at_);
       return;
     }
+    const PointFormat format = pairs != nullptr ? PointFormat{{pairs->winograd_planes[0], pairs->winograd_planes[1]}, float_bytes, 1}
+                                                : PointFormat{{kernels_.winograd_input}, float_bytes, 1};
     // The planes of each of the 16 points, four at a time, to four points of D; strip by strip, so that planes stay at hand.
     const int64_t plane = at_.size[1] * at_.size[2] * conv_.channels, point = at_.size[0] * plane;
-    const auto to_points = pairs ? form_.pairs->winograd_depth_input : kernels_.winograd_depth_input;
+    const auto to_points = pairs != nullptr ? pairs->winograd_depth_input : kernels_.winograd_depth_input;
     auto* deep = reinterpret_cast<std::byte*>(scratch(Purpose::deep, form_.points * point + conv_.channels));
     const int64_t strip = strip_of(conv_, at_.size);
     for (int64_t h = 0; h < at_.size[1]; ++h) {
@@ -170,7 +174,7 @@ class TileRunner {
         const BlockPlace place = {at_.sample,
                                   {form_.side * at_.begin[0], at_.begin[1] + h, at_.begin[2] + w},
                                   {form_.side * at_.size[0], 1, std::min(strip, at_.size[2] - w)}};
-        const InputPoints v = transform_input({kernels_.winograd_input, float_bytes, 1}, conv_, place);
+        const InputPoints v = transform_input(format, conv_, place);
         for (int64_t p = 0; p < points; ++p) {
           const float* planes = static_cast<const float*>(v.data) + p * v.point;
           for (int64_t d = 0; d < at_.size[0]; ++d)
@@ -260,7 +264,12 @@ class TileRunner {
     args.vectors = panel.vectors;
     args.last_columns = panel.last_columns;
     args.past_caches = past_caches_;
-    auto* out = static_cast<float*>(conv_.out.data);
+    args.out_bf16 = conv_.out.dtype == DType::bf16;
+    args.residual_bf16 = epilogue.residual_bf16 != nullptr;
+    auto* out = static_cast<std::byte*>(conv_.out.data);
+    const auto* residual = args.residual_bf16 ? reinterpret_cast<const std::byte*>(epilogue.residual_bf16)
+                                              : reinterpret_cast<const std::byte*>(epilogue.residual);
+    const int64_t out_bytes = size_of(conv_.out.dtype), residual_bytes = size_of(args.residual_bf16 ? DType::bf16 : DType::f32);
     for (int64_t row = from; row < to; row += args.tiles) {
       const int64_t line = row / at_.size[2], w = row % at_.size[2];
       args.tiles = std::min(at_.size[2] - w, to - row);
@@ -276,10 +285,10 @@ class TileRunner {
       for (int64_t i = 0; i < tile_side; ++i) {
         const bool inside = h + i < conv_.axis[1].out;
         const int64_t offset = at + i * conv_.out_step[1];
-        args.out[i] = inside ? out + offset : nullptr;
-        args.residual[i] = inside && epilogue.residual != nullptr ? epilogue.residual + offset : nullptr;
+        args.out[i] = inside ? out + offset * out_bytes : nullptr;
+        args.residual[i] = inside && residual != nullptr ? residual + offset * residual_bytes : nullptr;
       }
-      kernels_.winograd_output(args);
+      (form_.pairs != nullptr ? form_.pairs->winograd_output : kernels_.winograd_output)(args);
     }
   }
 
@@ -335,25 +344,28 @@ InputPoints transform_input(const PointFormat& format, const GatherConv& c, cons
     args.activation = static_cast<int>(c.norm->activation);
     args.slope = c.norm->slope;
   }
-  const auto add_part = [&](const float* sample, int64_t pitch, int64_t channels, int64_t before) {
+  const auto add_part = [&](ConstBuffer in, int64_t first, int64_t pitch, int64_t channels, int64_t before) {
     args.pitch = pitch;
     args.channels = channels;
-    const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const float* {
+    const auto* sample = static_cast<const std::byte*>(in.data) + first * size_of(in.dtype);
+    const int64_t row_bytes = args.width * pitch * size_of(in.dtype);
+    const auto transform = format.transform[in.dtype == DType::bf16 ? 1 : 0];
+    const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const void* {
       const int64_t z = block.begin[0] + d + c.axis[0].taps[0], y = tile_side * (block.begin[1] + h) + height.taps[0] + i;
       const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
-      return inside ? sample + (z * height.in + y) * args.width * pitch : nullptr;
+      return inside ? sample + (z * height.in + y) * row_bytes : nullptr;
     };
     for (int64_t d = 0; d < planes; ++d) {
       for (int64_t h = 0; h < block.size[1]; ++h) {
         set_rows(args, 4, planes, block.size[1], d, h, row_at);
         args.v = v + (d * plane + h * line + before) * format.value_bytes;
-        format.transform(args);
+        transform(args);
       }
     }
   };
   const int64_t positions = block.sample * c.axis[0].in * height.in * c.axis[2].in, rest = c.second.channels;
-  add_part(static_cast<const float*>(c.in.data) + c.in_offset + positions * c.in_pitch, c.in_pitch, c.channels - rest, 0);
-  if (rest > 0) add_part(static_cast<const float*>(c.second.buffer.data) + positions * rest, rest, rest, c.channels - rest);
+  add_part(c.in, c.in_offset + positions * c.in_pitch, c.in_pitch, c.channels - rest, 0);
+  if (rest > 0) add_part(c.second.buffer, positions * rest, rest, rest, c.channels - rest);
   return {v, plane, point};
 }
 

@@ -19,13 +19,13 @@ bool suits_winograd3(const KernelTable& kernels, const GatherConv& conv, double 
 // With an even number of channels, points can be rounded to bf16.
 bool suits_pairs(const GatherConv& conv);
 
-// On f32 input and output, with two or three sides; the products of points are f32, or bf16 with `pairs`.
+// With two or three sides; products of points are f32, of f32 tensors, or bf16 with `pairs`, of tensors of either type.
 void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool three, const PairTable* pairs = nullptr);
 
 // The weight gradient of a forward gather that suits: weights (tap along D, 3, 3, channel) with rows `pitch` apart
-// from dw on; dy lies like the gather's output.
+// from dw on; dy lies like the gather's output. Types as above.
 bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, double speed = 1);
-void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const float* dy, float* dw, int64_t pitch,
+void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuffer dy, float* dw, int64_t pitch,
                     const PairTable* pairs = nullptr);
 
 // What both are made of. Blocks count planes, and rows and columns of tiles.
@@ -33,7 +33,7 @@ std::array<int64_t, 3> tiles_of(const GatherConv& conv);
 
 // Which transform makes points, and what it stores: values of f32 or bf16, or pairs of two tiles' bf16.
 struct PointFormat {
-  void (*transform)(const WinogradInputArgs&);
+  void (*transform[2])(const WinogradInputArgs&);  // of f32, of bf16
   int64_t value_bytes;
   int64_t tiles;  // in one value
 };
@@ -45,7 +45,7 @@ void set_rows(WinogradInputArgs& args, int64_t count, int64_t planes, int64_t li
   const bool line_ends = h + 1 == lines, ends = line_ends && d + 1 == planes;
   for (int64_t i = 0; i < count; ++i) {
     args.rows[i] = row_at(d, h, i);
-    const float* next = ends ? nullptr : row_at(line_ends ? d + 1 : d, line_ends ? 0 : h + 1, i);
+    const void* next = ends ? nullptr : row_at(line_ends ? d + 1 : d, line_ends ? 0 : h + 1, i);
     args.next[i] = next == nullptr ? args.rows[i] : next;
   }
 }

@@ -8,11 +8,13 @@
 namespace voxlab::cpu {
 namespace {
 
-// How points are stored: each tile's as f32. `tiles`: how many tiles share one place.
-struct WholePoints {
-  using Element = float;
+// How points are stored: each tile's as T, float or the bits of bf16. `tiles`: how many tiles share one place. What
+// transforms read and outputs are is `Stored`, one of the same two.
+template <class T>
+struct TilePoints {
+  using Element = T;
   static constexpr int tiles = 1;
-  static void put(float* p, const Vec (&v)[1], int lanes) { store_some(p, v[0], lanes); }
+  static void put(T* p, const Vec (&v)[1], int lanes) { store_some(p, v[0], lanes); }
 };
 
 // One side of B^T d B.
@@ -72,7 +74,7 @@ VOXLAB_INLINE NormLanes norm_lanes(const WinogradInputArgs& t, int64_t channel, 
 }
 
 // The rows of one input column, transformed; zeros outside of the tensor.
-template <int Norm>
+template <int Norm, class Stored>
 VOXLAB_INLINE void column_points(const WinogradInputArgs& t, int64_t column, int64_t channel, int lanes, const NormLanes& norm,
                                  Vec (&v)[4]) {
   Vec d[4];
@@ -83,22 +85,22 @@ VOXLAB_INLINE void column_points(const WinogradInputArgs& t, int64_t column, int
       d[i] = zero();
       continue;
     }
-    d[i] = load_some(t.rows[i] + column * t.pitch + channel, lanes);
-    __builtin_prefetch(t.next[i] + column * t.pitch + channel);
+    d[i] = load_some(static_cast<const Stored*>(t.rows[i]) + column * t.pitch + channel, lanes);
+    __builtin_prefetch(static_cast<const Stored*>(t.next[i]) + column * t.pitch + channel);
     if constexpr (Norm != as_they_are) d[i] = activate(mul_add(d[i] - norm.mean, norm.scale, norm.shift), Norm, norm.slope);
   }
   to_points(d, v);
 }
 
-template <class Points, int Norm>
+template <class Points, int Norm, class Stored>
 void input_points(const WinogradInputArgs& t) {
   for (int64_t channel = 0; channel < t.channels; channel += vec_width) {
     const int64_t left = t.channels - channel;
     const int lanes = left < vec_width ? static_cast<int>(left) : vec_width;
     const NormLanes norm = norm_lanes<Norm>(t, channel, lanes);
     Vec c[4][4];  // [column][point along H]
-    column_points<Norm>(t, t.first, channel, lanes, norm, c[2]);
-    column_points<Norm>(t, t.first + 1, channel, lanes, norm, c[3]);
+    column_points<Norm, Stored>(t, t.first, channel, lanes, norm, c[2]);
+    column_points<Norm, Stored>(t, t.first + 1, channel, lanes, norm, c[3]);
     auto* out = static_cast<typename Points::Element*>(t.v) + channel;
     for (int64_t tile = 0; tile < t.tiles; tile += Points::tiles, out += t.tile_step) {
       Vec v[16][Points::tiles];
@@ -114,8 +116,8 @@ void input_points(const WinogradInputArgs& t) {
           c[0][i] = c[2][i];
           c[1][i] = c[3][i];
         }
-        column_points<Norm>(t, t.first + 2 * (tile + n) + 2, channel, lanes, norm, c[2]);
-        column_points<Norm>(t, t.first + 2 * (tile + n) + 3, channel, lanes, norm, c[3]);
+        column_points<Norm, Stored>(t, t.first + 2 * (tile + n) + 2, channel, lanes, norm, c[2]);
+        column_points<Norm, Stored>(t, t.first + 2 * (tile + n) + 3, channel, lanes, norm, c[3]);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
           const Vec row[4] = {c[0][i], c[1][i], c[2][i], c[3][i]};
@@ -131,11 +133,11 @@ void input_points(const WinogradInputArgs& t) {
   }
 }
 
-template <class Points>
+template <class Points, class Stored>
 void winograd_input(const WinogradInputArgs& t) {
-  if (t.scale == nullptr) return input_points<Points, as_they_are>(t);
-  if (t.activation == 0) return input_points<Points, 0>(t);
-  (t.activation == 1 ? input_points<Points, 1> : input_points<Points, 2>)(t);
+  if (t.scale == nullptr) return input_points<Points, as_they_are, Stored>(t);
+  if (t.activation == 0) return input_points<Points, 0, Stored>(t);
+  (t.activation == 1 ? input_points<Points, 1, Stored> : input_points<Points, 2, Stored>)(t);
 }
 
 // One side of G w G^T.
@@ -156,8 +158,9 @@ void winograd_weights(const float* w, int64_t tap_step, int64_t n, float* u, int
   }
 }
 
+template <class Residual>
 VOXLAB_INLINE Vec finished_output(const WinogradOutputArgs& t, int row, int64_t at, Vec y, int lanes) {
-  if (t.residual[row] != nullptr) y += load_some(t.residual[row] + at, lanes);
+  if (t.residual[row] != nullptr) y += load_some(static_cast<const Residual*>(t.residual[row]) + at, lanes);
   return activate(y, t.activation, splat(t.slope));
 }
 
@@ -167,7 +170,7 @@ VOXLAB_INLINE Vec finished_output(const WinogradOutputArgs& t, int row, int64_t 
   for (int i = 0; i < lanes; ++i) to[i] += double{values[i]};
 }
 
-template <bool Moments>
+template <bool Moments, class Stored, class Residual>
 void output_rows(const WinogradOutputArgs& t) {
   for (int n = 0; n < t.vectors; ++n) {
     const int lanes = n + 1 == t.vectors ? t.last_columns : vec_width;
@@ -177,7 +180,7 @@ void output_rows(const WinogradOutputArgs& t) {
       both_sides<4, 2, to_outputs>([&](int y, int x) { return load(m + (4 * y + x) * t.point_step); },
                                    [&](int y, int x, Vec v) {
                                      if (y > 0 || x > 0) return;
-                                     store_some(t.pivot + n * vec_width, finished_output(t, 0, n * vec_width, v + bias, lanes), lanes);
+                                     store_some(t.pivot + n * vec_width, finished_output<Residual>(t, 0, n * vec_width, v + bias, lanes), lanes);
                                    });
     }
     const Vec pivot = Moments ? load_some(t.pivot + n * vec_width, lanes) : zero();
@@ -189,11 +192,16 @@ void output_rows(const WinogradOutputArgs& t) {
                                    [&](int y, int x, Vec v) {
                                      if (t.out[y] == nullptr || (x == 1 && !both)) return;
                                      const int64_t here = at + x * t.out_pitch;
-                                     const Vec value = finished_output(t, y, here, v + bias, lanes);
-                                     if (t.past_caches) {
-                                       store_past_caches(t.out[y] + here, value);
+                                     const Vec value = finished_output<Residual>(t, y, here, v + bias, lanes);
+                                     auto* to = static_cast<Stored*>(t.out[y]) + here;
+                                     if constexpr (sizeof(Stored) == sizeof(float)) {
+                                       if (t.past_caches) {
+                                         store_past_caches(to, value);
+                                       } else {
+                                         store_some(to, value, lanes);
+                                       }
                                      } else {
-                                       store_some(t.out[y] + here, value, lanes);
+                                       store_some(to, value, lanes);
                                      }
                                      if constexpr (Moments) {
                                        const Vec off = value - pivot;
@@ -209,10 +217,13 @@ void output_rows(const WinogradOutputArgs& t) {
   }
 }
 
-void winograd_output(const WinogradOutputArgs& t) { (t.sum == nullptr ? output_rows<false> : output_rows<true>)(t); }
+template <class Stored, class Residual>
+void winograd_output(const WinogradOutputArgs& t) {
+  (t.sum == nullptr ? output_rows<false, Stored, Residual> : output_rows<true, Stored, Residual>)(t);
+}
 
 // dy at the points: each tile's two rows and columns, zeros outside of the tensor.
-template <class Points>
+template <class Points, class Stored>
 void winograd_gradient(const WinogradInputArgs& t) {
   for (int64_t channel = 0; channel < t.channels; channel += vec_width) {
     const int64_t left = t.channels - channel;
@@ -227,8 +238,8 @@ void winograd_gradient(const WinogradInputArgs& t) {
               const int64_t column = t.first + 2 * (tile + n) + x;
               const bool inside = column < t.width && tile + n < t.tiles && t.rows[y] != nullptr;
               if (!inside) return zero();
-              __builtin_prefetch(t.next[y] + column * t.pitch + channel);
-              return load_some(t.rows[y] + column * t.pitch + channel, lanes);
+              __builtin_prefetch(static_cast<const Stored*>(t.next[y]) + column * t.pitch + channel);
+              return load_some(static_cast<const Stored*>(t.rows[y]) + column * t.pitch + channel, lanes);
             },
             [&](int y, int x, Vec value) { v[4 * y + x][n] = value; });
       }
@@ -291,11 +302,11 @@ void winograd_depth_output(float* m, int64_t point_step, int64_t n) {
 }
 
 constexpr void set_winograd(KernelTable& table) {
-  table.winograd_input = winograd_input<WholePoints>;
+  table.winograd_input = winograd_input<TilePoints<float>, float>;
   table.winograd_weights = winograd_weights;
-  table.winograd_output = winograd_output;
-  table.winograd_gradient = winograd_gradient<WholePoints>;
-  table.winograd_depth_input = winograd_depth_input<WholePoints>;
+  table.winograd_output = winograd_output<float, float>;
+  table.winograd_gradient = winograd_gradient<TilePoints<float>, float>;
+  table.winograd_depth_input = winograd_depth_input<TilePoints<float>>;
   table.winograd_depth_weights = winograd_depth_weights;
   table.winograd_depth_output = winograd_depth_output;
   table.winograd_weight_gradient = winograd_weight_gradient;

@@ -1,6 +1,7 @@
 // Weight gradient by F(2x2, 3x3): the adjoint of winograd_conv. At each point the gradient is a matrix product over
 // tiles; the 16 products are turned into 9 taps at the end.
 #include <algorithm>
+#include <cstddef>
 #include <vector>
 
 #include "runtime/backend/cpu/dense/blocks.h"
@@ -18,7 +19,7 @@ using Triple = std::array<int64_t, 3>;
 struct Call {
   const KernelTable& kernels;
   const GatherConv& conv;
-  const float* dy;
+  ConstBuffer dy;
   Triple block;
   std::vector<Panel> panels;
   int64_t taps, rows;  // rows of a point: tap along D, channel
@@ -29,8 +30,8 @@ struct Call {
     return block.size[0] * block.size[1] * ceil_div(block.size[2], pairs != nullptr ? 2 : 1);
   }
   PointFormat input_format() const {
-    return pairs != nullptr ? PointFormat{pairs->winograd_input_pairs, float_bytes, 2}
-                            : PointFormat{kernels.winograd_input, float_bytes, 1};
+    return pairs != nullptr ? PointFormat{{pairs->winograd_input_pairs[0], pairs->winograd_input_pairs[1]}, float_bytes, 2}
+                            : PointFormat{{kernels.winograd_input}, float_bytes, 1};
   }
 };
 
@@ -40,7 +41,9 @@ const float* transform_gradient(const Call& call, const BlockPlace& block) {
   const int64_t point = call.terms(block) * c.columns;
   const int64_t line = point / (block.size[0] * block.size[1]);
   float* p = scratch(Purpose::rows, points * point);
-  const float* sample = call.dy + c.out_offset + block.sample * c.out_batch;
+  const int64_t bytes = size_of(call.dy.dtype);
+  const auto* sample = static_cast<const std::byte*>(call.dy.data) + (c.out_offset + block.sample * c.out_batch) * bytes;
+  const size_t type = call.dy.dtype == DType::bf16 ? 1 : 0;
   WinogradInputArgs args = {};
   args.pitch = c.out_step[2];
   args.width = c.axis[2].out;
@@ -49,15 +52,15 @@ const float* transform_gradient(const Call& call, const BlockPlace& block) {
   args.tiles = block.size[2];
   args.point_step = point;
   args.tile_step = c.columns;
-  const auto row_at = [&](int64_t d, int64_t h, int64_t i) {
+  const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const void* {
     const int64_t y = winograd_side * (block.begin[1] + h) + i;
-    return y < c.axis[1].out ? sample + (block.begin[0] + d) * c.out_step[0] + y * c.out_step[1] : nullptr;
+    return y < c.axis[1].out ? sample + ((block.begin[0] + d) * c.out_step[0] + y * c.out_step[1]) * bytes : nullptr;
   };
   for (int64_t d = 0; d < block.size[0]; ++d) {
     for (int64_t h = 0; h < block.size[1]; ++h) {
       set_rows(args, winograd_side, block.size[0], block.size[1], d, h, row_at);
       args.v = p + (d * block.size[1] + h) * line;
-      (call.pairs != nullptr ? call.pairs->winograd_gradient_pairs : call.kernels.winograd_gradient)(args);
+      (call.pairs != nullptr ? call.pairs->winograd_gradient_pairs[type] : call.kernels.winograd_gradient)(args);
     }
   }
   return p;
@@ -126,7 +129,7 @@ bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& c, doubl
   return c.channels >= least_channels && suits_winograd(kernels, c, speed);
 }
 
-void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, const float* dy, float* dw, int64_t pitch,
+void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuffer dy, float* dw, int64_t pitch,
                     const PairTable* pairs) {
   const auto taps = static_cast<int64_t>(conv.axis[0].taps.size());
   const int64_t rows = taps * conv.channels;

@@ -135,8 +135,9 @@ void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuf
   const int64_t rows = taps * conv.channels;
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
   // Every block reads and writes all sums once, some two cycles a vector each: with many channels, blocks that
-  // leave the second-level cache are better than small ones.
-  constexpr int64_t least_rows = 112;
+  // leave the second-level cache are better than small ones, the more so where the sums come from memory.
+  const int64_t floats = points * rows * conv.columns;
+  const int64_t least_rows = floats * float_bytes >= far_bytes() ? 224 : 112;
   const double sums = static_cast<double>(points * rows) * vectors;
   const int64_t floats_a_row = points * (2 * conv.channels + conv.columns);
   const Triple block = choose_tiles(conv, {.sums = sums,
@@ -147,7 +148,7 @@ void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuf
                                            .speed = pairs != nullptr ? pair_speed : 1,
                                            .tiles = pairs != nullptr ? 2 : 1});
   const Call call = {kernels, conv, dy, block, split_columns(conv.columns, kernels.width), taps, rows, pairs};
-  const int64_t blocks = block_count(conv.batch, tiles_of(conv), block), floats = points * rows * conv.columns;
+  const int64_t blocks = block_count(conv.batch, tiles_of(conv), block);
   const auto panels = static_cast<int64_t>(call.panels.size());
   const int64_t threads = task_grain(2, multiply_adds(conv)) > 1 ? 1 : thread_count();
   // Large sums are not held once a thread: threads then share the panels, and each transforms every input.

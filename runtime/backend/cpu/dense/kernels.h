@@ -118,7 +118,7 @@ struct WinogradInputArgs {
   const void* rows[4];  // first channel of column 0 of each input row, f32 or bf16; null: zeros
   const void* next[4];  // the rows that are read after these
   int64_t pitch;        // values between columns
-  int64_t width;         // columns of the tensor; those outside are zero
+  int64_t width;        // columns of the tensor; those outside are zero
   int64_t first;
   int64_t channels;
   int64_t tiles;
@@ -140,12 +140,12 @@ struct WinogradOutputArgs {
   int64_t point_step;  // floats
   int64_t row_pitch;   // floats between tiles
   int64_t tiles;
-  void* out[2];             // first channel of the first position of each row; the second may be null
-  const void* residual[2];  // lies like out, or null
+  void* out[2];                  // first channel of the first position of each row; the second may be null
+  const void* residual[2];       // lies like out, or null
   bool out_bf16, residual_bf16;  // of PairTable alone
-  int64_t out_pitch;        // values between positions
-  int64_t columns;           // positions a row: 2 * tiles, or one less
-  const float* bias;         // of the panel, or null
+  int64_t out_pitch;             // values between positions
+  int64_t columns;               // positions a row: 2 * tiles, or one less
+  const float* bias;             // of the panel, or null
   int activation;
   float slope;
   int vectors;

@@ -88,8 +88,8 @@ void transform_plane(const KernelTable& kernels, const PairTable* pairs, const G
 Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const Form& form,
                           const std::vector<Panel>& panels) {
   const int64_t taps = depth_taps(c), rows = form.taps * form.slots(c);
-  const Panel& end = panels.back();
-  const int64_t first_column = panels.front().column, columns = end.column + end.vectors * kernels.width - first_column;
+  const Panel& last = panels.back();
+  const int64_t first_column = panels.front().column, columns = last.column + last.vectors * kernels.width - first_column;
   float* data = scratch(Purpose::weights, form.points * rows * columns);
   // One kernel plane of one panel at a time, so that the packed copy stays in cache.
   const int64_t parts = form.cube ? 1 : taps;
@@ -205,7 +205,7 @@ class TileRunner {
     }
   }
 
-  // Rows [from, to) of every point, `step` floats apart in m.
+  // Rows [from, to) of every point; points lie `point_step` floats apart in m.
   void sum_points(const Panel& panel, int64_t from, int64_t to, float* m, int64_t point_step) const {
     const int64_t pitch = panel.vectors * kernels_.width;
     const bool joined = form_.joins(conv_, panel);

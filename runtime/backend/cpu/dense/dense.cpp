@@ -473,7 +473,7 @@ std::string_view conv_wgrad(const ConvGeometry& g, ConstBuffer x, ConstBuffer dy
   const bool two = second.channels > 0;
   const bool done = is_direct_bf16(mode.chosen) && (!two || wgrad_takes_two(g, second.channels, precision)) &&
                     wgrad_amx(g, x, second, dy, {dwf, DType::f32, dw.far && dw.data == dwf}, mode.chosen == GatherMode::bf16x3);
-  if (!done && on_pairs(mode.chosen)) {
+  if (on_pairs(mode.chosen)) {
     dense_wgrad(kernels, g, two ? ConstBuffer{joined_input(kernels, g, x, second)} : x, dy, dwf, mode.chosen);
   } else if (!done) {
     const float* xf = two ? joined_input(kernels, g, x, second) : widened(kernels, x, n.x, Purpose::input_a);

@@ -157,13 +157,11 @@ class TileRunner {
   void transform() {
     const PairTable* pairs = form_.pairs;
     if (!form_.cube) {
-      v_ = transform_input(pairs != nullptr ? PointFormat{{pairs->winograd_input[0], pairs->winograd_input[1]}, form_.point_bytes(), 1}
-                                            : PointFormat{{kernels_.winograd_input}, float_bytes, 1},
-                           conv_, at_);
+      const auto* to_points = pairs != nullptr ? pairs->winograd_input : &kernels_.winograd_input;
+      v_ = transform_input({to_points, form_.point_bytes(), 1}, conv_, at_);
       return;
     }
-    const PointFormat format = pairs != nullptr ? PointFormat{{pairs->winograd_planes[0], pairs->winograd_planes[1]}, float_bytes, 1}
-                                                : PointFormat{{kernels_.winograd_input}, float_bytes, 1};
+    const PointFormat format = {pairs != nullptr ? pairs->winograd_planes : &kernels_.winograd_input, float_bytes, 1};
     // The planes of each of the 16 points, four at a time, to four points of D; strip by strip, so that planes stay at hand.
     const int64_t plane = at_.size[1] * at_.size[2] * conv_.channels, point = at_.size[0] * plane;
     const auto to_points = pairs != nullptr ? pairs->winograd_depth_input : kernels_.winograd_depth_input;
@@ -349,7 +347,7 @@ InputPoints transform_input(const PointFormat& format, const GatherConv& c, cons
     args.channels = channels;
     const auto* sample = static_cast<const std::byte*>(in.data) + first * size_of(in.dtype);
     const int64_t row_bytes = args.width * pitch * size_of(in.dtype);
-    const auto transform = format.transform[in.dtype == DType::bf16 ? 1 : 0];
+    const auto transform = format.transform[type_index(in.dtype)];
     const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const void* {
       const int64_t z = block.begin[0] + d + c.axis[0].taps[0], y = tile_side * (block.begin[1] + h) + height.taps[0] + i;
       const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
@@ -453,11 +451,11 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
                                   .speed = pairs != nullptr ? pair_speed : 1});
   MomentParts moments;
   const auto count = static_cast<int64_t>(panels.size());
-  const int64_t most = panels_at_a_time(kernels, conv, form);
+  const int64_t blocks = block_count(conv.batch, tiles_of(conv, form), block), most = panels_at_a_time(kernels, conv, form);
   for (int64_t first = 0; first < count; first += most) {
     const std::vector<Panel> some(panels.begin() + first, panels.begin() + std::min(first + most, count));
     const Weights weights = transform_weights(kernels, conv, form, some);
-    run_blocks(block_count(conv.batch, tiles_of(conv, form), block), some, multiply_adds(conv) / ceil_div(count, most),
+    run_blocks(blocks, some, multiply_adds(conv) / ceil_div(count, most),
                [&] { return TileRunner(kernels, conv, form, block, weights, moments); });
   }
   if (conv.moments != nullptr) moments.write(conv.moments);

@@ -31,9 +31,12 @@ void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuf
 // What both are made of. Blocks count planes, and rows and columns of tiles.
 std::array<int64_t, 3> tiles_of(const GatherConv& conv);
 
+// Where functions of PairTable that read f32 or bf16 have theirs; those of KernelTable read f32 alone.
+inline size_t type_index(DType dtype) { return dtype == DType::bf16 ? 1 : 0; }
+
 // Which transform makes points, and what it stores: values of f32 or bf16, or pairs of two tiles' bf16.
 struct PointFormat {
-  void (*transform[2])(const WinogradInputArgs&);  // of f32, of bf16
+  void (*const* transform)(const WinogradInputArgs&);  // by type_index
   int64_t value_bytes;
   int64_t tiles;  // in one value
 };

@@ -164,6 +164,14 @@ VOXLAB_INLINE Vec finished_output(const WinogradOutputArgs& t, int row, int64_t 
   return activate(y, t.activation, splat(t.slope));
 }
 
+template <class Stored>
+VOXLAB_INLINE void store_output(const WinogradOutputArgs& t, Stored* to, Vec v, int lanes) {
+  if constexpr (sizeof(Stored) == sizeof(float)) {
+    if (t.past_caches) return store_past_caches(to, v);
+  }
+  store_some(to, v, lanes);
+}
+
 [[maybe_unused]] static void add_lanes(Vec v, int lanes, double* to) {
   float values[vec_width];
   store(values, v);
@@ -193,16 +201,7 @@ void output_rows(const WinogradOutputArgs& t) {
                                      if (t.out[y] == nullptr || (x == 1 && !both)) return;
                                      const int64_t here = at + x * t.out_pitch;
                                      const Vec value = finished_output<Residual>(t, y, here, v + bias, lanes);
-                                     auto* to = static_cast<Stored*>(t.out[y]) + here;
-                                     if constexpr (sizeof(Stored) == sizeof(float)) {
-                                       if (t.past_caches) {
-                                         store_past_caches(to, value);
-                                       } else {
-                                         store_some(to, value, lanes);
-                                       }
-                                     } else {
-                                       store_some(to, value, lanes);
-                                     }
+                                     store_output(t, static_cast<Stored*>(t.out[y]) + here, value, lanes);
                                      if constexpr (Moments) {
                                        const Vec off = value - pivot;
                                        sum[x] += off;

@@ -30,8 +30,8 @@ struct Call {
     return block.size[0] * block.size[1] * ceil_div(block.size[2], pairs != nullptr ? 2 : 1);
   }
   PointFormat input_format() const {
-    return pairs != nullptr ? PointFormat{{pairs->winograd_input_pairs[0], pairs->winograd_input_pairs[1]}, float_bytes, 2}
-                            : PointFormat{{kernels.winograd_input}, float_bytes, 1};
+    return pairs != nullptr ? PointFormat{pairs->winograd_input_pairs, float_bytes, 2}
+                            : PointFormat{&kernels.winograd_input, float_bytes, 1};
   }
 };
 
@@ -43,7 +43,6 @@ const float* transform_gradient(const Call& call, const BlockPlace& block) {
   float* p = scratch(Purpose::rows, points * point);
   const int64_t bytes = size_of(call.dy.dtype);
   const auto* sample = static_cast<const std::byte*>(call.dy.data) + (c.out_offset + block.sample * c.out_batch) * bytes;
-  const size_t type = call.dy.dtype == DType::bf16 ? 1 : 0;
   WinogradInputArgs args = {};
   args.pitch = c.out_step[2];
   args.width = c.axis[2].out;
@@ -60,7 +59,7 @@ const float* transform_gradient(const Call& call, const BlockPlace& block) {
     for (int64_t h = 0; h < block.size[1]; ++h) {
       set_rows(args, winograd_side, block.size[0], block.size[1], d, h, row_at);
       args.v = p + (d * block.size[1] + h) * line;
-      (call.pairs != nullptr ? call.pairs->winograd_gradient_pairs[type] : call.kernels.winograd_gradient)(args);
+      (call.pairs != nullptr ? call.pairs->winograd_gradient_pairs[type_index(call.dy.dtype)] : call.kernels.winograd_gradient)(args);
     }
   }
   return p;

@@ -371,9 +371,13 @@ const float* pack_all(const KernelTable& kernels, const GatherConv& c,
 
 }  // namespace
 
-void sum_runs(const TileArgs& whole, TileFn tile) {
+int64_t runs_of_a_part(int64_t k) {
   constexpr int64_t part_length = 512;
-  const int64_t part = std::max<int64_t>(1, part_length / std::max<int64_t>(1, whole.k));
+  return std::max<int64_t>(1, part_length / std::max<int64_t>(1, k));
+}
+
+void sum_runs(const TileArgs& whole, TileFn tile) {
+  const int64_t part = runs_of_a_part(whole.k);
   if (whole.run_count <= part) return tile(whole);
   TileArgs args = whole;
   for (int64_t run = 0; run < whole.run_count; run += part) {

@@ -63,8 +63,11 @@ struct GatherConv {
 // On f32 input and output.
 void gather_conv(const KernelTable& kernels, GatherConv conv);
 
-// Runs a tile whose sum may be long through C in parts: added up one by one, ten thousand products would lose two
-// digits more than PyTorch's convolutions do.
+// Of k terms each: longer sums go through C in parts. Added up one by one, ten thousand products would lose two digits more
+// than PyTorch's convolutions do.
+int64_t runs_of_a_part(int64_t k);
+
+// Runs a tile in such parts.
 void sum_runs(const TileArgs& whole, TileFn tile);
 
 // Merges axes that only enumerate positions into W.

@@ -84,36 +84,40 @@ void join_rows(float* b, int64_t rows) {
 // A broadcast before each vdpbf16ps costs two fifths more than the product alone, and as an operand of it twice more. Here one
 // serves two: its even lanes hold a pair of A and its odd ones the next, and B lies such that a column's two sums are neighbours.
 template <int G>
-void joined_tile(const TileArgs& t) {
+void joined_tiles(const RowTilesArgs& t) {
   constexpr int rows = 2 * G;
-  Vec sum[rows][2];
+  const char* tile_a = t.a;
+  float* c = t.c;
+  for (int64_t tile = 0; tile < t.tiles; ++tile, tile_a += rows * t.row_bytes) {
+    Vec sum[rows][2];
 #pragma GCC unroll 14
-  for (int m = 0; m < rows; ++m) sum[m][0] = sum[m][1] = zero();
-  for (int64_t r = 0; r < t.run_count; ++r) {
-    const char* a = t.a + t.runs[r].a_bytes;
-    const float* b = t.b + t.runs[r].b_row * t.ldb;
-    for (int64_t k = t.k; k > 0; --k, a += t.k_step, b += t.ldb) {
-      const Vec low = load(b), high = load(b + vec_width);
+    for (int m = 0; m < rows; ++m) sum[m][0] = sum[m][1] = zero();
+    for (int64_t r = 0; r < t.run_count; ++r) {
+      const char* a = tile_a + t.runs[r].a_bytes;
+      const float* b = t.b + t.runs[r].b_row * 2 * vec_width;
+      for (int64_t k = t.k; k > 0; --k, a += sizeof(int64_t), b += 2 * vec_width) {
+        const Vec low = load(b), high = load(b + vec_width);
 #pragma GCC unroll 14
-      for (int m = 0; m < rows; ++m) {
-        const void* at = a + t.pair_bytes[m / 2] + m % 2 * t.pair_step;
-        const Vec pairs = reinterpret_cast<Vec>(_mm512_maskz_set1_epi64(0xff, *static_cast<const int64_t*>(at)));
-        sum[m][0] = add_pairs(pairs, low, sum[m][0]);
-        sum[m][1] = add_pairs(pairs, high, sum[m][1]);
+        for (int m = 0; m < rows; ++m) {
+          const void* at = a + m * t.row_bytes;
+          const Vec pairs = reinterpret_cast<Vec>(_mm512_maskz_set1_epi64(0xff, *static_cast<const int64_t*>(at)));
+          sum[m][0] = add_pairs(pairs, low, sum[m][0]);
+          sum[m][1] = add_pairs(pairs, high, sum[m][1]);
+        }
       }
     }
-  }
 #pragma GCC unroll 14
-  for (int m = 0; m < rows; ++m) {
-    const Vec c = _mm512_maskz_shuffle_ps(0xffff, sum[m][0], sum[m][1], 0x88) +
-                  _mm512_maskz_shuffle_ps(0xffff, sum[m][0], sum[m][1], 0xdd);
-    store(t.c[m], t.accumulate ? c + load(t.c[m]) : c);
+    for (int m = 0; m < rows; ++m, c += vec_width) {
+      const Vec all = _mm512_maskz_shuffle_ps(0xffff, sum[m][0], sum[m][1], 0x88) +
+                      _mm512_maskz_shuffle_ps(0xffff, sum[m][0], sum[m][1], 0xdd);
+      store(c, t.accumulate ? all + load(c) : all);
+    }
   }
 }
 
 template <int... G>
-constexpr void fill_joined_tiles(TileFn (&out)[sizeof...(G)]) {
-  constexpr TileFn found[] = {joined_tile<G + 1>...};
+constexpr void fill_joined_tiles(RowTilesFn (&out)[sizeof...(G)]) {
+  constexpr RowTilesFn found[] = {joined_tiles<G + 1>...};
   for (unsigned i = 0; i < sizeof...(G); ++i) out[i] = found[i];
 }
 
@@ -136,7 +140,7 @@ constexpr void set_transforms(PairTable& table) {
 constexpr PairTable make_pairs() {
   PairTable table = {};
   fill_table<add_pairs>(table);
-  fill_joined_tiles<0, 1, 2, 3, 4, 5, 6>(table.joined_tile);
+  fill_joined_tiles<0, 1, 2, 3, 4, 5, 6>(table.joined_tiles);
   table.join_rows = join_rows;
   table.round = round;
   table.pack = pack;

@@ -99,6 +99,62 @@ void tile_body(const TileArgs& t) {
   }
 }
 
+template <Product Multiply, int NR, int G>
+void row_tiles(const RowTilesArgs& t) {
+  constexpr int rows = 2 * G, at_once = 3, bases = (rows + at_once - 1) / at_once;  // row 3i + j lies at base i + j * row_bytes
+  constexpr int64_t pitch = NR * vec_width;
+  constexpr int unroll = NR < 3 || vec_registers > 16 ? 2 : 1;
+  const int64_t row_bytes = t.row_bytes;
+  const char* tile_a = t.a;
+  float* c = t.c;
+  for (int64_t tile = 0; tile < t.tiles; ++tile, tile_a += rows * row_bytes, c += rows * pitch) {
+    Vec sum[rows][NR];
+#pragma GCC unroll 14
+    for (int m = 0; m < rows; ++m)
+#pragma GCC unroll 3
+      for (int n = 0; n < NR; ++n) sum[m][n] = zero();
+    for (int64_t r = 0; r < t.run_count; ++r) {
+      const char* a[bases];
+#pragma GCC unroll 5
+      for (int i = 0; i < bases; ++i) a[i] = tile_a + t.runs[r].a_bytes + i * at_once * row_bytes;
+      const float* b = t.b + t.runs[r].b_row * pitch;
+      const auto add_step = [&](int step) __attribute__((always_inline)) {
+        Vec row[NR];
+#pragma GCC unroll 3
+        for (int n = 0; n < NR; ++n) row[n] = load(b + step * pitch + n * vec_width);
+#pragma GCC unroll 14
+        for (int m = 0; m < rows; ++m) {
+          const Vec x = splat(*reinterpret_cast<const float*>(a[m / at_once] + m % at_once * row_bytes + step * sizeof(float)));
+#pragma GCC unroll 3
+          for (int n = 0; n < NR; ++n) sum[m][n] = Multiply(x, row[n], sum[m][n]);
+        }
+      };
+      const auto advance = [&](int steps) __attribute__((always_inline)) {
+#pragma GCC unroll 5
+        for (int i = 0; i < bases; ++i) a[i] += steps * sizeof(float);
+        b += steps * pitch;
+      };
+      int64_t k = t.k;
+      for (; k >= unroll; k -= unroll) {
+#pragma GCC unroll 2
+        for (int step = 0; step < unroll; ++step) add_step(step);
+        advance(unroll);
+      }
+      if (unroll > 1 && k > 0) add_step(0);
+    }
+    if (t.accumulate) {
+#pragma GCC unroll 14
+      for (int m = 0; m < rows; ++m)
+#pragma GCC unroll 3
+        for (int n = 0; n < NR; ++n) sum[m][n] += load(c + m * pitch + n * vec_width);
+    }
+#pragma GCC unroll 14
+    for (int m = 0; m < rows; ++m)
+#pragma GCC unroll 3
+      for (int n = 0; n < NR; ++n) store(c + m * pitch + n * vec_width, sum[m][n]);
+  }
+}
+
 // Output t sums A[t + tap] * B[tap]: one broadcast feeds up to three outputs, where a plain tile of
 // one column vector would spend a load on every multiply-add.
 template <int T, bool Tail>
@@ -184,19 +240,29 @@ constexpr void fill_tiles(TileFn (&out)[sizeof...(G)]) {
   for (unsigned i = 0; i < sizeof...(G); ++i) out[i] = found[i];
 }
 
-// Both kinds of tiles of a KernelTable or PairTable.
+template <Product Multiply, int NR, int... G>
+constexpr void fill_row_tiles(RowTilesFn (&out)[sizeof...(G)]) {
+  constexpr int most = pairs_of(NR, max_pairs);
+  constexpr RowTilesFn found[] = {(G < most ? row_tiles<Multiply, NR, (G < most ? G : 0) + 1> : nullptr)...};
+  for (unsigned i = 0; i < sizeof...(G); ++i) out[i] = found[i];
+}
+
+// All kinds of tiles of a KernelTable or PairTable.
 template <Product Multiply, class Table>
 constexpr void fill_table(Table& table) {
   fill_tiles<Multiply, 1, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[0]);
   fill_tiles<Multiply, 2, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[1]);
   fill_tiles<Multiply, 3, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[2]);
+  fill_row_tiles<Multiply, 1, 0, 1, 2, 3, 4, 5, 6>(table.row_tiles[0]);
+  fill_row_tiles<Multiply, 2, 0, 1, 2, 3, 4, 5, 6>(table.row_tiles[1]);
+  fill_row_tiles<Multiply, 3, 0, 1, 2, 3, 4, 5, 6>(table.row_tiles[2]);
   fill_tiles<Multiply, 1, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[0]);
   fill_tiles<Multiply, 2, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[1]);
   fill_tiles<Multiply, 3, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[2]);
 }
 
 template <int... T>
-constexpr void fill_row_tiles(TileFn (&out)[sizeof...(T)]) {
+constexpr void fill_tap_tiles(TileFn (&out)[sizeof...(T)]) {
   constexpr TileFn found[] = {row_tile<T + 1>...};
   for (unsigned i = 0; i < sizeof...(T); ++i) out[i] = found[i];
 }
@@ -221,7 +287,7 @@ float spin(int64_t repeats) {
 constexpr void set_tiles(KernelTable& table) {
   table.spin = spin;
   table.row_outputs = vec_registers == 32 ? max_row_outputs : 10;
-  fill_row_tiles<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13>(table.row_tile);
+  fill_tap_tiles<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13>(table.row_tile);
   for (int n = 1; n <= max_panel_vectors; ++n) {
     table.pairs[n - 1] = pairs_of(n, max_pairs);
     table.unit_pairs[n - 1] = pairs_of(n, max_unit_pairs);

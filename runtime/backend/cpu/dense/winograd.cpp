@@ -184,16 +184,15 @@ class TileRunner {
     v_ = {deep, plane, point};
   }
 
-  // As many rows at a time as keep their points in half of what the input leaves of the cache.
+  // As many whole tiles of rows at a time as keep their points in half of what the input leaves of the cache.
   void run_panel(const Panel& panel) {
     const int64_t pitch = panel.vectors * kernels_.width;
     const int64_t tile_rows = 2 * kernels_.pairs[panel.vectors - 1];
-    const int64_t rows = product(at_.size);
+    const int64_t rows = product(at_.size), tiles = ceil_div(rows, tile_rows);
     const int64_t fit = l2_bytes() / 6 / (form_.points * pitch * float_bytes);
-    const int64_t most = std::max<int64_t>(1, fit / tile_rows) * tile_rows;
-    const int64_t parts = ceil_div(rows, most);
+    const int64_t parts = ceil_div(tiles, std::max<int64_t>(1, fit / tile_rows));
     for (int64_t part = 0; part < parts; ++part) {
-      const int64_t from = rows * part / parts, to = rows * (part + 1) / parts;
+      const int64_t from = tiles * part / parts * tile_rows, to = std::min(rows, tiles * (part + 1) / parts * tile_rows);
       const int64_t point = (to - from + 1) * pitch;
       float* m = scratch(Purpose::rows, form_.points * point);
       sum_points(panel, from, to, m, point);
@@ -210,39 +209,37 @@ class TileRunner {
     const int64_t step = joined ? 2 : 1, slots = form_.slots(conv_) / step, row_bytes = conv_.channels * form_.point_bytes();
     // One run a tap; a long sum over the channels alone is two runs, which are added in parts.
     const int64_t halves = form_.cube && slots > 320 && slots % 2 == 0 ? 2 : 1;
-    const int64_t length = slots / halves;
+    const int64_t length = slots / halves, run_count = form_.taps * halves;
     std::array<Run, max_depth_taps> runs;
     for (int64_t r = 0; r < form_.taps; ++r)
       runs[static_cast<size_t>(r)] = {r * v_.plane * form_.point_bytes(), r * slots};
     if (halves == 2) runs[1] = {length * float_bytes, length};
-    std::array<int64_t, max_pairs> pair_bytes;
-    for (int64_t i = 0; i < max_pairs; ++i) pair_bytes[static_cast<size_t>(i)] = 2 * i * row_bytes;
-    float* c[2 * max_pairs];
-    TileArgs args = {};
-    args.pair_bytes = pair_bytes.data();
-    args.pair_step = row_bytes;
-    args.k_step = step * float_bytes;
-    args.runs = runs.data();
-    args.run_count = form_.taps * halves;
-    args.k = length;
-    args.b = weights_.panel(panel);
-    args.ldb = step * pitch;
-    args.c = c;
-    args.last_columns = static_cast<int>(kernels_.width);
-    const auto& by_vectors = form_.pairs != nullptr ? form_.pairs->tile : kernels_.tile;
+    const int64_t part = runs_of_a_part(length);
+    const RowTilesFn* sums = joined                   ? form_.pairs->joined_tiles
+                             : form_.pairs != nullptr ? form_.pairs->row_tiles[panel.vectors - 1]
+                                                      : kernels_.row_tiles[panel.vectors - 1];
+    // Even shares: first `longer` tiles of a pair of rows more than the others.
     const int64_t pairs = ceil_div(to - from, 2);
     const int64_t tiles = ceil_div(pairs, kernels_.pairs[panel.vectors - 1]);
     const int64_t least = pairs / tiles, longer = pairs % tiles;
-    const TileFn* tile = joined ? form_.pairs->joined_tile : by_vectors[panel.vectors - 1];
+    RowTilesArgs args = {};
+    args.row_bytes = row_bytes;
+    args.k = length;
+    args.b = weights_.panel(panel);
     const char* a = static_cast<const char*>(v_.data) + from * row_bytes;
     for (int64_t p = 0; p < form_.points; ++p) {
-      float* row_of_c = m + p * point_step;
-      args.a = a + p * v_.point * form_.point_bytes();
-      for (int64_t t = 0; t < tiles; ++t) {
-        const int64_t count = t < longer ? least + 1 : least;
-        for (int64_t row = 0; row < 2 * count; ++row, row_of_c += pitch) c[row] = row_of_c;
-        sum_runs(args, tile[count - 1]);
-        args.a += 2 * count * row_bytes;
+      for (int64_t run = 0; run < run_count; run += part) {
+        args.runs = runs.data() + run;
+        args.run_count = std::min(part, run_count - run);
+        args.accumulate = run > 0;
+        args.a = a + p * v_.point * form_.point_bytes();
+        args.c = m + p * point_step;
+        args.tiles = longer;
+        if (longer > 0) sums[least](args);
+        args.a += 2 * (least + 1) * longer * row_bytes;
+        args.c += 2 * (least + 1) * longer * pitch;
+        args.tiles = tiles - longer;
+        sums[least - 1](args);
       }
       args.b += weights_.rows * pitch;
     }
@@ -373,7 +370,7 @@ namespace {
 constexpr int64_t least_rows = 28;
 
 // The cubes of a block stay in the second-level cache beside a strip of planes.
-Triple choose_cubes(const GatherConv& c, double vectors, const Form& form) {
+Triple choose_cubes(const GatherConv& c, double vectors, int64_t tile_rows, const Form& form) {
   const int64_t budget = std::max(l2_bytes() * 5 / 8 / form.point_bytes(), least_rows * form.points * c.channels);
   const Triple all = tiles_of(c, form);
   const double sums = static_cast<double>(form.points * c.channels) * vectors / (form.pairs != nullptr ? pair_speed : 1);
@@ -384,7 +381,8 @@ Triple choose_cubes(const GatherConv& c, double vectors, const Form& form) {
     const double planes = static_cast<double>(points) * channels * (2 + 2 / static_cast<double>(block[0])) *
                           (1 + 0.5 / static_cast<double>(strip_of(c, block)));
     const double transform = 0.25 * planes + 0.1 * static_cast<double>(form.points) * channels;
-    return idle_factor(block_count(c.batch, all, block)) * (sums + transform + (4 * sums + 2000.0 * vectors) / rows);
+    const double filled = static_cast<double>(ceil_div(product(block), tile_rows) * tile_rows) / rows;
+    return idle_factor(block_count(c.batch, all, block)) * (filled * sums + transform + (4 * sums + 2000.0 * vectors) / rows);
   });
 }
 
@@ -400,7 +398,8 @@ Triple choose_tiles(const GatherConv& c, const TileCost& cost_of) {
     // Blocks below each other read two rows again, from memory where the input is larger than the caches. And each row is a call.
     const double again = large ? 1.5 * static_cast<double>(c.channels) / static_cast<double>(block[1]) : 0;
     const double transform = 0.25 * static_cast<double>(floats) / rows + again + 60 / static_cast<double>(block[2]);
-    const double filled = static_cast<double>(ceil_div(block[2], cost_of.tiles) * cost_of.tiles) / static_cast<double>(block[2]);
+    const double filled = static_cast<double>(ceil_div(block[2], cost_of.tiles) * cost_of.tiles) / static_cast<double>(block[2]) *
+                          static_cast<double>(ceil_div(product(block), cost_of.rows) * cost_of.rows) / rows;
     const int64_t blocks = block_count(c.batch, all, block);
     const double fixed = cost_of.fixed * static_cast<double>(blocks) / static_cast<double>(c.batch * product(all));
     return idle_factor(blocks) * (filled * cost_of.sums / cost_of.speed + transform + fixed);
@@ -439,16 +438,18 @@ bool suits_pairs(const GatherConv& c) { return c.channels % 2 == 0; }
 void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool three, const PairTable* pairs) {
   const std::vector<Panel> panels = split_columns(conv.columns, kernels.width);
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
+  const int64_t tile_rows = 2 * kernels.pairs[panels.front().vectors - 1];
   Form form = three ? cube_form : plain_form(conv);
   form.pairs = pairs;
   const double sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors;
   const Triple block =
-      three ? choose_cubes(conv, vectors, form)
+      three ? choose_cubes(conv, vectors, tile_rows, form)
             : choose_tiles(conv, {.sums = sums,
                                   .fixed = sums + 2000.0 * vectors,
                                   .floats_a_row = 0,
                                   .budget = std::max(l2_bytes() / 2 / form.point_bytes(), least_rows * points * conv.channels),
-                                  .speed = pairs != nullptr ? pair_speed : 1});
+                                  .speed = pairs != nullptr ? pair_speed : 1,
+                                  .rows = tile_rows});
   MomentParts moments;
   const auto count = static_cast<int64_t>(panels.size());
   const int64_t blocks = block_count(conv.batch, tiles_of(conv, form), block), most = panels_at_a_time(kernels, conv, form);

@@ -68,6 +68,7 @@ struct TileCost {
   int64_t budget;        // floats
   double speed = 1;      // of the products, beside f32's
   int64_t tiles = 1;     // along W that share a row: of an odd count one place is empty
+  int64_t rows = 1;      // of a product, which takes as long for fewer
 };
 // The cheapest block, idle threads counted.
 std::array<int64_t, 3> choose_tiles(const GatherConv& conv, const TileCost& cost);

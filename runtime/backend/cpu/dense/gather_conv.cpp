@@ -76,8 +76,7 @@ class BlockRunner {
     const GatherAxis& w = conv.axis[2];
     row_tiles_ = conv.columns <= kernels.width && w.stride == 1 && consecutive(w.taps) &&
                  static_cast<int>(w.taps.size()) == row_taps;
-    const Epilogue& e = conv.epilogue;
-    past_caches_ = weight_rows(conv) == conv.channels && e.residual == nullptr && e.activation == Activation::none && leaves_caches(conv);
+    past_caches_ = weight_rows(conv) == conv.channels && conv.epilogue.activation == Activation::none && leaves_caches(conv);
   }
 
   ~BlockRunner() {

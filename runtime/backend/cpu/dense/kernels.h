@@ -36,7 +36,7 @@ struct TileArgs {
   float slope;
   int last_columns;  // valid columns of the last vector
   bool accumulate;   // add to C; bias must then be null
-  bool past_caches;  // C is too large to stay there: whole vectors are written past them. They are aligned and not finished
+  bool past_caches;  // C is too large to stay there: whole vectors, aligned, are written past them, and there is no activation
 };
 
 using TileFn = void (*)(const TileArgs&);

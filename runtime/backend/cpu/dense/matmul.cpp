@@ -301,7 +301,7 @@ bool goes_past_caches(const MatmulShape& s, const float* c, bool far, const Epil
   bool aligned = reinterpret_cast<uintptr_t>(c) % (line * sizeof(float)) == 0 && s.c.row % line == 0;
   for (const BatchAxis& axis : s.batch) aligned = aligned && axis.c % line == 0;
   const bool large = far || batch_count(s) * s.m * s.n * float_bytes >= far_bytes();
-  return aligned && e.residual == nullptr && e.activation == Activation::none && large;
+  return aligned && e.activation == Activation::none && large;
 }
 
 float activated(float x, const Epilogue& e) {

@@ -20,82 +20,113 @@ VOXLAB_INLINE void load_row(Vec (&b)[NR], const float* p, int last_columns) {
   }
 }
 
-template <int NR, bool Tail>
-VOXLAB_INLINE void store_row(const TileArgs& t, float* c, const Vec (&acc)[NR],
-                             const Vec (&bias)[NR]) {
+// Rows of sums, which C's own values or the bias, and residuals, are added to first.
+template <int NR, int Rows, bool Tail>
+VOXLAB_INLINE void store_rows(const TileArgs& t, Vec (&sum)[Rows][NR]) {
+  const auto at = [&](int m, int n) __attribute__((always_inline)) { return t.c[m] + n * vec_width; };
+  if (t.accumulate) {
+#pragma GCC unroll 24
+    for (int m = 0; m < Rows; ++m) {
+      Vec c[NR];
+      load_row<NR, Tail>(c, t.c[m], t.last_columns);
 #pragma GCC unroll 3
-  for (int n = 0; n < NR; ++n) {
-    const bool last = Tail && n == NR - 1;
-    float* p = c + n * vec_width;
-    Vec v = acc[n];
-    if (t.accumulate) {
-      v += last ? load_first(p, t.last_columns) : load(p);
-    } else {
-      v += bias[n];
+      for (int n = 0; n < NR; ++n) sum[m][n] += c[n];
     }
-    if (last) {
-      store_first(p, v, t.last_columns);
-    } else if (t.past_caches) {
-      store_past_caches(p, v);
-    } else {
-      store(p, v);
+  } else if (t.bias != nullptr) {
+    Vec bias[NR];
+    load_row<NR, Tail>(bias, t.bias, t.last_columns);
+#pragma GCC unroll 24
+    for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 3
+      for (int n = 0; n < NR; ++n) sum[m][n] += bias[n];
+  }
+  if (t.residual != nullptr) {
+#pragma GCC unroll 24
+    for (int m = 0; m < Rows; ++m) {
+      if (t.residual[m] == nullptr) continue;
+      Vec residual[NR];
+      load_row<NR, Tail>(residual, t.residual[m], t.last_columns);
+#pragma GCC unroll 3
+      for (int n = 0; n < NR; ++n) sum[m][n] += residual[n];
     }
   }
+  if (!Tail && t.past_caches) {
+#pragma GCC unroll 24
+    for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 3
+      for (int n = 0; n < NR; ++n) store_past_caches(at(m, n), sum[m][n]);
+    return;
+  }
+#pragma GCC unroll 24
+  for (int m = 0; m < Rows; ++m)
+#pragma GCC unroll 3
+    for (int n = 0; n < NR; ++n) {
+      if (Tail && n == NR - 1) {
+        store_first(at(m, n), sum[m][n], t.last_columns);
+      } else {
+        store(at(m, n), sum[m][n]);
+      }
+    }
 }
+
+// Of k that share the counting. Where vectors are short it takes a tenth of a tile's time, on processors that two programs
+// share more; with three vectors the registers are full.
+template <int NR>
+constexpr int steps_at_once = vec_registers == 16 && NR < 3 ? 2 : 1;
 
 // Rows 2g and 2g + 1 of pair g lie at a + offset(g) and a + offset(g) + pair_step. With Unit, row m
 // lies at a + 4 m: no offsets to keep in registers, so tiles can be taller.
 template <Product Multiply, int NR, int G, bool Tail, bool Unit, bool Fetch>
 void tile_body(const TileArgs& t) {
-  Vec even[G][NR];
-  Vec odd[G][NR];
+  Vec sum[2 * G][NR];
   int64_t offset[G];
 #pragma GCC unroll 12
   for (int g = 0; g < G; ++g) {
     offset[g] = Unit ? 2 * g * static_cast<int64_t>(sizeof(float)) : t.pair_bytes[g];
 #pragma GCC unroll 3
-    for (int n = 0; n < NR; ++n) even[g][n] = odd[g][n] = zero();
+    for (int n = 0; n < NR; ++n) sum[2 * g][n] = sum[2 * g + 1][n] = zero();
   }
+  constexpr int64_t next = sizeof(float);  // k_step, where values of a row are neighbours
   const int64_t pair_step = Unit ? static_cast<int64_t>(sizeof(float)) : t.pair_step;
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a0 = t.a + t.runs[r].a_bytes;
     const char* a1 = a0 + pair_step;
     const float* b = t.b + t.runs[r].b_row * t.ldb;
-    for (int64_t k = t.k; k > 0; --k) {
+    const auto add_step = [&](int step) __attribute__((always_inline)) {
       Vec row[NR];
-      load_row<NR, Tail>(row, b, t.last_columns);
+      load_row<NR, Tail>(row, b + step * t.ldb, t.last_columns);
       if constexpr (Fetch) {
 #pragma GCC unroll 3
-        for (int n = 0; n < NR; ++n) __builtin_prefetch(b + t.b_ahead + n * vec_width);
+        for (int n = 0; n < NR; ++n) __builtin_prefetch(b + step * t.ldb + t.b_ahead + n * vec_width);
       }
-#pragma GCC unroll 12
-      for (int g = 0; g < G; ++g) {
-        const Vec first = splat(*reinterpret_cast<const float*>(a0 + offset[g]));
+#pragma GCC unroll 24
+      for (int m = 0; m < 2 * G; ++m) {
+        const Vec x = splat(*reinterpret_cast<const float*>((m % 2 == 0 ? a0 : a1) + offset[m / 2] + step * next));
 #pragma GCC unroll 3
-        for (int n = 0; n < NR; ++n) even[g][n] = Multiply(first, row[n], even[g][n]);
-        const Vec second = splat(*reinterpret_cast<const float*>(a1 + offset[g]));
-#pragma GCC unroll 3
-        for (int n = 0; n < NR; ++n) odd[g][n] = Multiply(second, row[n], odd[g][n]);
+        for (int n = 0; n < NR; ++n) sum[m][n] = Multiply(x, row[n], sum[m][n]);
       }
+    };
+    int64_t k = t.k;
+    if (steps_at_once<NR> == 2 && !Unit && t.k_step == next) {
+      for (; k >= 2; k -= 2) {
+        add_step(0);
+        add_step(1);
+        a0 += 2 * next;
+        a1 += 2 * next;
+        b += 2 * t.ldb;
+      }
+    }
+    for (; k > 0; --k) {
+      add_step(0);
       a0 += t.k_step;
       a1 += t.k_step;
       b += t.ldb;
     }
   }
-  Vec bias[NR];
-#pragma GCC unroll 3
-  for (int n = 0; n < NR; ++n) bias[n] = zero();
-  if (t.bias != nullptr) load_row<NR, Tail>(bias, t.bias, t.last_columns);
-#pragma GCC unroll 12
-  for (int g = 0; g < G; ++g) {
-    store_row<NR, Tail>(t, t.c[2 * g], even[g], bias);
-    store_row<NR, Tail>(t, t.c[2 * g + 1], odd[g], bias);
-  }
-  if (t.activation != 0 || t.residual != nullptr) {
+  store_rows<NR, 2 * G, Tail>(t, sum);
+  if (t.activation != 0) {
     const int columns = (NR - 1) * vec_width + t.last_columns;
-    for (int m = 0; m < 2 * G; ++m)
-      finish_row(t.c[m], t.residual == nullptr ? nullptr : t.residual[m], columns, t.activation,
-                 t.slope);
+    for (int m = 0; m < 2 * G; ++m) finish_row(t.c[m], nullptr, columns, t.activation, t.slope);
   }
 }
 
@@ -103,7 +134,6 @@ template <Product Multiply, int NR, int G>
 void row_tiles(const RowTilesArgs& t) {
   constexpr int rows = 2 * G, at_once = 3, bases = (rows + at_once - 1) / at_once;  // row 3i + j lies at base i + j * row_bytes
   constexpr int64_t pitch = NR * vec_width;
-  constexpr int unroll = NR < 3 || vec_registers > 16 ? 2 : 1;
   const int64_t row_bytes = t.row_bytes;
   const char* tile_a = t.a;
   float* c = t.c;
@@ -135,12 +165,17 @@ void row_tiles(const RowTilesArgs& t) {
         b += steps * pitch;
       };
       int64_t k = t.k;
-      for (; k >= unroll; k -= unroll) {
-#pragma GCC unroll 2
-        for (int step = 0; step < unroll; ++step) add_step(step);
-        advance(unroll);
+      if (steps_at_once<NR> == 2) {
+        for (; k >= 2; k -= 2) {
+          add_step(0);
+          add_step(1);
+          advance(2);
+        }
       }
-      if (unroll > 1 && k > 0) add_step(0);
+      for (; k > 0; --k) {
+        add_step(0);
+        advance(1);
+      }
     }
     if (t.accumulate) {
 #pragma GCC unroll 14
@@ -189,14 +224,9 @@ void row_tile_body(const TileArgs& t) {
       b += t.ldb;
     }
   }
-  Vec bias[1] = {zero()};
-  if (t.bias != nullptr) load_row<1, Tail>(bias, t.bias, t.last_columns);
-#pragma GCC unroll 16
-  for (int i = 0; i < T; ++i) store_row<1, Tail>(t, t.c[i], acc[i], bias);
-  if (t.activation != 0 || t.residual != nullptr) {
-    for (int i = 0; i < T; ++i)
-      finish_row(t.c[i], t.residual == nullptr ? nullptr : t.residual[i], t.last_columns,
-                 t.activation, t.slope);
+  store_rows<1, T, Tail>(t, acc);
+  if (t.activation != 0) {
+    for (int i = 0; i < T; ++i) finish_row(t.c[i], nullptr, t.last_columns, t.activation, t.slope);
   }
 }
 

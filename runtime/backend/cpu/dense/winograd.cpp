@@ -413,11 +413,11 @@ bool suits_winograd(const KernelTable& kernels, const GatherConv& c, double spee
   if (!along_depth || !three_neighbours(c.axis[1]) || !three_neighbours(c.axis[2])) return false;
   // Cycles saved in the sums against those of the transforms: the weights', and each tile's two.
   const auto vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
-  const auto channels = static_cast<double>(c.channels);
+  const auto channels = static_cast<double>(c.channels), read = channels / kernels.width;
   const auto tiles = static_cast<double>(c.batch * product(tiles_of(c)));
   const double saved = tiles * static_cast<double>(taps) * channels * vectors * (36 - 16) / speed;
   const double spent = static_cast<double>(taps) * channels * vectors * 300 +
-                       tiles * (4 * channels + 60 * vectors);
+                       tiles * (64 * read + 60 * vectors);
   return saved > spent;
 }
 
@@ -425,11 +425,11 @@ bool suits_winograd3(const KernelTable& kernels, const GatherConv& c, double spe
   if (!three_neighbours(c.axis[0])) return false;
   // Cycles saved in the sums against those of the third side's transforms and of its weights.
   const auto vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
-  const auto channels = static_cast<double>(c.channels);
+  const auto channels = static_cast<double>(c.channels), read = channels / kernels.width;
   const Triple tiles = tiles_of(c);
   const auto depth = static_cast<double>(tiles[0]);
   const double saved = channels * vectors * (48 * depth - 64 * std::ceil(depth / 2)) / speed;
-  const double spent = depth * (9 * channels + 120 * vectors);
+  const double spent = depth * (144 * read + 120 * vectors);
   return static_cast<double>(c.batch * tiles[1] * tiles[2]) * (saved - spent) > 500 * channels * vectors;
 }
 

@@ -140,6 +140,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bench", default=str(ROOT / "build/release/bench/voxlab_bench"), help="our program")
     parser.add_argument("--shape", choices=SHAPES, action="append", help="only this (default: all)")
+    parser.add_argument("--level", choices=LEVELS, action="append", help="only this instruction set (default: all; each must be the machine's)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="turns")
     parser.add_argument("--repeats", type=int, default=3, help="of PyTorch in a turn")
@@ -157,8 +158,8 @@ def main():
             same(file, key, kept[key], record[key])
         record |= {"cases": kept["cases"], "version": kept["version"]}
     cases = {(c["level"], c["pass"], c["shape"]): c for c in record["cases"]}
-    for level, peer_level in LEVELS.items():
-        peer = Peer(options, peer_level)
+    for level in options.level or LEVELS:
+        peer = Peer(options, LEVELS[level])
         same(file, "version of PyTorch", record.setdefault("version", peer.version), peer.version)
         for shape in options.shape or SHAPES:
             for which in passes(shape):

@@ -87,6 +87,7 @@ void tile_body(const TileArgs& t) {
     for (int n = 0; n < NR; ++n) sum[2 * g][n] = sum[2 * g + 1][n] = zero();
   }
   constexpr int64_t next = sizeof(float);  // k_step, where values of a row are neighbours
+  const int64_t k_step = Unit ? t.k_step : next;
   const int64_t pair_step = Unit ? static_cast<int64_t>(sizeof(float)) : t.pair_step;
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a0 = t.a + t.runs[r].a_bytes;
@@ -101,18 +102,18 @@ void tile_body(const TileArgs& t) {
       }
 #pragma GCC unroll 24
       for (int m = 0; m < 2 * G; ++m) {
-        const Vec x = splat(*reinterpret_cast<const float*>((m % 2 == 0 ? a0 : a1) + offset[m / 2] + step * next));
+        const Vec x = splat(*reinterpret_cast<const float*>((m % 2 == 0 ? a0 : a1) + offset[m / 2] + step * k_step));
 #pragma GCC unroll 3
         for (int n = 0; n < NR; ++n) sum[m][n] = Multiply(x, row[n], sum[m][n]);
       }
     };
     int64_t k = t.k;
-    if (steps_at_once<NR> == 2 && !Unit && t.k_step == next) {
+    if (steps_at_once<NR> == 2 && (Unit || t.k_step == next)) {
       for (; k >= 2; k -= 2) {
         add_step(0);
         add_step(1);
-        a0 += 2 * next;
-        a1 += 2 * next;
+        a0 += 2 * k_step;
+        a1 += 2 * k_step;
         b += 2 * t.ldb;
       }
     }

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FLAGS = ("avx512f", "avx512_bf16", "amx_tile")
+FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_tile")
 
 
 def machine():

@@ -65,6 +65,23 @@ struct RowPairs {
 
 constexpr int64_t dropped_row = -1;
 
+// Runs a tile whose sum may be long in parts.
+void sum_runs(const TileArgs& whole, TileFn tile) {
+  const int64_t part = runs_of_a_part(whole.k);
+  if (whole.run_count <= part) return tile(whole);
+  TileArgs args = whole;
+  for (int64_t run = 0; run < whole.run_count; run += part) {
+    args.runs = whole.runs + run;
+    args.run_count = std::min(part, whole.run_count - run);
+    args.accumulate = run > 0;
+    args.bias = run > 0 ? nullptr : whole.bias;
+    const bool last = run + part >= whole.run_count;
+    args.activation = last ? whole.activation : 0;
+    args.residual = last ? whole.residual : nullptr;
+    tile(args);
+  }
+}
+
 // Computes output blocks; one object a thread.
 class BlockRunner {
  public:
@@ -373,22 +390,6 @@ const float* pack_all(const KernelTable& kernels, const GatherConv& c,
 int64_t runs_of_a_part(int64_t k) {
   constexpr int64_t part_length = 512;
   return std::max<int64_t>(1, part_length / std::max<int64_t>(1, k));
-}
-
-void sum_runs(const TileArgs& whole, TileFn tile) {
-  const int64_t part = runs_of_a_part(whole.k);
-  if (whole.run_count <= part) return tile(whole);
-  TileArgs args = whole;
-  for (int64_t run = 0; run < whole.run_count; run += part) {
-    args.runs = whole.runs + run;
-    args.run_count = std::min(part, whole.run_count - run);
-    args.accumulate = run > 0;
-    args.bias = run > 0 ? nullptr : whole.bias;
-    const bool last = run + part >= whole.run_count;
-    args.activation = last ? whole.activation : 0;
-    args.residual = last ? whole.residual : nullptr;
-    tile(args);
-  }
 }
 
 void flatten(GatherConv& c) {

@@ -67,9 +67,6 @@ void gather_conv(const KernelTable& kernels, GatherConv conv);
 // than PyTorch's convolutions do.
 int64_t runs_of_a_part(int64_t k);
 
-// Runs a tile in such parts.
-void sum_runs(const TileArgs& whole, TileFn tile);
-
 // Merges axes that only enumerate positions into W.
 void flatten(GatherConv& conv);
 

@@ -43,7 +43,7 @@ using TileFn = void (*)(const TileArgs&);
 
 // `tiles` neighbouring tiles of whole vectors: rows of A are `row_bytes` apart, rows of B and of C follow each
 // other. C = or += sum over runs and k of A[row, k] * B[k].
-struct RowTilesArgs {
+struct TileStackArgs {
   const char* a;
   int64_t row_bytes;
   const Run* runs;
@@ -55,7 +55,7 @@ struct RowTilesArgs {
   bool accumulate;
 };
 
-using RowTilesFn = void (*)(const RowTilesArgs&);
+using TileStackFn = void (*)(const TileStackArgs&);
 
 constexpr int max_row_outputs = 14;  // neighbouring outputs of a row tile
 constexpr int row_taps = 3;
@@ -183,7 +183,7 @@ struct KernelTable {
   int unit_pairs[max_panel_vectors];  // the same for unit tiles
   TileFn tile[max_panel_vectors][max_pairs];
   TileFn unit_tile[max_panel_vectors][max_unit_pairs];
-  RowTilesFn row_tiles[max_panel_vectors][max_pairs];
+  TileStackFn tile_stack[max_panel_vectors][max_pairs];
   // One column vector, `row_taps` taps along the row, stride 1: each value read from A serves every
   // tap. Rows of C are neighbours, pair_step bytes apart in A; B rows of tap t start t * k rows
   // further on.
@@ -233,10 +233,10 @@ struct KernelTable {
 struct PairTable {
   TileFn tile[max_panel_vectors][max_pairs];  // as many pairs of rows as KernelTable::pairs
   TileFn unit_tile[max_panel_vectors][max_unit_pairs];
-  RowTilesFn row_tiles[max_panel_vectors][max_pairs];
-  // Tiles of one vector of columns that take two pairs a step, which halves the loads of A: RowTilesArgs::k and its runs count
+  TileStackFn tile_stack[max_panel_vectors][max_pairs];
+  // Tiles of one vector of columns that take two pairs a step, which halves the loads of A: TileStackArgs::k and its runs count
   // those, B is what join_rows made.
-  RowTilesFn joined_tiles[max_pairs];
+  TileStackFn joined_stack[max_pairs];
   // Each two of `rows` rows of one vector to the order that joined tiles read.
   void (*join_rows)(float* b, int64_t rows);
   void (*round)(const float* in, int64_t n, uint16_t* out);

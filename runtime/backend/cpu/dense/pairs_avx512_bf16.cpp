@@ -84,7 +84,7 @@ void join_rows(float* b, int64_t rows) {
 // A broadcast before each vdpbf16ps costs two fifths more than the product alone, and as an operand of it twice more. Here one
 // serves two: its even lanes hold a pair of A and its odd ones the next, and B lies such that a column's two sums are neighbours.
 template <int G>
-void joined_tiles(const RowTilesArgs& t) {
+void joined_stack(const TileStackArgs& t) {
   constexpr int rows = 2 * G;
   const char* tile_a = t.a;
   float* c = t.c;
@@ -116,8 +116,8 @@ void joined_tiles(const RowTilesArgs& t) {
 }
 
 template <int... G>
-constexpr void fill_joined_tiles(RowTilesFn (&out)[sizeof...(G)]) {
-  constexpr RowTilesFn found[] = {joined_tiles<G + 1>...};
+constexpr void fill_joined_stacks(TileStackFn (&out)[sizeof...(G)]) {
+  constexpr TileStackFn found[] = {joined_stack<G + 1>...};
   for (unsigned i = 0; i < sizeof...(G); ++i) out[i] = found[i];
 }
 
@@ -140,7 +140,7 @@ constexpr void set_transforms(PairTable& table) {
 constexpr PairTable make_pairs() {
   PairTable table = {};
   fill_table<add_pairs>(table);
-  fill_joined_tiles<0, 1, 2, 3, 4, 5, 6>(table.joined_tiles);
+  fill_joined_stacks<0, 1, 2, 3, 4, 5, 6>(table.joined_stack);
   table.join_rows = join_rows;
   table.round = round;
   table.pack = pack;

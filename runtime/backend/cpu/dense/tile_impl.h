@@ -78,17 +78,17 @@ constexpr int steps_at_once = vec_registers == 16 && NR < 3 ? 2 : 1;
 // lies at a + 4 m: no offsets to keep in registers, so tiles can be taller.
 template <Product Multiply, int NR, int G, bool Tail, bool Unit, bool Fetch>
 void tile_body(const TileArgs& t) {
+  constexpr int64_t next = sizeof(float);  // from a value to its neighbour
   Vec sum[2 * G][NR];
   int64_t offset[G];
 #pragma GCC unroll 12
   for (int g = 0; g < G; ++g) {
-    offset[g] = Unit ? 2 * g * static_cast<int64_t>(sizeof(float)) : t.pair_bytes[g];
+    offset[g] = Unit ? 2 * g * next : t.pair_bytes[g];
 #pragma GCC unroll 3
     for (int n = 0; n < NR; ++n) sum[2 * g][n] = sum[2 * g + 1][n] = zero();
   }
-  constexpr int64_t next = sizeof(float);  // k_step, where values of a row are neighbours
   const int64_t k_step = Unit ? t.k_step : next;
-  const int64_t pair_step = Unit ? static_cast<int64_t>(sizeof(float)) : t.pair_step;
+  const int64_t pair_step = Unit ? next : t.pair_step;
   for (int64_t r = 0; r < t.run_count; ++r) {
     const char* a0 = t.a + t.runs[r].a_bytes;
     const char* a1 = a0 + pair_step;
@@ -132,7 +132,7 @@ void tile_body(const TileArgs& t) {
 }
 
 template <Product Multiply, int NR, int G>
-void row_tiles(const RowTilesArgs& t) {
+void tile_stack(const TileStackArgs& t) {
   constexpr int rows = 2 * G, at_once = 3, bases = (rows + at_once - 1) / at_once;  // row 3i + j lies at base i + j * row_bytes
   constexpr int64_t pitch = NR * vec_width;
   const int64_t row_bytes = t.row_bytes;
@@ -272,9 +272,9 @@ constexpr void fill_tiles(TileFn (&out)[sizeof...(G)]) {
 }
 
 template <Product Multiply, int NR, int... G>
-constexpr void fill_row_tiles(RowTilesFn (&out)[sizeof...(G)]) {
+constexpr void fill_tile_stacks(TileStackFn (&out)[sizeof...(G)]) {
   constexpr int most = pairs_of(NR, max_pairs);
-  constexpr RowTilesFn found[] = {(G < most ? row_tiles<Multiply, NR, (G < most ? G : 0) + 1> : nullptr)...};
+  constexpr TileStackFn found[] = {(G < most ? tile_stack<Multiply, NR, (G < most ? G : 0) + 1> : nullptr)...};
   for (unsigned i = 0; i < sizeof...(G); ++i) out[i] = found[i];
 }
 
@@ -284,16 +284,16 @@ constexpr void fill_table(Table& table) {
   fill_tiles<Multiply, 1, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[0]);
   fill_tiles<Multiply, 2, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[1]);
   fill_tiles<Multiply, 3, false, 0, 1, 2, 3, 4, 5, 6>(table.tile[2]);
-  fill_row_tiles<Multiply, 1, 0, 1, 2, 3, 4, 5, 6>(table.row_tiles[0]);
-  fill_row_tiles<Multiply, 2, 0, 1, 2, 3, 4, 5, 6>(table.row_tiles[1]);
-  fill_row_tiles<Multiply, 3, 0, 1, 2, 3, 4, 5, 6>(table.row_tiles[2]);
+  fill_tile_stacks<Multiply, 1, 0, 1, 2, 3, 4, 5, 6>(table.tile_stack[0]);
+  fill_tile_stacks<Multiply, 2, 0, 1, 2, 3, 4, 5, 6>(table.tile_stack[1]);
+  fill_tile_stacks<Multiply, 3, 0, 1, 2, 3, 4, 5, 6>(table.tile_stack[2]);
   fill_tiles<Multiply, 1, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[0]);
   fill_tiles<Multiply, 2, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[1]);
   fill_tiles<Multiply, 3, true, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11>(table.unit_tile[2]);
 }
 
 template <int... T>
-constexpr void fill_tap_tiles(TileFn (&out)[sizeof...(T)]) {
+constexpr void fill_row_tiles(TileFn (&out)[sizeof...(T)]) {
   constexpr TileFn found[] = {row_tile<T + 1>...};
   for (unsigned i = 0; i < sizeof...(T); ++i) out[i] = found[i];
 }
@@ -318,7 +318,7 @@ float spin(int64_t repeats) {
 constexpr void set_tiles(KernelTable& table) {
   table.spin = spin;
   table.row_outputs = vec_registers == 32 ? max_row_outputs : 10;
-  fill_tap_tiles<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13>(table.row_tile);
+  fill_row_tiles<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13>(table.row_tile);
   for (int n = 1; n <= max_panel_vectors; ++n) {
     table.pairs[n - 1] = pairs_of(n, max_pairs);
     table.unit_pairs[n - 1] = pairs_of(n, max_unit_pairs);

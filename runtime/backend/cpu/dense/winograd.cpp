@@ -215,14 +215,14 @@ class TileRunner {
       runs[static_cast<size_t>(r)] = {r * v_.plane * form_.point_bytes(), r * slots};
     if (halves == 2) runs[1] = {length * float_bytes, length};
     const int64_t part = runs_of_a_part(length);
-    const RowTilesFn* sums = joined                   ? form_.pairs->joined_tiles
-                             : form_.pairs != nullptr ? form_.pairs->row_tiles[panel.vectors - 1]
-                                                      : kernels_.row_tiles[panel.vectors - 1];
+    const TileStackFn* sums = joined                   ? form_.pairs->joined_stack
+                             : form_.pairs != nullptr ? form_.pairs->tile_stack[panel.vectors - 1]
+                                                      : kernels_.tile_stack[panel.vectors - 1];
     // Even shares: first `longer` tiles of a pair of rows more than the others.
     const int64_t pairs = ceil_div(to - from, 2);
     const int64_t tiles = ceil_div(pairs, kernels_.pairs[panel.vectors - 1]);
     const int64_t least = pairs / tiles, longer = pairs % tiles;
-    RowTilesArgs args = {};
+    TileStackArgs args = {};
     args.row_bytes = row_bytes;
     args.k = length;
     args.b = weights_.panel(panel);

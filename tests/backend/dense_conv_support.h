@@ -162,6 +162,51 @@ inline void check_passes(const ConvGeometry& g, Precision precision, double limi
   }
 }
 inline void check_all_passes(const ConvGeometry& g) { check_passes(g, Precision::strict, f32_limit); }
+
+// Values of the channels `of`, neighbours among `channels`.
+inline Values sample(const Values& v, int64_t channels, const std::vector<int64_t>& of) {
+  Values some;
+  for (size_t at = 0; at < v.size(); at += static_cast<size_t>(channels))
+    for (const int64_t c : of) some.push_back(v[at + static_cast<size_t>(c)]);
+  return some;
+}
+
+// The same of many channels, of which some are looked at; not of groups. Forward and data gradient run on `kernel`.
+inline void check_some_channels(const ConvGeometry& g, std::string_view kernel) {
+  const Values x = random_values(size_x(g), 1), w = random_values(size_w(g), 2), dy = random_values(size_y(g), 3);
+  const std::vector<int64_t> some_in = {0, 23, 101, g.in_channels - 6, g.in_channels - 1};
+  const std::vector<int64_t> some_out = {0, 17, 110, g.out_channels - 4, g.out_channels - 1};
+  const auto some_rows = [&](const Values& of, int64_t columns) {  // of weights, by their input channel
+    Values rows;
+    for (int64_t tap = 0; tap < volume(g.kernel); ++tap) {
+      for (const int64_t c : some_in) {
+        const auto row = of.begin() + (tap * g.in_channels + c) * columns;
+        rows.insert(rows.end(), row, row + columns);
+      }
+    }
+    return rows;
+  };
+  ConvGeometry few_in = g, few_out = g, few = g;
+  few_in.in_channels = few.in_channels = static_cast<int64_t>(some_in.size());
+  few_out.out_channels = few.out_channels = static_cast<int64_t>(some_out.size());
+  const Sums y_want = reference_forward(few_out, x, sample(w, g.out_channels, some_out));
+  const Sums dx_want = reference_dgrad(few_in, dy, some_rows(w, g.out_channels));
+  const Sums dw_want = reference_wgrad(few, sample(x, g.in_channels, some_in), sample(dy, g.out_channels, some_out));
+  for (const Isa isa : available_isas()) {
+    const IsaScope scope(isa);
+    const std::string what = " " + std::string(name(isa)) + " " + describe(g);
+    Values y = guarded(size_y(g)), dx = guarded(size_x(g)), dw = guarded(size_w(g));
+    const auto forward = conv_forward(g, in(x), in(w), {y.data(), DType::f32});
+    const auto dgrad = conv_dgrad(g, in(dy), in(w), {dx.data(), DType::f32});
+    const auto wgrad = conv_wgrad(g, in(x), in(dy), {dw.data(), DType::f32});
+    EXPECT_TRUE(has(forward, kernel) && has(dgrad, kernel) && has(wgrad, "winograd")) << forward << " " << dgrad << " " << wgrad << what;
+    for (Values* values : {&y, &dx, &dw}) remove_guard(*values, what);
+    expect_close(sample(y, g.out_channels, some_out), y_want, f32_limit, "forward" + what);
+    expect_close(sample(dx, g.in_channels, some_in), dx_want, f32_limit, "dgrad" + what);
+    expect_close(sample(some_rows(dw, g.out_channels), g.out_channels, some_out), dw_want, f32_limit, "wgrad" + what);
+  }
+}
+
 inline void check_split(const ConvGeometry& g) { check_passes(g, Precision::bf16x3, split_limit); }
 
 // What bf16 promises of a kernel (docs/design/0003): the norm of the error over the result's, of factors that need rounding.

@@ -137,8 +137,13 @@ TEST(DenseConv, WinogradOnThreeSides) {
   };
   check({.in = {7, 19, 22}, .in_channels = 48, .out_channels = 48, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
   check({.batch = 2, .in = {8, 18, 17}, .in_channels = 51, .out_channels = 70, .kernel = {3, 3, 3}, .pad = {1, 0, 2}});
-  check({.in = {6, 20, 20}, .in_channels = 322, .out_channels = 336, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
+  check_some_channels({.in = {6, 20, 20}, .in_channels = 322, .out_channels = 336, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, "winograd3");
   check({.in = {6, 22, 24}, .in_channels = 96, .out_channels = 80, .kernel = {3, 3, 3}, .pad = {2, 1, 1}, .groups = 2});
+}
+
+// Sums larger than the caches, of more tiles than are transformed at a time.
+TEST(DenseConv, WinogradOfManyChannels) {
+  check_some_channels({.in = {1, 75, 78}, .in_channels = 390, .out_channels = 380, .kernel = {1, 3, 3}, .pad = {0, 1, 1}}, "winograd");
 }
 
 TEST(DenseConv, RandomGeometries) {

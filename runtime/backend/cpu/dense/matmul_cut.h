@@ -45,6 +45,4 @@ struct Task {
 };
 Task task_at(const MatmulShape& s, const Cut& cut, int64_t panels, int64_t index);
 
-constexpr int64_t share(int64_t total, int64_t part, int64_t parts) { return total * part / parts; }
-
 }  // namespace voxlab::cpu

@@ -59,6 +59,8 @@ inline int64_t task_grain(int64_t tasks, int64_t multiply_adds) {
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// Where part `part` of `parts` about equal ones begins.
+constexpr int64_t share(int64_t total, int64_t part, int64_t parts) { return total * part / parts; }
 
 // bf16 values in a float buffer.
 inline uint16_t* half_scratch(Purpose purpose, int64_t halves) {

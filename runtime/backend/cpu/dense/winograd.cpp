@@ -158,10 +158,10 @@ class TileRunner {
     const PairTable* pairs = form_.pairs;
     if (!form_.cube) {
       const auto* to_points = pairs != nullptr ? pairs->winograd_input : &kernels_.winograd_input;
-      v_ = transform_input({to_points, form_.point_bytes(), 1}, conv_, at_);
+      v_ = transform_at({to_points, form_.point_bytes(), 1, conv_.channels}, at_);
       return;
     }
-    const PointFormat format = {pairs != nullptr ? pairs->winograd_planes : &kernels_.winograd_input, float_bytes, 1};
+    const PointFormat format = {pairs != nullptr ? pairs->winograd_planes : &kernels_.winograd_input, float_bytes, 1, conv_.channels};
     // The planes of each of the 16 points, four at a time, to four points of D; strip by strip, so that planes stay at hand.
     const int64_t plane = at_.size[1] * at_.size[2] * conv_.channels, point = at_.size[0] * plane;
     const auto to_points = pairs != nullptr ? pairs->winograd_depth_input : kernels_.winograd_depth_input;
@@ -172,7 +172,7 @@ class TileRunner {
         const BlockPlace place = {at_.sample,
                                   {form_.side * at_.begin[0], at_.begin[1] + h, at_.begin[2] + w},
                                   {form_.side * at_.size[0], 1, std::min(strip, at_.size[2] - w)}};
-        const InputPoints v = transform_input(format, conv_, place);
+        const InputPoints v = transform_at(format, place);
         for (int64_t p = 0; p < points; ++p) {
           const float* planes = static_cast<const float*>(v.data) + p * v.point;
           for (int64_t d = 0; d < at_.size[0]; ++d)
@@ -181,7 +181,11 @@ class TileRunner {
         }
       }
     }
-    v_ = {deep, plane, point};
+    v_ = {deep, plane, point, point};
+  }
+
+  InputPoints transform_at(const PointFormat& format, const BlockPlace& place) const {
+    return transform_input(format, conv_, place, scratch(Purpose::tile, input_values(format, conv_, place)));
   }
 
   // As many whole tiles of rows at a time as keep their points in half of what the input leaves of the cache.
@@ -317,51 +321,63 @@ Triple tiles_of(const GatherConv& c) {
   return {c.axis[0].out, ceil_div(c.axis[1].out, tile_side), ceil_div(c.axis[2].out, tile_side)};
 }
 
-InputPoints transform_input(const PointFormat& format, const GatherConv& c, const BlockPlace& block) {
+int64_t input_values(const PointFormat& format, const GatherConv& c, const BlockPlace& block) {
+  const int64_t planes = block.size[0] + depth_taps(c) - 1;
+  // A row beyond the last is read, and dropped, by the partner of an odd last row.
+  const int64_t channels = ceil_div(c.channels, format.group) * format.group;
+  return points * planes * block.size[1] * ceil_div(block.size[2], format.tiles) * channels + format.group;
+}
+
+InputPoints transform_input(const PointFormat& format, const GatherConv& c, const BlockPlace& block, void* to) {
   const GatherAxis& height = c.axis[1];
   const int64_t planes = block.size[0] + depth_taps(c) - 1;
-  const int64_t line = ceil_div(block.size[2], format.tiles) * c.channels;
+  const int64_t line = ceil_div(block.size[2], format.tiles) * format.group;
   const int64_t plane = block.size[1] * line;
-  const int64_t point = planes * plane;
-  // A row beyond the last is read, and dropped, by the partner of an odd last row.
-  auto* v = reinterpret_cast<std::byte*>(scratch(Purpose::tile, points * point + c.channels));
+  const int64_t group = planes * plane;
+  const int64_t point = ceil_div(c.channels, format.group) * group;
+  auto* v = static_cast<std::byte*>(to);
   WinogradInputArgs args = {};
   args.width = c.axis[2].in;
   args.first = tile_side * block.begin[2] + c.axis[2].taps[0];
   args.tiles = block.size[2];
   args.point_step = point;
-  args.tile_step = c.channels;
+  args.tile_step = format.group;
   if (c.norm != nullptr) {
-    const int64_t first = block.sample * c.channels;
-    args.mean = c.norm->mean + first;
-    args.scale = c.norm->scale + first;
-    args.shift = c.norm->shift + first;
     args.activation = static_cast<int>(c.norm->activation);
     args.slope = c.norm->slope;
   }
-  const auto add_part = [&](ConstBuffer in, int64_t first, int64_t pitch, int64_t channels, int64_t before) {
+  // Channels [begin, end), of which `in` holds the first at value `first`.
+  const auto add_part = [&](ConstBuffer in, int64_t first, int64_t pitch, int64_t begin, int64_t end) {
     args.pitch = pitch;
-    args.channels = channels;
-    const auto* sample = static_cast<const std::byte*>(in.data) + first * size_of(in.dtype);
     const int64_t row_bytes = args.width * pitch * size_of(in.dtype);
     const auto transform = format.transform[type_index(in.dtype)];
-    const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const void* {
-      const int64_t z = block.begin[0] + d + c.axis[0].taps[0], y = tile_side * (block.begin[1] + h) + height.taps[0] + i;
-      const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
-      return inside ? sample + (z * height.in + y) * row_bytes : nullptr;
-    };
-    for (int64_t d = 0; d < planes; ++d) {
-      for (int64_t h = 0; h < block.size[1]; ++h) {
-        set_rows(args, 4, planes, block.size[1], d, h, row_at);
-        args.v = v + (d * plane + h * line + before) * format.value_bytes;
-        transform(args);
+    for (int64_t channel = begin; channel < end; channel += args.channels) {
+      args.channels = std::min(end, (channel / format.group + 1) * format.group) - channel;
+      if (c.norm != nullptr) {
+        args.mean = c.norm->mean + block.sample * c.channels + channel;
+        args.scale = c.norm->scale + block.sample * c.channels + channel;
+        args.shift = c.norm->shift + block.sample * c.channels + channel;
+      }
+      const auto* sample = static_cast<const std::byte*>(in.data) + (first + channel - begin) * size_of(in.dtype);
+      const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const void* {
+        const int64_t z = block.begin[0] + d + c.axis[0].taps[0], y = tile_side * (block.begin[1] + h) + height.taps[0] + i;
+        const bool inside = z >= 0 && z < c.axis[0].in && y >= 0 && y < height.in;
+        return inside ? sample + (z * height.in + y) * row_bytes : nullptr;
+      };
+      const int64_t at = channel / format.group * group + channel % format.group;
+      for (int64_t d = 0; d < planes; ++d) {
+        for (int64_t h = 0; h < block.size[1]; ++h) {
+          set_rows(args, 4, planes, block.size[1], d, h, row_at);
+          args.v = v + (d * plane + h * line + at) * format.value_bytes;
+          transform(args);
+        }
       }
     }
   };
   const int64_t positions = block.sample * c.axis[0].in * height.in * c.axis[2].in, rest = c.second.channels;
-  add_part(c.in, c.in_offset + positions * c.in_pitch, c.in_pitch, c.channels - rest, 0);
-  if (rest > 0) add_part(c.second.buffer, positions * rest, rest, rest, c.channels - rest);
-  return {v, plane, point};
+  add_part(c.in, c.in_offset + positions * c.in_pitch, c.in_pitch, 0, c.channels - rest);
+  if (rest > 0) add_part(c.second.buffer, positions * rest, rest, c.channels - rest, c.channels);
+  return {v, plane, group, point};
 }
 
 namespace {

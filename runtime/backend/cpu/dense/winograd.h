@@ -39,6 +39,7 @@ struct PointFormat {
   void (*const* transform)(const WinogradInputArgs&);  // by type_index
   int64_t value_bytes;
   int64_t tiles;  // in one value
+  int64_t group;  // channels that lie together, which tiles then follow
 };
 
 // The first `count` rows under tile row h of plane d, and those that are read after them, of `planes` planes of `lines` tile rows;
@@ -53,12 +54,14 @@ void set_rows(WinogradInputArgs& args, int64_t count, int64_t planes, int64_t li
   }
 }
 
-// Input at the points, [point][plane][tile row][tile or pair][channel]; distances in values.
+// Input at the points, [point][group][plane][tile row][tile or pair][channel of the group], written to `to`, which holds
+// input_values; distances in values.
 struct InputPoints {
   const void* data;
-  int64_t plane, point;
+  int64_t plane, group, point;
 };
-InputPoints transform_input(const PointFormat& format, const GatherConv& conv, const BlockPlace& block);
+int64_t input_values(const PointFormat& format, const GatherConv& conv, const BlockPlace& block);
+InputPoints transform_input(const PointFormat& format, const GatherConv& conv, const BlockPlace& block, void* to);
 
 // What a block costs, in cycles of one multiply-add, beside the transforms of its input.
 struct TileCost {

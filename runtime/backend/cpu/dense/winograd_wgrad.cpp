@@ -2,6 +2,7 @@
 // tiles; the 16 products are turned into 9 taps at the end.
 #include <algorithm>
 #include <cstddef>
+#include <numeric>
 #include <vector>
 
 #include "runtime/backend/cpu/dense/blocks.h"
@@ -20,6 +21,8 @@ struct Call {
   const KernelTable& kernels;
   const GatherConv& conv;
   ConstBuffer dy;
+  float* dw;
+  int64_t dw_pitch;
   Triple block;
   std::vector<Panel> panels;
   int64_t taps, rows;  // rows of a point: tap along D, channel
@@ -29,95 +32,196 @@ struct Call {
   int64_t terms(const BlockPlace& block) const {
     return block.size[0] * block.size[1] * ceil_div(block.size[2], pairs != nullptr ? 2 : 1);
   }
-  PointFormat input_format() const {
-    return pairs != nullptr ? PointFormat{pairs->winograd_input_pairs, float_bytes, 2}
-                            : PointFormat{&kernels.winograd_input, float_bytes, 1};
+  // Channels lie together that are whole vectors and whole tiles, or all.
+  int64_t group() const {
+    const int64_t width = kernels.width, tile = 2 * kernels.unit_pairs[panels.front().vectors - 1];
+    return std::min(std::lcm(width, tile), ceil_div(conv.channels, width) * width);
   }
+  PointFormat input_format() const {
+    return pairs != nullptr ? PointFormat{pairs->winograd_input_pairs, float_bytes, 2, group()}
+                            : PointFormat{&kernels.winograd_input, float_bytes, 1, group()};
+  }
+  int64_t columns() const { return vectors_of(panels) * kernels.width; }
+  int64_t gradient_floats(const BlockPlace& block) const { return points * terms(block) * columns(); }
 };
 
-// dy of a block at the points, [point][plane][tile row][tile or pair][column].
-const float* transform_gradient(const Call& call, const BlockPlace& block) {
+// What a block adds to the sums: its input and dy, [point][panel][plane][tile row][tile or pair][column of
+// the panel], at the points.
+struct BlockPoints {
+  InputPoints input;
+  const float* gradient;
+  int64_t terms;
+};
+
+const float* transform_gradient(const Call& call, const BlockPlace& block, float* p) {
   const GatherConv& c = call.conv;
-  const int64_t point = call.terms(block) * c.columns;
-  const int64_t line = point / (block.size[0] * block.size[1]);
-  float* p = scratch(Purpose::rows, points * point);
-  const int64_t bytes = size_of(call.dy.dtype);
-  const auto* sample = static_cast<const std::byte*>(call.dy.data) + (c.out_offset + block.sample * c.out_batch) * bytes;
+  const int64_t terms = call.terms(block), bytes = size_of(call.dy.dtype);
   WinogradInputArgs args = {};
   args.pitch = c.out_step[2];
   args.width = c.axis[2].out;
   args.first = winograd_side * block.begin[2];
-  args.channels = c.columns;
   args.tiles = block.size[2];
-  args.point_step = point;
-  args.tile_step = c.columns;
-  const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const void* {
-    const int64_t y = winograd_side * (block.begin[1] + h) + i;
-    return y < c.axis[1].out ? sample + ((block.begin[0] + d) * c.out_step[0] + y * c.out_step[1]) * bytes : nullptr;
-  };
-  for (int64_t d = 0; d < block.size[0]; ++d) {
-    for (int64_t h = 0; h < block.size[1]; ++h) {
-      set_rows(args, winograd_side, block.size[0], block.size[1], d, h, row_at);
-      args.v = p + (d * block.size[1] + h) * line;
-      (call.pairs != nullptr ? call.pairs->winograd_gradient_pairs[type_index(call.dy.dtype)] : call.kernels.winograd_gradient)(args);
+  args.point_step = terms * call.columns();
+  for (const Panel& panel : call.panels) {
+    args.tile_step = panel.vectors * call.kernels.width;
+    args.channels = args.tile_step - call.kernels.width + panel.last_columns;
+    const int64_t line = terms / (block.size[0] * block.size[1]) * args.tile_step;
+    const auto* sample =
+        static_cast<const std::byte*>(call.dy.data) + (c.out_offset + block.sample * c.out_batch + panel.column) * bytes;
+    const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const void* {
+      const int64_t y = winograd_side * (block.begin[1] + h) + i;
+      return y < c.axis[1].out ? sample + ((block.begin[0] + d) * c.out_step[0] + y * c.out_step[1]) * bytes : nullptr;
+    };
+    for (int64_t d = 0; d < block.size[0]; ++d) {
+      for (int64_t h = 0; h < block.size[1]; ++h) {
+        set_rows(args, winograd_side, block.size[0], block.size[1], d, h, row_at);
+        args.v = p + terms * panel.column + (d * block.size[1] + h) * line;
+        (call.pairs != nullptr ? call.pairs->winograd_gradient_pairs[type_index(call.dy.dtype)] : call.kernels.winograd_gradient)(args);
+      }
     }
   }
   return p;
 }
 
-// Adds one tap of one point of a block to its sums: u[channel] += sum over rows of v[row, channel] * p[row].
-void add_tap(const Call& call, const Panel& panel, const float* v, const float* p, int64_t rows, float* u) {
-  const GatherConv& c = call.conv;
+BlockPoints transform_block(const Call& call, const BlockPlace& block, float* input, float* gradient) {
+  return {transform_input(call.input_format(), call.conv, block, input), transform_gradient(call, block, gradient), call.terms(block)};
+}
+
+// Sums of channels [channel, channel + channels), whole groups, and some panels from `column` on: [point][tap along D][channel][column].
+struct Sums {
+  float* data;
+  int64_t channel, channels;
+  int64_t column, pitch;
+};
+
+// u[channel, column] = or += sum over terms of input[term, channel] * gradient[term, column], for one panel, point and tap.
+void add_panel(const Call& call, const Panel& panel, const BlockPoints& block, int64_t point, int64_t tap, bool accumulate,
+               const Sums& sums) {
   const Run run = {0, 0};
   alignas(64) float dropped[max_panel_vectors * 16] = {};
   float* to[max_tile_rows];
+  const int64_t group = call.group(), most = call.kernels.unit_pairs[panel.vectors - 1];
+  const auto* tiles = (call.pairs != nullptr ? call.pairs->unit_tile : call.kernels.unit_tile)[panel.vectors - 1];
+  const float* input = static_cast<const float*>(block.input.data) + point * block.input.point + tap * block.input.plane +
+                       sums.channel / group * block.input.group;
+  float* u = sums.data + (point * call.taps + tap) * sums.channels * sums.pitch + panel.column - sums.column;
   TileArgs args = {};
-  args.k_step = c.channels * float_bytes;
+  args.k_step = group * float_bytes;
   args.runs = &run;
   args.run_count = 1;
-  args.k = rows;
-  args.b = p + panel.column;
-  args.ldb = c.columns;
+  args.k = block.terms;
+  args.ldb = panel.vectors * call.kernels.width;
+  args.b = block.gradient + block.terms * (point * call.columns() + panel.column);
   args.c = to;
   args.last_columns = panel.last_columns;
-  args.accumulate = true;
-  const int64_t pairs = ceil_div(c.channels, 2);
-  const int64_t tiles = ceil_div(pairs, call.kernels.unit_pairs[panel.vectors - 1]);
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t from = 2 * (pairs * t / tiles), end = 2 * (pairs * (t + 1) / tiles);
-    for (int64_t m = from; m < end; ++m)
-      to[m - from] = m < c.channels ? u + m * c.columns + panel.column : dropped;
-    args.a = reinterpret_cast<const char*>(v + from);
-    (call.pairs != nullptr ? call.pairs->unit_tile : call.kernels.unit_tile)[panel.vectors - 1][(end - from) / 2 - 1](args);
-  }
-}
-
-// Blocks [first, last) added to the sums u of panels [from, to).
-void add_blocks(const Call& call, int64_t first, int64_t last, int64_t from, int64_t to, float* u) {
-  for (int64_t index = first; index < last; ++index) {
-    const BlockPlace block = place_block(tiles_of(call.conv), call.block, index);
-    const InputPoints v = transform_input(call.input_format(), call.conv, block);
-    const float* p = transform_gradient(call, block);
-    const int64_t rows = call.terms(block);
-    for (int64_t point = 0; point < points; ++point) {
-      for (int64_t panel = from; panel < to; ++panel) {
-        for (int64_t tap = 0; tap < call.taps; ++tap) {
-          add_tap(call, call.panels[static_cast<size_t>(panel)], static_cast<const float*>(v.data) + point * v.point + tap * v.plane,
-                  p + point * rows * call.conv.columns, rows,
-                  u + (point * call.rows + tap * call.conv.channels) * call.conv.columns);
-        }
-      }
+  args.accumulate = accumulate;
+  for (int64_t first = 0; first < sums.channels; first += group, input += block.input.group) {
+    const int64_t channels = std::min(group, sums.channels - first), pairs = ceil_div(channels, 2), count = ceil_div(pairs, most);
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t from = 2 * share(pairs, t, count), end = 2 * share(pairs, t + 1, count);
+      for (int64_t m = from; m < end; ++m) to[m - from] = m < channels ? u + (first + m) * sums.pitch : dropped;
+      args.a = reinterpret_cast<const char*>(input + from);
+      tiles[(end - from) / 2 - 1](args);
     }
   }
 }
 
-// The taps of channels [begin, end) of all kernel planes.
-void store_taps(const Call& call, const float* u, int64_t begin, int64_t end, float* dw, int64_t pitch) {
-  const int64_t channels = call.conv.channels, columns = call.conv.columns;
+// Rows [begin, end) of the sums, turned into taps of the gradient.
+void store_taps(const Call& call, const Sums& sums, int64_t columns, int64_t begin, int64_t end) {
+  const int64_t point = call.taps * sums.channels * sums.pitch;
   for (int64_t row = begin; row < end; ++row) {
-    const int64_t tap = row / channels, channel = row % channels;
-    call.kernels.winograd_weight_gradient(u + row * columns, call.rows * columns, columns,
-                                          dw + (9 * tap * channels + channel) * pitch, channels * pitch);
+    const int64_t tap = row / sums.channels, channel = sums.channel + row % sums.channels;
+    call.kernels.winograd_weight_gradient(sums.data + row * sums.pitch, point, columns,
+                                          call.dw + (9 * tap * call.conv.channels + channel) * call.dw_pitch + sums.column,
+                                          call.conv.channels * call.dw_pitch);
+  }
+}
+
+// Each thread sums up its own blocks, which stay in its cache.
+void sum_by_blocks(const Call& call) {
+  const GatherConv& c = call.conv;
+  const Triple tiles = tiles_of(c);
+  const int64_t threads = task_grain(2, multiply_adds(c)) > 1 ? 1 : thread_count();
+  const int64_t blocks = block_count(c.batch, tiles, call.block), parts = std::min(threads, blocks);
+  const int64_t floats = points * call.rows * c.columns;
+  float* u = scratch(Purpose::partial, parts * floats);
+  parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t part = begin; part < end; ++part) {
+      const Sums sums = {u + part * floats, 0, c.channels, 0, c.columns};
+      const int64_t first = blocks * part / parts;
+      for (int64_t index = first; index < blocks * (part + 1) / parts; ++index) {
+        const BlockPlace place = place_block(tiles, call.block, index);
+        const BlockPoints block = transform_block(call, place, scratch(Purpose::tile, input_values(call.input_format(), c, place)),
+                                                  scratch(Purpose::rows, call.gradient_floats(place)));
+        for (int64_t point = 0; point < points; ++point)
+          for (const Panel& panel : call.panels)
+            for (int64_t tap = 0; tap < call.taps; ++tap) add_panel(call, panel, block, point, tap, index > first, sums);
+      }
+    }
+  });
+  for (int64_t part = 1; part < parts; ++part) {
+    parallel_for(floats, 4096, [&](int64_t begin, int64_t end) {
+      call.kernels.add(u + part * floats + begin, end - begin, u + begin);
+    });
+  }
+  parallel_for(call.rows, task_grain(call.rows, 100 * call.rows * c.columns), [&](int64_t begin, int64_t end) {
+    store_taps(call, {u, 0, c.channels, 0, c.columns}, c.columns, begin, end);
+  });
+}
+
+// Sums too large to be held once a thread, or in the caches: blocks are transformed first, as many as some memory holds, then each
+// task makes a part of the sums, and of the gradient, from all of them.
+void sum_by_channels(const Call& call) {
+  const GatherConv& c = call.conv;
+  const Triple tiles = tiles_of(c);
+  const BlockPlace whole = {0, {}, call.block};
+  const int64_t input_floats = input_values(call.input_format(), c, whole), gradient_floats = call.gradient_floats(whole);
+  constexpr int64_t most_bytes = int64_t{64} << 20;
+  const int64_t all_blocks = block_count(c.batch, tiles, call.block);
+  const int64_t held = std::clamp<int64_t>(most_bytes / float_bytes / (input_floats + gradient_floats), 1, all_blocks);
+  const int64_t rounds = ceil_div(all_blocks, held);
+
+  // A block's input at a point, of the channels of a task, meets the task's panels in the second-level cache.
+  const int64_t group = call.group();
+  const int64_t width = call.kernels.width, panel_columns = call.panels.front().vectors * width;
+  const int64_t column_floats = points * call.taps;
+  const int64_t fit =
+      std::min(l2_bytes() / 3 / call.terms(whole), l2_bytes() / 2 / (column_floats * panel_columns)) / float_bytes / group * group;
+  const int64_t channels = std::clamp<int64_t>(fit, std::min(group, c.channels), c.channels);
+  const auto panels = static_cast<int64_t>(call.panels.size());
+  const int64_t together = std::clamp<int64_t>(2 * l2_bytes() / float_bytes / (column_floats * channels * panel_columns), 1, panels);
+  const int64_t chunks = ceil_div(c.channels, channels), panel_groups = ceil_div(panels, together);
+
+  const auto grain = [&](int64_t tasks) { return task_grain(tasks, multiply_adds(c)); };
+  float* inputs = scratch(Purpose::tile, held * input_floats);
+  float* gradients = scratch(Purpose::rows, held * gradient_floats);
+  const int64_t task_floats = column_floats * channels * (together * panel_columns + width);  // the last panel may be wider
+  float* kept = rounds > 1 ? scratch(Purpose::weights, chunks * panel_groups * task_floats) : nullptr;
+  std::vector<BlockPoints> blocks(static_cast<size_t>(held));
+  for (int64_t round = 0; round < rounds; ++round) {
+    const int64_t first = round * held, count = std::min(held, all_blocks - first);
+    parallel_for(count, grain(count), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        blocks[static_cast<size_t>(i)] = transform_block(call, place_block(tiles, call.block, first + i), inputs + i * input_floats,
+                                                         gradients + i * gradient_floats);
+    });
+    parallel_for(chunks * panel_groups, grain(chunks * panel_groups), [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t chunk = task % chunks, part = task / chunks;
+        const int64_t from = share(panels, part, panel_groups), to = share(panels, part + 1, panel_groups);
+        const Panel& last = call.panels[static_cast<size_t>(to - 1)];
+        const int64_t begin_channel = chunk * channels, column = call.panels[static_cast<size_t>(from)].column;
+        const int64_t columns = last.column + (last.vectors - 1) * width + last.last_columns - column;
+        const Sums sums = {kept != nullptr ? kept + task * task_floats : scratch(Purpose::partial, task_floats), begin_channel,
+                           std::min(channels, c.channels - begin_channel), column, columns};
+        for (int64_t point = 0; point < points; ++point)
+          for (int64_t i = 0; i < count; ++i)
+            for (int64_t tap = 0; tap < call.taps; ++tap)
+              for (int64_t panel = from; panel < to; ++panel)
+                add_panel(call, call.panels[static_cast<size_t>(panel)], blocks[static_cast<size_t>(i)], point, tap, round + i > 0, sums);
+        if (round + 1 == rounds) store_taps(call, sums, columns, 0, call.taps * sums.channels);
+      }
+    });
   }
 }
 
@@ -146,33 +250,10 @@ void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuf
                                                      (pairs != nullptr ? 2 : 1),
                                            .speed = pairs != nullptr ? pair_speed : 1,
                                            .tiles = pairs != nullptr ? 2 : 1});
-  const Call call = {kernels, conv, dy, block, split_columns(conv.columns, kernels.width), taps, rows, pairs};
-  const int64_t blocks = block_count(conv.batch, tiles_of(conv), block);
-  const auto panels = static_cast<int64_t>(call.panels.size());
-  const int64_t threads = task_grain(2, multiply_adds(conv)) > 1 ? 1 : thread_count();
-  // Large sums are not held once a thread: threads then share the panels, and each transforms every input.
-  const bool share_panels = 4 * floats > conv.batch * product(tiles_of(conv)) * points * conv.channels && panels >= threads;
-  const int64_t parts = share_panels ? threads : std::min(threads, blocks);
-  const int64_t copies = share_panels ? 1 : parts;
-  float* u = scratch(Purpose::partial, copies * floats);
-  parallel_for(copies * floats, 1 << 14, [&](int64_t begin, int64_t end) { std::fill(u + begin, u + end, 0.0F); });
-  parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t part = begin; part < end; ++part) {
-      if (share_panels) {
-        add_blocks(call, 0, blocks, panels * part / parts, panels * (part + 1) / parts, u);
-      } else {
-        add_blocks(call, blocks * part / parts, blocks * (part + 1) / parts, 0, panels, u + part * floats);
-      }
-    }
-  });
-  for (int64_t copy = 1; copy < copies; ++copy) {
-    parallel_for(floats, 4096, [&](int64_t begin, int64_t end) {
-      kernels.add(u + copy * floats + begin, end - begin, u + begin);
-    });
-  }
-  parallel_for(rows, task_grain(rows, 100 * rows * conv.columns), [&](int64_t begin, int64_t end) {
-    store_taps(call, u, begin, end, dw, pitch);
-  });
+  const Call call = {kernels, conv, dy, dw, pitch, block, split_columns(conv.columns, kernels.width), taps, rows, pairs};
+  const bool large = floats * float_bytes >= 4 * l2_bytes();
+  const bool few_tiles = conv.batch * product(tiles_of(conv)) * points * conv.channels < 4 * floats;
+  (large || few_tiles ? sum_by_channels : sum_by_blocks)(call);
 }
 
 }  // namespace voxlab::cpu

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,7 @@ namespace voxlab::cpu {
 namespace {
 
 constexpr int64_t float_bytes = sizeof(float);
+constexpr int64_t line_floats = 16;  // of a cache line
 constexpr int64_t k_block = 512;  // rows of a B panel kept in cache under all rows of A
 
 // Where the tiles find B.
@@ -53,6 +55,12 @@ struct Target {
 bool collide(int64_t pitch) { return pitch % 1024 == 0; }
 constexpr int64_t ways = 8;
 
+// How many rows of that distance find room in the first-level cache, a line of each.
+int64_t lines_kept(int64_t pitch) {
+  constexpr int64_t line = 16, sets = 64;
+  return ways * sets / (pitch % line == 0 ? std::gcd(pitch / line, sets) : 1);
+}
+
 // out[c * out_pitch + r] = in[r * in_pitch + c]
 void turn(const KernelTable& kernels, const float* in, int64_t rows, int64_t cols, int64_t in_pitch, float* out, int64_t out_pitch) {
   const int64_t most = collide(in_pitch) ? ways : rows;
@@ -84,10 +92,13 @@ class MatmulWorker {
 
   // `a` points at row 0 of the matrix.
   void run(const float* a, const PanelSource& b, const Target& c, const Task& task) {
-    const int64_t most_k = b.form == BForm::own ? own_k_block : k_block;
+    const bool once = b.form == BForm::direct && task.rows == s_.m;  // B is read once, from memory
+    const int64_t most_k = b.form == BForm::own || once ? own_k_block : k_block;
     int64_t k = task.k_begin;
     do {
       const int64_t length = std::min(most_k, task.k_end - k);
+      ahead_ = {};
+      if (once && k + length < task.k_end) fetch_ahead(a, b, task, k + length, std::min(most_k, task.k_end - k - length));
       const int64_t strip = strip_rows(b.form, length);
       for (int64_t row = 0; row < task.rows; row += strip) {
         Task part = task;
@@ -101,17 +112,20 @@ class MatmulWorker {
     } while (k < task.k_end);
   }
 
-  // The same to a C whose rows, not columns, are neighbours.
+  // The same to a C whose rows, not columns, are neighbours: as many panels at a time as stay in the cache.
   void run_turned(const float* a, const PanelSource& b, float* c, const Task& task) {
-    for (int64_t p = task.panel_begin; p < task.panel_end; ++p) {
-      const Panel& panel = panels_[static_cast<size_t>(p)];
-      const int64_t pitch = panel.vectors * kernels_.width, columns = pitch - kernels_.width + panel.last_columns;
+    const int64_t most = max_panel_vectors * kernels_.width;
+    const int64_t together = std::max<int64_t>(1, l2_bytes() / 4 / float_bytes / (task.rows * most));
+    for (int64_t p = task.panel_begin; p < task.panel_end; p += together) {
       Task part = task;
       part.panel_begin = p;
-      part.panel_end = p + 1;
+      part.panel_end = std::min(p + together, task.panel_end);
+      const Panel &first = panels_[static_cast<size_t>(p)], &last = panels_[static_cast<size_t>(part.panel_end - 1)];
+      const int64_t columns = last.column - first.column + (last.vectors - 1) * kernels_.width + last.last_columns;
+      const int64_t pitch = ceil_div(columns, kernels_.width) * kernels_.width;
       float* sums = scratch(Purpose::partial, task.rows * pitch);
-      run(a, b, {sums, pitch, task.row, panel.column}, part);
-      kernels_.transpose(sums, task.rows, columns, pitch, c + task.row + panel.column * s_.c.col, s_.c.col);
+      run(a, b, {sums, pitch, task.row, first.column}, part);
+      kernels_.transpose(sums, task.rows, columns, pitch, c + task.row + first.column * s_.c.col, s_.c.col);
     }
   }
 
@@ -127,8 +141,9 @@ class MatmulWorker {
   // Whether a copy of A's rows pays: they compete, or their values lie apart.
   bool copies_rows(int64_t length) const {
     if (s_.a.col == 1) return collide(s_.a.row) && s_.n > kernels_.width;
-    if (s_.n > 4 * kernels_.width) return s_.a.row != 1 || collide(s_.a.col);
-    return s_.n > 2 * kernels_.width && length > 64 && collide(s_.a.col);
+    const bool fits = length <= lines_kept(s_.a.col) / 2;  // the other half is B's
+    if (s_.n > 4 * kernels_.width) return s_.a.row != 1 || !fits;
+    return s_.n > 2 * kernels_.width && length > 64 && !fits;
   }
 
   void place_rows(const float* a, const Task& task, int64_t k, int64_t length) {
@@ -188,7 +203,7 @@ class MatmulWorker {
     args.k = pairs_ != nullptr ? ceil_div(length, 2) : length;
     args.ldb = b.form == BForm::direct ? s_.b.row : panel.vectors * kernels_.width;
     args.b = pairs_ != nullptr ? b.pairs_at(s_, panel, k, args.ldb) : b.at(s_, panel, k, args.ldb);
-    if (b.form == BForm::direct) args.b_ahead = fetched_ahead(length);
+    
     if (b.form == BForm::own) {
       float* packed = scratch(Purpose::panel, length * args.ldb);
       pack_panel(kernels_, s_, args.b, length, panel, packed);
@@ -220,14 +235,43 @@ class MatmulWorker {
         residual[2 * (p - from)] = odd_end && !single ? nullptr : add;
         residual[2 * (p - from) + 1] = single ? nullptr : add + c.pitch;
       }
+      if (panel.column == 0 && a_col_ == 1) {
+        // The first panel meets rows that nobody has read: those of the next tile. Not in a function of its own, which GCC drops.
+        for (int64_t row = 2 * to; row < std::min(2 * to + 2 * (to - from), s_.m - task.row); ++row)
+          for (int64_t i = 0; i < length; i += line_floats) __builtin_prefetch(a_ + row * a_row_ + i, 0, 2);
+      }
+      for (Ahead& operand : ahead_) operand.fetch_some();
       (pairs_ != nullptr ? pairs_->tile : kernels_.tile)[panel.vectors - 1][to - from - 1](args);
     }
   }
 
-  // Floats to the row of B that is fetched with each row, where there are enough of them.
-  int64_t fetched_ahead(int64_t length) const {
-    constexpr int64_t rows = 16;
-    return length >= 2 * rows ? rows * s_.b.row : 0;
+  // Rows of an operand that the next block of k reads, fetched a few lines with each tile.
+  struct Ahead {
+    const float* row = nullptr;
+    int64_t rows = 0, pitch = 0, lines = 0;  // lines of each row
+    int64_t lines_a_tile = 0, line = 0;
+    void fetch_some() {
+      for (int64_t i = 0; i < lines_a_tile && rows > 0; ++i) {
+        __builtin_prefetch(row + line * line_floats, 0, 2);
+        if (++line < lines) continue;
+        line = 0;
+        row += pitch;
+        --rows;
+      }
+    }
+  };
+  void fetch_ahead(const float* a, const PanelSource& b, const Task& task, int64_t k, int64_t length) {
+    const Panel &first = panels_[static_cast<size_t>(task.panel_begin)], &last = panels_[static_cast<size_t>(task.panel_end - 1)];
+    const int64_t columns = last.column - first.column + (last.vectors - 1) * kernels_.width + last.last_columns;
+    const int64_t tiles = (task.panel_end - task.panel_begin) * ceil_div(task.rows, 2 * kernels_.pairs[first.vectors - 1]);
+    a += task.row * s_.a.row + k * s_.a.col;
+    const bool by_rows = s_.a.col == 1;
+    ahead_ = {{{.row = b.at(s_, first, k, s_.b.row), .rows = length, .pitch = s_.b.row, .lines = ceil_div(columns, line_floats)},
+               {.row = a,
+                .rows = by_rows ? task.rows : length,
+                .pitch = by_rows ? s_.a.row : s_.a.col,
+                .lines = ceil_div(by_rows ? length : task.rows, line_floats)}}};
+    for (Ahead& operand : ahead_) operand.lines_a_tile = ceil_div(operand.rows * operand.lines, tiles);
   }
 
   const KernelTable& kernels_;
@@ -238,6 +282,7 @@ class MatmulWorker {
   const float* output_;  // where the whole of C starts
   const float* a_ = nullptr;
   int64_t a_row_ = 0;
+  std::array<Ahead, 2> ahead_;
   int64_t a_col_ = 0;
 };
 

@@ -107,18 +107,16 @@ Cut choose_cut(const MatmulShape& s, int64_t panels) {
     return cut;
   }
   cut.row_blocks = ceil_div(s.m, most_task_rows);
-  const int64_t wanted = threads == 1 ? 1 : 4 * threads;
-  // A wide B is not read again by other tasks.
   if (cut.row_blocks == 1 && s.n > s.m && batches * panels >= threads) {
+    // A wide B is not read again by other tasks. A may be, and copied by each where its columns lie apart.
+    const int64_t wanted = threads == 1 || s.a.col != 1 ? threads : 4 * threads;
     cut.panel_groups = std::clamp<int64_t>(ceil_div(wanted, batches), 1, panels);
     return cut;
   }
-  if (batches * cut.row_blocks < wanted) {
-    const int64_t most_rows = std::max<int64_t>(s.m / 28, 1);
-    cut.row_blocks =
-        std::clamp(ceil_div(wanted, batches), cut.row_blocks, std::max(cut.row_blocks, most_rows));
-  }
-  cut.panel_groups = std::clamp<int64_t>(ceil_div(wanted, batches * cut.row_blocks), 1, panels);
+  // As many blocks as give each thread its share, of 28 rows at least.
+  const int64_t shared = ceil_div(ceil_div(batches * cut.row_blocks, threads) * threads, batches);
+  cut.row_blocks = std::clamp(shared, cut.row_blocks, std::max(cut.row_blocks, s.m / 28));
+  cut.panel_groups = std::clamp<int64_t>(ceil_div(threads, batches * cut.row_blocks), 1, panels);
   return cut;
 }
 

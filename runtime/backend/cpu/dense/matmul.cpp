@@ -57,8 +57,8 @@ constexpr int64_t ways = 8;
 
 // How many rows of that distance find room in the first-level cache, a line of each.
 int64_t lines_kept(int64_t pitch) {
-  constexpr int64_t line = 16, sets = 64;
-  return ways * sets / (pitch % line == 0 ? std::gcd(pitch / line, sets) : 1);
+  constexpr int64_t sets = 64;
+  return ways * sets / (pitch % line_floats == 0 ? std::gcd(pitch / line_floats, sets) : 1);
 }
 
 // out[c * out_pitch + r] = in[r * in_pitch + c]
@@ -106,7 +106,7 @@ class MatmulWorker {
         part.rows = std::min(strip, task.rows - row);
         place_rows(a, part, k, length);
         for (int64_t p = task.panel_begin; p < task.panel_end; ++p)
-          run_panel(panels_[static_cast<size_t>(p)], b, c, part, k, length);
+          run_panel(panels_[static_cast<size_t>(p)], b, c, part, k, length, p == task.panel_begin && !copied_);
       }
       k += length;
     } while (k < task.k_end);
@@ -148,8 +148,9 @@ class MatmulWorker {
 
   void place_rows(const float* a, const Task& task, int64_t k, int64_t length) {
     const float* from = a + task.row * s_.a.row + k * s_.a.col;
+    copied_ = pairs_ != nullptr || copies_rows(length);
     if (pairs_ != nullptr) return place_pairs(from, task.rows, length);
-    if (!copies_rows(length)) {
+    if (!copied_) {
       a_ = from;
       a_row_ = s_.a.row;
       a_col_ = s_.a.col;
@@ -184,7 +185,8 @@ class MatmulWorker {
     }
   }
 
-  void run_panel(const Panel& panel, const PanelSource& b, const Target& c, const Task& task, int64_t k, int64_t length) {
+  // `fresh`: nobody has read A's rows yet.
+  void run_panel(const Panel& panel, const PanelSource& b, const Target& c, const Task& task, int64_t k, int64_t length, bool fresh) {
     const Run run = {0, 0};
     alignas(64) float dropped[max_panel_vectors * 16] = {};
     float* rows[max_tile_rows];
@@ -203,7 +205,6 @@ class MatmulWorker {
     args.k = pairs_ != nullptr ? ceil_div(length, 2) : length;
     args.ldb = b.form == BForm::direct ? s_.b.row : panel.vectors * kernels_.width;
     args.b = pairs_ != nullptr ? b.pairs_at(s_, panel, k, args.ldb) : b.at(s_, panel, k, args.ldb);
-    
     if (b.form == BForm::own) {
       float* packed = scratch(Purpose::panel, length * args.ldb);
       pack_panel(kernels_, s_, args.b, length, panel, packed);
@@ -235,8 +236,8 @@ class MatmulWorker {
         residual[2 * (p - from)] = odd_end && !single ? nullptr : add;
         residual[2 * (p - from) + 1] = single ? nullptr : add + c.pitch;
       }
-      if (panel.column == 0 && a_col_ == 1) {
-        // The first panel meets rows that nobody has read: those of the next tile. Not in a function of its own, which GCC drops.
+      if (fresh && a_col_ == 1) {
+        // Those of the next tile are asked for. Not in a function of its own, which GCC drops.
         for (int64_t row = 2 * to; row < std::min(2 * to + 2 * (to - from), s_.m - task.row); ++row)
           for (int64_t i = 0; i < length; i += line_floats) __builtin_prefetch(a_ + row * a_row_ + i, 0, 2);
       }
@@ -284,6 +285,7 @@ class MatmulWorker {
   int64_t a_row_ = 0;
   std::array<Ahead, 2> ahead_;
   int64_t a_col_ = 0;
+  bool copied_ = false;  // A's rows
 };
 
 // Copies one panel of B to pairs of rows.
@@ -342,9 +344,8 @@ BForm form_of_b(const MatmulShape& s, const Cut& cut, bool pairs) {
 // Whether C is too large for the caches, or not wanted there, so that writing past them saves reading its lines first;
 // vectors must lie in one line each.
 bool goes_past_caches(const MatmulShape& s, const float* c, bool far, const Epilogue& e) {
-  constexpr int64_t line = 16;  // floats
-  bool aligned = reinterpret_cast<uintptr_t>(c) % (line * sizeof(float)) == 0 && s.c.row % line == 0;
-  for (const BatchAxis& axis : s.batch) aligned = aligned && axis.c % line == 0;
+  bool aligned = reinterpret_cast<uintptr_t>(c) % (line_floats * sizeof(float)) == 0 && s.c.row % line_floats == 0;
+  for (const BatchAxis& axis : s.batch) aligned = aligned && axis.c % line_floats == 0;
   const bool large = far || batch_count(s) * s.m * s.n * float_bytes >= far_bytes();
   return aligned && e.activation == Activation::none && large;
 }

@@ -109,7 +109,7 @@ class BlockRunner {
       place_input();
       if (size_ != listed_ && !row_tiles_) list_pairs();
       listed_ = size_;
-      list_runs({0, 0}, {size_[0] - 1, size_[1] - 1});
+      list_runs({0, 0}, {size_[0] - 1, size_[1] - 1}, true);
       all_rows_alike_ = direct_ || whole_block_inside();
     }
     for (int64_t p = 0; p < panel_count; ++p) {
@@ -177,13 +177,14 @@ class BlockRunner {
     }
   }
 
-  // Whether tap `offset` from the first tap reads any real input for outputs [from, to] of this
-  // block.
-  bool reads_input(int axis, int64_t tap, int64_t from, int64_t to) const {
+  // The taps [first, last) that read any real input for outputs [from, to] of this block.
+  std::array<size_t, 2> taps_used(int axis, int64_t from, int64_t to) const {
     const GatherAxis& a = conv_.axis[axis];
-    const int64_t low = (begin_[axis] + from) * a.stride + tap;
-    const int64_t high = (begin_[axis] + to) * a.stride + tap;
-    return high >= 0 && low < a.in;
+    const int64_t low = (begin_[axis] + from) * a.stride, high = (begin_[axis] + to) * a.stride;
+    size_t first = 0, last = a.taps.size();
+    while (first < last && high + a.taps[first] < 0) ++first;
+    while (last > first && low + a.taps[last - 1] >= a.in) --last;
+    return {first, last};
   }
 
   // Every kernel row meets the input at every output row of the block.
@@ -199,21 +200,22 @@ class BlockRunner {
   }
 
   // The taps the rows [first, last] of the block need; kernel rows wholly in the border are left
-  // out.
-  void list_runs(const std::array<int64_t, 2>& first, const std::array<int64_t, 2>& last) {
+  // out. `fresh`: the block is another than that of the list before.
+  void list_runs(const std::array<int64_t, 2>& first, const std::array<int64_t, 2>& last, bool fresh) {
+    const bool one_plane = first[0] == last[0];
+    const std::array<size_t, 2> depth = taps_used(0, first[0], last[0]),
+                                height = taps_used(1, one_plane ? first[1] : 0, one_plane ? last[1] : size_[1] - 1);
+    if (!fresh && depth == listed_depth_ && height == listed_height_) return;
+    listed_depth_ = depth;
+    listed_height_ = height;
     runs_.clear();
     const auto& taps_d = conv_.axis[0].taps;
     const auto& taps_h = conv_.axis[1].taps;
     const auto& taps_w = conv_.axis[2].taps;
-    const bool one_plane = first[0] == last[0];
-    const int64_t h_from = one_plane ? first[1] : 0;
-    const int64_t h_to = one_plane ? last[1] : size_[1] - 1;
     const bool joined = consecutive(taps_w) && pitch_[2] == conv_.channels;
     const auto width_taps = static_cast<int64_t>(taps_w.size());
-    for (size_t d = 0; d < taps_d.size(); ++d) {
-      if (!reads_input(0, taps_d[d], first[0], last[0])) continue;
-      for (size_t h = 0; h < taps_h.size(); ++h) {
-        if (!reads_input(1, taps_h[h], h_from, h_to)) continue;
+    for (size_t d = depth[0]; d < depth[1]; ++d) {
+      for (size_t h = height[0]; h < height[1]; ++h) {
         const int64_t a_row =
             (taps_d[d] - taps_d[0]) * pitch_[0] + (taps_h[h] - taps_h[0]) * pitch_[1];
         const auto kernel_row = static_cast<int64_t>(d * taps_h.size() + h);
@@ -283,7 +285,7 @@ class BlockRunner {
 
   void set_runs(TileArgs& args, const std::array<int64_t, 2>& first,
                 const std::array<int64_t, 2>& last) {
-    if (!all_rows_alike_) list_runs(first, last);
+    if (!all_rows_alike_) list_runs(first, last, false);
     args.runs = runs_.data();
     args.run_count = static_cast<int64_t>(runs_.size());
     args.k = run_length_;
@@ -365,6 +367,7 @@ class BlockRunner {
   Triple pitch_ = {};
   RowPairs pairs_;
   std::vector<Run> runs_;
+  std::array<size_t, 2> listed_depth_ = {}, listed_height_ = {};  // the taps in it
   int64_t run_length_ = 0;
 };
 

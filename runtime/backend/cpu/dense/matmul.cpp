@@ -97,6 +97,8 @@ class MatmulWorker {
     int64_t k = task.k_begin;
     do {
       const int64_t length = std::min(most_k, task.k_end - k);
+      // The first block's rows are fetched with rows that come 16 before them, those of the next with the tiles of this one.
+      b_ahead_ = once && k == task.k_begin && length >= 2 * rows_ahead ? rows_ahead * s_.b.row : 0;
       ahead_ = {};
       if (once && k + length < task.k_end) fetch_ahead(a, b, task, k + length, std::min(most_k, task.k_end - k - length));
       const int64_t strip = strip_rows(b.form, length);
@@ -130,7 +132,7 @@ class MatmulWorker {
   }
 
  private:
-  static constexpr int64_t own_k_block = 256;
+  static constexpr int64_t own_k_block = 256, rows_ahead = 16;
 
   // Rows of A that meet all panels before others do: few where B is small, so that C is written row by row.
   int64_t strip_rows(BForm form, int64_t length) const {
@@ -205,6 +207,7 @@ class MatmulWorker {
     args.k = pairs_ != nullptr ? ceil_div(length, 2) : length;
     args.ldb = b.form == BForm::direct ? s_.b.row : panel.vectors * kernels_.width;
     args.b = pairs_ != nullptr ? b.pairs_at(s_, panel, k, args.ldb) : b.at(s_, panel, k, args.ldb);
+    args.b_ahead = b_ahead_;
     if (b.form == BForm::own) {
       float* packed = scratch(Purpose::panel, length * args.ldb);
       pack_panel(kernels_, s_, args.b, length, panel, packed);
@@ -284,6 +287,7 @@ class MatmulWorker {
   const float* a_ = nullptr;
   int64_t a_row_ = 0;
   std::array<Ahead, 2> ahead_;
+  int64_t b_ahead_ = 0;  // of TileArgs
   int64_t a_col_ = 0;
   bool copied_ = false;  // A's rows
 };

@@ -101,7 +101,9 @@ class MatmulWorker {
       b_ahead_ = once && k == task.k_begin && length >= 2 * rows_ahead ? rows_ahead * s_.b.row : 0;
       ahead_ = {};
       if (once && k + length < task.k_end) fetch_ahead(a, b, task, k + length, std::min(most_k, task.k_end - k - length));
-      const int64_t strip = strip_rows(b.form, length);
+      // Even strips of whole tiles.
+      const int64_t tile = 2 * kernels_.pairs[panels_.front().vectors - 1];
+      const int64_t strip = ceil_div(ceil_div(task.rows, ceil_div(task.rows, strip_rows(b.form, length))), tile) * tile;
       for (int64_t row = 0; row < task.rows; row += strip) {
         Task part = task;
         part.row += row;

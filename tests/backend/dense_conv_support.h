@@ -174,8 +174,13 @@ inline Values sample(const Values& v, int64_t channels, const std::vector<int64_
 // The same of many channels, of which some are looked at; not of groups. Forward and data gradient run on `kernel`.
 inline void check_some_channels(const ConvGeometry& g, std::string_view kernel) {
   const Values x = random_values(size_x(g), 1), w = random_values(size_w(g), 2), dy = random_values(size_y(g), 3);
-  const std::vector<int64_t> some_in = {0, 23, 101, g.in_channels - 6, g.in_channels - 1};
-  const std::vector<int64_t> some_out = {0, 17, 110, g.out_channels - 4, g.out_channels - 1};
+  const auto some_of = [](int64_t channels) {  // of every vector, and of every lane in turn
+    std::vector<int64_t> some;
+    for (int64_t c = 0; c < channels - 1; c += 15) some.push_back(c);
+    some.push_back(channels - 1);
+    return some;
+  };
+  const std::vector<int64_t> some_in = some_of(g.in_channels), some_out = some_of(g.out_channels);
   const auto some_rows = [&](const Values& of, int64_t columns) {  // of weights, by their input channel
     Values rows;
     for (int64_t tap = 0; tap < volume(g.kernel); ++tap) {

@@ -303,8 +303,8 @@ class BlockRunner {
     const int64_t tiles = ceil_div(pair_count, kernels_.pairs[panel.vectors - 1]);
     for (int64_t t = 0; t < tiles; ++t) {
       // Even shares: a last tile of one pair would run at a fraction of the speed.
-      const int64_t from = pair_count * t / tiles;
-      const int64_t to = pair_count * (t + 1) / tiles;
+      const int64_t from = share(pair_count, t, tiles);
+      const int64_t to = share(pair_count, t + 1, tiles);
       set_runs(args, pairs_.place[static_cast<size_t>(from)],
                pairs_.place[static_cast<size_t>(to - 1)]);
       for (int64_t p = from; p < to; ++p) {
@@ -457,7 +457,7 @@ void pack_panel(const KernelTable& kernels, const GatherConv& c, const Panel& pa
   constexpr int64_t prefetch_rows = 16;  // far rows defeat the hardware's own prefetching
   const GatherWeights& w = c.weights;
   const int64_t pitch = panel.vectors * kernels.width;
-  const int64_t columns = (panel.vectors - 1) * kernels.width + panel.last_columns;
+  const int64_t columns = columns_of(panel, panel, kernels.width);
   for (const int64_t kd : w.kernel[0]) {
     for (const int64_t kh : w.kernel[1]) {
       for (const int64_t kw : w.kernel[2]) {
@@ -530,6 +530,10 @@ std::vector<Panel> split_groups(const GatherConv& c, int width, int most_vectors
     }
   }
   return panels;
+}
+
+int64_t columns_of(const Panel& first, const Panel& last, int width) {
+  return last.column - first.column + (last.vectors - 1) * width + last.last_columns;
 }
 
 int64_t vectors_of(const std::vector<Panel>& panels) {

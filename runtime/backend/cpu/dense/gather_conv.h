@@ -131,6 +131,8 @@ std::vector<Panel> split_columns(int64_t columns, int width, int most_vectors = 
 // The same of every group of columns; and vectors of all panels.
 std::vector<Panel> split_groups(const GatherConv& conv, int width, int most_vectors = 3);
 int64_t vectors_of(const std::vector<Panel>& panels);
+// Columns of neighbouring panels, from `first` to `last`.
+int64_t columns_of(const Panel& first, const Panel& last, int width);
 
 // A box of a channels-last volume, in input coordinates; may reach outside.
 struct Box {

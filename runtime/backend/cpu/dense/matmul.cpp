@@ -51,15 +51,15 @@ struct Target {
   float* at(int64_t row, int64_t column) const { return data + (row - first_row) * pitch + column - first_column; }
 };
 
-// Rows whose distance is a multiple of 4 KiB all compete for the same few cache lines, of which `ways` stay.
-bool collide(int64_t pitch) { return pitch % 1024 == 0; }
-constexpr int64_t ways = 8;
-
 // How many rows of that distance find room in the first-level cache, a line of each.
+constexpr int64_t ways = 8;
 int64_t lines_kept(int64_t pitch) {
   constexpr int64_t sets = 64;
   return ways * sets / (pitch % line_floats == 0 ? std::gcd(pitch / line_floats, sets) : 1);
 }
+
+// Rows whose distance is a multiple of 4 KiB all compete for the same few cache lines.
+bool collide(int64_t pitch) { return lines_kept(pitch) == ways; }
 
 // out[c * out_pitch + r] = in[r * in_pitch + c]
 void turn(const KernelTable& kernels, const float* in, int64_t rows, int64_t cols, int64_t in_pitch, float* out, int64_t out_pitch) {
@@ -72,7 +72,7 @@ void turn(const KernelTable& kernels, const float* in, int64_t rows, int64_t col
 void pack_panel(const KernelTable& kernels, const MatmulShape& s, const float* from, int64_t length, const Panel& panel, float* to) {
   constexpr int64_t ahead = 8;  // rows that are fetched while others are copied
   const int64_t pitch = panel.vectors * kernels.width;
-  const int64_t columns = (panel.vectors - 1) * kernels.width + panel.last_columns;
+  const int64_t columns = columns_of(panel, panel, kernels.width);
   if (s.b.row == 1) return turn(kernels, from, columns, length, s.b.col, to, pitch);
   for (int64_t k = 0; k < length; ++k, from += s.b.row, to += pitch) {
     if (s.b.col == 1) {
@@ -125,7 +125,7 @@ class MatmulWorker {
       part.panel_begin = p;
       part.panel_end = std::min(p + together, task.panel_end);
       const Panel &first = panels_[static_cast<size_t>(p)], &last = panels_[static_cast<size_t>(part.panel_end - 1)];
-      const int64_t columns = last.column - first.column + (last.vectors - 1) * kernels_.width + last.last_columns;
+      const int64_t columns = columns_of(first, last, kernels_.width);
       const int64_t pitch = ceil_div(columns, kernels_.width) * kernels_.width;
       float* sums = scratch(Purpose::partial, task.rows * pitch);
       run(a, b, {sums, pitch, task.row, first.column}, part);
@@ -268,7 +268,7 @@ class MatmulWorker {
   };
   void fetch_ahead(const float* a, const PanelSource& b, const Task& task, int64_t k, int64_t length) {
     const Panel &first = panels_[static_cast<size_t>(task.panel_begin)], &last = panels_[static_cast<size_t>(task.panel_end - 1)];
-    const int64_t columns = last.column - first.column + (last.vectors - 1) * kernels_.width + last.last_columns;
+    const int64_t columns = columns_of(first, last, kernels_.width);
     const int64_t tiles = (task.panel_end - task.panel_begin) * ceil_div(task.rows, 2 * kernels_.pairs[first.vectors - 1]);
     a += task.row * s_.a.row + k * s_.a.col;
     const bool by_rows = s_.a.col == 1;
@@ -298,7 +298,7 @@ class MatmulWorker {
 void pack_pairs(const KernelTable& kernels, const PairTable& pairs, const MatmulShape& s, const float* b,
                 const Panel& panel, float* to) {
   const int64_t pitch = panel.vectors * kernels.width;
-  const int64_t columns = (panel.vectors - 1) * kernels.width + panel.last_columns;
+  const int64_t columns = columns_of(panel, panel, kernels.width);
   if (s.b.col == 1) return pairs.pack(b + panel.column, s.k, columns, s.b.row, to, pitch);
   // Through a copy that stays in cache.
   float* rows = scratch(Purpose::rows, k_block * pitch);

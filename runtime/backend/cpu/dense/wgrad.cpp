@@ -136,8 +136,8 @@ class WgradWorker {
     if (product(call_.g.kernel) == 1 && pairs <= call_.kernels.pairs[panel.vectors - 1]) return add_few_rows(args, panel, a, c, count);
     const int64_t tiles = ceil_div(pairs, call_.kernels.unit_pairs[panel.vectors - 1]);
     for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t from = 2 * (pairs * t / tiles);
-      const int64_t to = 2 * (pairs * (t + 1) / tiles);
+      const int64_t from = 2 * share(pairs, t, tiles);
+      const int64_t to = 2 * share(pairs, t + 1, tiles);
       for (int64_t m = from; m < to; ++m) {
         rows[m - from] = m < count ? c + m * call_.g.out_channels : dropped;
       }

@@ -196,7 +196,7 @@ class TileRunner {
     const int64_t fit = l2_bytes() / 6 / (form_.points * pitch * float_bytes);
     const int64_t parts = ceil_div(tiles, std::max<int64_t>(1, fit / tile_rows));
     for (int64_t part = 0; part < parts; ++part) {
-      const int64_t from = tiles * part / parts * tile_rows, to = std::min(rows, tiles * (part + 1) / parts * tile_rows);
+      const int64_t from = share(tiles, part, parts) * tile_rows, to = std::min(rows, share(tiles, part + 1, parts) * tile_rows);
       const int64_t point = (to - from + 1) * pitch;
       float* m = scratch(Purpose::rows, form_.points * point);
       sum_points(panel, from, to, m, point);
@@ -294,7 +294,7 @@ class TileRunner {
   // Those of `count` values a column.
   void add_moments(const Panel& panel, int64_t count, WinogradOutputArgs& args) {
     const auto first = static_cast<size_t>(at_.sample * conv_.columns + panel.column);
-    args.set_pivot = moments_.count_more(first, (panel.vectors - 1) * kernels_.width + panel.last_columns, count, args);
+    args.set_pivot = moments_.count_more(first, columns_of(panel, panel, kernels_.width), count, args);
   }
 
   const KernelTable& kernels_;

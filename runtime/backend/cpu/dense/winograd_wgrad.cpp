@@ -64,7 +64,7 @@ const float* transform_gradient(const Call& call, const BlockPlace& block, float
   args.point_step = terms * call.columns();
   for (const Panel& panel : call.panels) {
     args.tile_step = panel.vectors * call.kernels.width;
-    args.channels = args.tile_step - call.kernels.width + panel.last_columns;
+    args.channels = columns_of(panel, panel, call.kernels.width);
     const int64_t line = terms / (block.size[0] * block.size[1]) * args.tile_step;
     const auto* sample =
         static_cast<const std::byte*>(call.dy.data) + (c.out_offset + block.sample * c.out_batch + panel.column) * bytes;
@@ -148,8 +148,8 @@ void sum_by_blocks(const Call& call) {
   parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
       const Sums sums = {u + part * floats, 0, c.channels, 0, c.columns};
-      const int64_t first = blocks * part / parts;
-      for (int64_t index = first; index < blocks * (part + 1) / parts; ++index) {
+      const int64_t first = share(blocks, part, parts);
+      for (int64_t index = first; index < share(blocks, part + 1, parts); ++index) {
         const BlockPlace place = place_block(tiles, call.block, index);
         const BlockPoints block = transform_block(call, place, scratch(Purpose::tile, input_values(call.input_format(), c, place)),
                                                   scratch(Purpose::rows, call.gradient_floats(place)));
@@ -211,7 +211,7 @@ void sum_by_channels(const Call& call) {
         const int64_t from = share(panels, part, panel_groups), to = share(panels, part + 1, panel_groups);
         const Panel& last = call.panels[static_cast<size_t>(to - 1)];
         const int64_t begin_channel = chunk * channels, column = call.panels[static_cast<size_t>(from)].column;
-        const int64_t columns = last.column + (last.vectors - 1) * width + last.last_columns - column;
+        const int64_t columns = columns_of(call.panels[static_cast<size_t>(from)], last, call.kernels.width);
         const Sums sums = {kept != nullptr ? kept + task * task_floats : scratch(Purpose::partial, task_floats), begin_channel,
                            std::min(channels, c.channels - begin_channel), column, columns};
         for (int64_t point = 0; point < points; ++point)

@@ -1,4 +1,5 @@
-# Writes OUT, which defines build_revision(): git's description of SOURCE, with -dirty for changed files.
+# Writes OUT, which defines build_revision(): git's description of SOURCE, with -dirty for changed files
+# and -emulated where EMULATED is set.
 # Run at every build; the file is touched only when the answer changed.
 set(revision "")
 find_package(Git QUIET)
@@ -9,6 +10,9 @@ if(Git_FOUND)
 endif()
 if(revision STREQUAL "")
   set(revision unknown)
+endif()
+if(EMULATED)
+  string(APPEND revision "-emulated")  # no record of such a build tells of a machine's speed
 endif()
 file(CONFIGURE OUTPUT ${OUT} @ONLY CONTENT [[
 #include <string_view>

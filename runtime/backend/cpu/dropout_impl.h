@@ -15,7 +15,7 @@ using WideWords = uint64_t __attribute__((vector_size(4 * vec_width)));
 
 VOXLAB_INLINE WideWords all_words(uint32_t x) { return reinterpret_cast<WideWords>(VecBits{} + x); }
 
-#if defined(__AVX512F__)
+#if defined(VOXLAB_AVX512)
 
 VOXLAB_INLINE __m512i bits512(WideWords a) { return reinterpret_cast<__m512i>(a); }
 VOXLAB_INLINE WideWords product_of_low(WideWords a, WideWords b) {

@@ -97,8 +97,17 @@ Isa detected_isa() {
   return isa;
 }
 
+#if defined(VOXLAB_EMULATED_LEVELS)
+// All that is emulated needs AVX2; none of it is detected, so that nobody times it unasked.
+constexpr Isa least_to_emulate = Isa::avx2;
+#else
+constexpr Isa least_to_emulate = Isa::avx512;
+#endif
+
 bool can_run(Isa isa) {
-  return isa == Isa::amx_emulated ? detected_isa() >= Isa::avx512 : isa <= detected_isa();
+  if (isa <= detected_isa() && isa != Isa::amx_emulated) return true;
+  const bool emulated = least_to_emulate == Isa::avx2 ? isa <= Isa::amx_emulated : isa == Isa::amx_emulated;
+  return emulated && detected_isa() >= least_to_emulate;
 }
 
 void require(Isa isa) {

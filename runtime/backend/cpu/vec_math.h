@@ -23,7 +23,7 @@ VOXLAB_INLINE Vec from_bits(VecBits x) { return reinterpret_cast<Vec>(x); }
 
 // GCC 12 makes four shuffles of __builtin_convertvector here.
 VOXLAB_INLINE Vec widen(VecHalfBits half) {
-#if defined(__AVX512F__)
+#if defined(VOXLAB_AVX512)
   const auto wide = reinterpret_cast<VecBits>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(half)));
 #elif defined(__AVX2__)
   const auto wide = reinterpret_cast<VecBits>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(half)));
@@ -32,7 +32,7 @@ VOXLAB_INLINE Vec widen(VecHalfBits half) {
 #endif
   return from_bits(wide << 16);
 }
-#if defined(__AVX512BF16__)
+#if defined(VOXLAB_AVX512_BF16)
 VOXLAB_INLINE VecHalfBits narrow(Vec x) { return reinterpret_cast<VecHalfBits>(_mm512_cvtneps_pbh(x)); }  // subnormal f32 to 0
 #else
 VOXLAB_INLINE VecHalfBits narrow(Vec x) {
@@ -141,7 +141,7 @@ VOXLAB_INLINE Vec copy_sign(Vec magnitude, Vec sign) {
 }
 
 VOXLAB_INLINE Vec square_root(Vec x) {
-#if defined(__AVX512F__)
+#if defined(VOXLAB_AVX512)
   return _mm512_maskz_sqrt_ps(0xffff, x);
 #elif defined(__AVX2__)
   return _mm256_sqrt_ps(x);
@@ -153,7 +153,7 @@ VOXLAB_INLINE Vec square_root(Vec x) {
 
 // p 2^n for integral n, overflow and subnormal results right. In parts: 2^n in two factors.
 VOXLAB_INLINE Vec scaled(Vec p, Vec n) {
-#if defined(__AVX512F__)
+#if defined(VOXLAB_AVX512)
   return _mm512_maskz_scalef_ps(0xffff, p, n);
 #else
   const VecInts exponent = __builtin_convertvector(n, VecInts), half = exponent >> 1;

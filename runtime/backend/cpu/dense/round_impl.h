@@ -16,7 +16,7 @@ VOXLAB_INLINE Words round_bf16(Vec v) {
 
 VOXLAB_INLINE Vec widen(Words halves) { return reinterpret_cast<Vec>(halves << 16); }
 
-#if defined(__AVX512BF16__)
+#if defined(VOXLAB_AVX512_BF16)
 // 32 values to 32 halves, as round_bf16 does, but for denormals, which it takes and gives as zero, as tiles do.
 VOXLAB_INLINE __m512i round_two(Vec first, Vec second) {
   return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second, first));
@@ -25,7 +25,7 @@ VOXLAB_INLINE __m512i round_two(Vec first, Vec second) {
 
 // The same, with or without that instruction; zero where `kept` has no bit.
 VOXLAB_INLINE __m512i round_row(Vec first, Vec second, __mmask32 kept) {
-#if defined(__AVX512BF16__)
+#if defined(VOXLAB_AVX512_BF16)
   return reinterpret_cast<__m512i>(_mm512_maskz_cvtne2ps_pbh(kept, second, first));
 #else
   alignas(64) static constexpr uint16_t low_halves[32] = {0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
@@ -61,7 +61,7 @@ VOXLAB_INLINE void turn_words(const float* from, int64_t pitch, Vec (&turned)[wo
 
 // Two rows of values to words: the first's halves in the lower, the second's in the upper.
 VOXLAB_INLINE Words round_pairs(Vec even, Vec odd) {
-#if defined(__AVX512BF16__)
+#if defined(VOXLAB_AVX512_BF16)
   alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   return reinterpret_cast<Words>(_mm512_maskz_permutexvar_epi16(~__mmask32{0}, _mm512_load_si512(order), round_two(even, odd)));

@@ -27,7 +27,7 @@ VOXLAB_INLINE bool finite_halves(Words halves) {
   return _mm512_cmpeq_epi32_mask(masked, reinterpret_cast<__m512i>(exponent)) == 0;
 }
 
-#if defined(__AVX512BF16__)
+#if defined(VOXLAB_AVX512_BF16)
 
 VOXLAB_INLINE void store_rounded(uint16_t* p, Vec v, int n) {
   _mm256_mask_storeu_epi16(p, first_lanes(n), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));

@@ -4,7 +4,16 @@
 
 #include <cstdint>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__AVX512F__) || defined(VOXLAB_EMULATE_AVX512)
+#define VOXLAB_AVX512
+#endif
+#if defined(__AVX512BF16__) || defined(VOXLAB_EMULATE_AVX512_BF16)
+#define VOXLAB_AVX512_BF16
+#endif
+
+#if defined(VOXLAB_EMULATE_AVX512)
+#include "runtime/backend/cpu/dense/avx512_emulated.h"
+#elif defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -12,7 +21,7 @@
 
 namespace voxlab::cpu {
 
-#if defined(__AVX512F__)
+#if defined(VOXLAB_AVX512)
 
 using Vec = __m512;
 constexpr int vec_width = 16;
@@ -126,7 +135,7 @@ VOXLAB_INLINE void store_some(float* p, Vec v, int lanes) {
   }
 }
 
-#if defined(__AVX512BF16__)
+#if defined(VOXLAB_AVX512_BF16)
 // The same of values held as bf16, rounded to nearest even.
 VOXLAB_INLINE Vec load_some(const uint16_t* p, int lanes) {
   const __m256i half = lanes == vec_width ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))
@@ -146,7 +155,7 @@ VOXLAB_INLINE void store_some(uint16_t* p, Vec v, int lanes) {
 
 // a / b for normal b: the processor's division of a vector takes as long as a dozen products.
 VOXLAB_INLINE Vec quotient(Vec a, Vec b) {
-#if defined(__AVX512F__)
+#if defined(VOXLAB_AVX512)
   const Vec near = _mm512_maskz_rcp14_ps(0xffff, b);
   const Vec inverse = mul_add(near, mul_add(-b, near, splat(1.0F)), near);  // a step of Newton's
   const Vec first = a * inverse;

@@ -42,10 +42,13 @@ void use_files(const TimeOptions& o, NetworkWork& work, const NetConfig& config)
     work.set_image(with_channels_last(image));
   }
   if (o.logits.empty()) return;
-  const Tensor logits = work.logits().to(DType::f32);
-  NamedTensors file;
-  file.add("logits", with_channels_first(logits));
-  write_safetensors(o.logits, file);
+  {
+    const Tensor logits = work.logits().to(DType::f32);
+    NamedTensors file;
+    file.add("logits", with_channels_first(logits));
+    write_safetensors(o.logits, file);
+  }
+  release_cached_blocks();  // the memory of what follows is inference's alone
 }
 
 }  // namespace

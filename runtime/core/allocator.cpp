@@ -52,10 +52,10 @@ class Pool {
       }
       reserved_ += size;
     }
-    std::byte* block = fresh(size);
+    std::byte* block = fresh(size, bytes);
     if (block == nullptr) {
       release();
-      block = fresh(size);
+      block = fresh(size, bytes);
     }
     if (block == nullptr) {
       const std::lock_guard lock(mutex_);
@@ -103,12 +103,16 @@ class Pool {
   }
 
  private:
-  static std::byte* fresh(int64_t size) {
-    const size_t alignment = size >= huge_page ? static_cast<size_t>(huge_page) : 64;
-    void* block = std::aligned_alloc(alignment, static_cast<size_t>(size));
-    if (block != nullptr && size >= huge_page)
-      madvise(block, static_cast<size_t>(size), MADV_HUGEPAGE);  // a hint; failure is harmless
-    return static_cast<std::byte*>(block);
+  // Huge pages for what will be full ones alone: a block's last bytes would take a whole one. Both are hints, whose
+  // failure is harmless.
+  static std::byte* fresh(int64_t size, int64_t bytes) {
+    if (size < huge_page) return static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(size)));
+    auto* block = static_cast<std::byte*>(std::aligned_alloc(huge_page, static_cast<size_t>(size)));
+    if (block == nullptr) return nullptr;
+    const int64_t full = bytes / huge_page * huge_page;
+    if (full > 0) madvise(block, static_cast<size_t>(full), MADV_HUGEPAGE);
+    if (full < size) madvise(block + full, static_cast<size_t>(size - full), MADV_NOHUGEPAGE);
+    return block;
   }
 
   std::mutex mutex_;

@@ -1,7 +1,9 @@
 #include "runtime/core/allocator.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <optional>
 
@@ -77,6 +79,18 @@ TEST(Allocator, SizeClassesWasteLittle) {
     EXPECT_GE(block, bytes);
     EXPECT_LE(block, bytes + bytes / 8 + 64);
   }
+}
+
+// What the system gives a block that was written from end to end: with a huge page at its end these were 6 MiB.
+TEST(Allocator, TheLastBytesTakeNoHugePage) {
+  release_cached_blocks();
+  constexpr int64_t page = 4096, bytes = 5 * mebi, block = 6 * mebi;
+  const Storage s(bytes, Device::cpu);
+  std::fill_n(s.data(), bytes, std::byte{1});
+  std::array<unsigned char, block / page> pages{};
+  ASSERT_EQ(mincore(s.data(), static_cast<size_t>(block), pages.data()), 0);
+  const auto resident = std::count_if(pages.begin(), pages.end(), [](unsigned char p) { return (p & 1U) != 0; });
+  EXPECT_EQ(resident, bytes / page);
 }
 
 TEST(Allocator, MetaHasNoMemory) {

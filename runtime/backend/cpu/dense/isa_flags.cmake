@@ -8,10 +8,12 @@ if(VOXLAB_EMULATE_AVX512)
   # compiler takes minutes for each file of these.
   set(avx512 ${avx2} -DVOXLAB_EMULATE_AVX512 -Wno-psabi -O1)
   set(avx512_bf16 ${avx512} -DVOXLAB_EMULATE_AVX512_BF16)
+  set(emulated_tiles ${avx512} -O3)  # their products are loops, and few enough
   target_compile_definitions(voxlab_backend_cpu PRIVATE VOXLAB_EMULATED_LEVELS)
 else()
   set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl ${avx2} -mprefer-vector-width=512)
   set(avx512_bf16 ${avx512} -mavx512bf16)
+  set(emulated_tiles ${avx512})
 endif()
 set(amx -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mamx-tile -mamx-bf16 ${avx2} -mprefer-vector-width=512)
 
@@ -21,8 +23,8 @@ endfunction()
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   voxlab_isa_files("${avx2}" ${dense_dir}/kernels_avx2.cpp ${loops_dir}/loops_avx2.cpp)
-  voxlab_isa_files("${avx512}" ${dense_dir}/kernels_avx512.cpp ${dense_dir}/kernels_amx_emulated.cpp
-                   ${loops_dir}/loops_avx512.cpp ${loops_dir}/attention_amx_emulated.cpp)
+  voxlab_isa_files("${avx512}" ${dense_dir}/kernels_avx512.cpp ${loops_dir}/loops_avx512.cpp)
+  voxlab_isa_files("${emulated_tiles}" ${dense_dir}/kernels_amx_emulated.cpp ${loops_dir}/attention_amx_emulated.cpp)
   voxlab_isa_files("${avx512_bf16}" ${dense_dir}/kernels_avx512_bf16.cpp ${dense_dir}/pairs_avx512_bf16.cpp
                    ${loops_dir}/loops_avx512_bf16.cpp)
   voxlab_isa_files("${amx}" ${dense_dir}/kernels_amx.cpp ${loops_dir}/attention_amx.cpp)

@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstring>
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "runtime/backend/cpu/dense/blocks.h"
 #include "runtime/backend/cpu/dense/conv_moments.h"
@@ -57,10 +59,12 @@ Triple tiles_of(const GatherConv& c, const Form& form) {
   return tiles;
 }
 
-// Tiles along W of a block of cubes that are transformed at a time: their planes take an eighth of the second-level cache.
+// Tiles along W of a block of cubes that are transformed at a time: their planes take an eighth of the second-level cache, or
+// a little more, for each strip reads two columns of its neighbour's.
+int64_t strip_bytes() { return std::max(l2_bytes() / 8, int64_t{160} << 10); }
 int64_t strip_of(const GatherConv& c, const Triple& block) {
   const int64_t tile = (cube_form.side * block[0] + 2) * points * c.channels * float_bytes;
-  return std::clamp(l2_bytes() / 8 / tile, int64_t{1}, block[2]);
+  return std::clamp(strip_bytes() / tile, int64_t{1}, block[2]);
 }
 
 // The transformed weights of some neighbouring panels: [point][tap][channel, or pair of them][columns of the panel].
@@ -135,7 +139,8 @@ class TileRunner {
       : kernels_(kernels), conv_(conv), form_(form), block_(block), weights_(weights), all_moments_(moments),
         moments_(conv.moments == nullptr ? 0 : static_cast<size_t>(conv.batch * conv.columns)),
         past_caches_(conv.out.dtype == DType::f32 && kernels.width * float_bytes == cache_line &&
-                     conv.columns % kernels.width == 0 && leaves_caches(conv)) {}
+                     conv.columns % kernels.width == 0 && leaves_caches(conv)),
+        lines_ahead_(!past_caches_ && leaves_caches(conv)) {}
   ~TileRunner() {
     if (past_caches_) std::atomic_thread_fence(std::memory_order_seq_cst);
     if (conv_.moments != nullptr) all_moments_.add(first_block_, std::move(moments_));
@@ -199,6 +204,7 @@ class TileRunner {
       const int64_t from = share(tiles, part, parts) * tile_rows, to = std::min(rows, share(tiles, part + 1, parts) * tile_rows);
       const int64_t point = (to - from + 1) * pitch;
       float* m = scratch(Purpose::rows, form_.points * point);
+      if (lines_ahead_) list_lines(panel, from, to);
       sum_points(panel, from, to, m, point);
       if (form_.cube) kernels_.winograd_depth_output(m, points * point, points * point);
       for (int64_t plane = 0; plane < form_.side; ++plane)
@@ -207,7 +213,7 @@ class TileRunner {
   }
 
   // Rows [from, to) of every point; points lie `point_step` floats apart in m.
-  void sum_points(const Panel& panel, int64_t from, int64_t to, float* m, int64_t point_step) const {
+  void sum_points(const Panel& panel, int64_t from, int64_t to, float* m, int64_t point_step) {
     const int64_t pitch = panel.vectors * kernels_.width;
     const bool joined = form_.joins(conv_, panel);
     const int64_t step = joined ? 2 : 1, slots = form_.slots(conv_) / step, row_bytes = conv_.channels * form_.point_bytes();
@@ -246,6 +252,60 @@ class TileRunner {
         sums[least - 1](args);
       }
       args.b += weights_.rows * pitch;
+      if (lines_ahead_) fetch_lines(ceil_div(positions_, form_.points));
+    }
+  }
+
+  // Output beyond the caches is asked for while its sums are made: its stores would wait for memory, and the sums with them.
+  void list_lines(const Panel& panel, int64_t from, int64_t to) {
+    positions_ = 0;
+    stretches_.clear();
+    for (int64_t plane = 0; plane < form_.side; ++plane) {
+      each_stretch(panel, from, to, plane, [&](const Stretch& s) {
+        for (int64_t i = 0; i < s.lines; ++i) {
+          stretches_.push_back({s.at + i * conv_.out_step[1], s.columns});
+          positions_ += s.columns;
+        }
+      });
+    }
+    bytes_ = columns_of(panel, panel, kernels_.width) * size_of(conv_.out.dtype);
+  }
+
+  void fetch_lines(int64_t positions) {
+    const int64_t value_bytes = size_of(conv_.out.dtype);
+    while (positions > 0 && !stretches_.empty()) {
+      auto& [at, columns] = stretches_.back();
+      const int64_t count = std::min(positions, columns);
+      const std::byte* first = static_cast<const std::byte*>(conv_.out.data) + at * value_bytes;
+      for (int64_t i = 0; i < count; ++i, first += conv_.out_step[2] * value_bytes) {
+        for (int64_t byte = 0; byte < bytes_; byte += cache_line) __builtin_prefetch(first + byte, 1, 2);
+        __builtin_prefetch(first + bytes_ - 1, 1, 2);
+      }
+      positions -= count;
+      at += count * conv_.out_step[2];
+      columns -= count;
+      if (columns == 0) stretches_.pop_back();
+    }
+  }
+
+  // Tiles of one row of the block that lie beside each other.
+  struct Stretch {
+    int64_t row, tiles;
+    int64_t columns, lines;  // of the output
+    int64_t at;              // its first value
+  };
+  template <class Each>
+  void each_stretch(const Panel& panel, int64_t from, int64_t to, int64_t plane, const Each& each) const {
+    for (int64_t row = from, tiles = 0; row < to; row += tiles) {
+      const int64_t line = row / at_.size[2], w = row % at_.size[2];
+      tiles = std::min(at_.size[2] - w, to - row);
+      const int64_t d = form_.side * (at_.begin[0] + line / at_.size[1]) + plane;
+      if (d >= conv_.axis[0].out) continue;
+      const int64_t h = tile_side * (at_.begin[1] + line % at_.size[1]);
+      const int64_t x = tile_side * (at_.begin[2] + w);
+      each(Stretch{row, tiles, std::min(tile_side * tiles, conv_.axis[2].out - x), std::min(tile_side, conv_.axis[1].out - h),
+                   conv_.out_offset + at_.sample * conv_.out_batch + panel.column + d * conv_.out_step[0] + h * conv_.out_step[1] +
+                       x * conv_.out_step[2]});
     }
   }
 
@@ -269,26 +329,19 @@ class TileRunner {
     const auto* residual = args.residual_bf16 ? reinterpret_cast<const std::byte*>(epilogue.residual_bf16)
                                               : reinterpret_cast<const std::byte*>(epilogue.residual);
     const int64_t out_bytes = size_of(conv_.out.dtype), residual_bytes = size_of(args.residual_bf16 ? DType::bf16 : DType::f32);
-    for (int64_t row = from; row < to; row += args.tiles) {
-      const int64_t line = row / at_.size[2], w = row % at_.size[2];
-      args.tiles = std::min(at_.size[2] - w, to - row);
-      const int64_t d = form_.side * (at_.begin[0] + line / at_.size[1]) + plane;
-      if (d >= conv_.axis[0].out) continue;
-      const int64_t h = tile_side * (at_.begin[1] + line % at_.size[1]);
-      const int64_t x = tile_side * (at_.begin[2] + w);
-      args.columns = std::min(tile_side * args.tiles, conv_.axis[2].out - x);
-      args.m = m + (row - from) * pitch;
-      const int64_t at = conv_.out_offset + at_.sample * conv_.out_batch + panel.column + d * conv_.out_step[0] +
-                         h * conv_.out_step[1] + x * conv_.out_step[2];
-      if (conv_.moments != nullptr) add_moments(panel, args.columns * std::min(tile_side, conv_.axis[1].out - h), args);
+    each_stretch(panel, from, to, plane, [&](const Stretch& s) {
+      args.tiles = s.tiles;
+      args.columns = s.columns;
+      args.m = m + (s.row - from) * pitch;
+      if (conv_.moments != nullptr) add_moments(panel, s.columns * s.lines, args);
       for (int64_t i = 0; i < tile_side; ++i) {
-        const bool inside = h + i < conv_.axis[1].out;
-        const int64_t offset = at + i * conv_.out_step[1];
+        const bool inside = i < s.lines;
+        const int64_t offset = s.at + i * conv_.out_step[1];
         args.out[i] = inside ? out + offset * out_bytes : nullptr;
         args.residual[i] = inside && residual != nullptr ? residual + offset * residual_bytes : nullptr;
       }
       (form_.pairs != nullptr ? form_.pairs->winograd_output : kernels_.winograd_output)(args);
-    }
+    });
   }
 
   // Those of `count` values a column.
@@ -305,6 +358,9 @@ class TileRunner {
   MomentParts& all_moments_;
   MomentSums moments_;
   bool past_caches_;
+  bool lines_ahead_;
+  std::vector<std::pair<int64_t, int64_t>> stretches_;  // of the output: where, and how many positions, to be asked for
+  int64_t positions_ = 0, bytes_ = 0;                   // of all; of a panel in each
   int64_t first_block_ = 0;
   int64_t current_ = -1;
   BlockPlace at_ = {};
@@ -385,9 +441,10 @@ namespace {
 // Every block reads all weights: a little more than the second-level cache is better than blocks of fewer rows.
 constexpr int64_t least_rows = 28;
 
-// The cubes of a block stay in the second-level cache beside a strip of planes.
-Triple choose_cubes(const GatherConv& c, double vectors, int64_t tile_rows, const Form& form) {
-  const int64_t budget = std::max(l2_bytes() * 5 / 8 / form.point_bytes(), least_rows * form.points * c.channels);
+// The cubes of a block stay in the second-level cache beside a strip of planes and a part of the sums.
+Triple choose_cubes(const GatherConv& c, double vectors, int64_t tile_rows, int64_t least, const Form& form) {
+  const int64_t room = std::min(l2_bytes() * 5 / 8, l2_bytes() * 5 / 6 - strip_bytes());
+  const int64_t budget = std::max(room / form.point_bytes(), least * form.points * c.channels);
   const Triple all = tiles_of(c, form);
   const double sums = static_cast<double>(form.points * c.channels) * vectors / (form.pairs != nullptr ? pair_speed : 1);
   return cheapest_block(all, {1, 1, std::min<int64_t>(all[2], 8)}, [&](const Triple& block) {
@@ -460,7 +517,7 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
   const double sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors;
   const int64_t rows = kernels.width < 16 ? 2 * least_rows : least_rows;  // of AVX2: LeViT-UNet's decoder in 0.9 of the time
   const Triple block =
-      three ? choose_cubes(conv, vectors, tile_rows, form)
+      three ? choose_cubes(conv, vectors, tile_rows, kernels.width < 16 ? 16 : least_rows, form)
             : choose_tiles(conv, {.sums = sums,
                                   .fixed = sums + 2000.0 * vectors,
                                   .floats_a_row = 0,

@@ -2,6 +2,8 @@
 // columns become four points, of which two rows or columns of output are made. Included once per instruction set.
 #pragma once
 
+#include <type_traits>
+
 #include "runtime/backend/cpu/dense/kernels.h"
 #include "runtime/backend/cpu/dense/vec.h"
 
@@ -92,11 +94,18 @@ VOXLAB_INLINE void column_points(const WinogradInputArgs& t, int64_t column, int
   to_points(d, v);
 }
 
+// Work on `n` values, a vector at a time, as work(first, lanes): whole vectors get a constant, so that their loads and
+// stores ask nothing.
+template <class Work>
+VOXLAB_INLINE void each_vector(int64_t n, const Work& work) {
+  int64_t i = 0;
+  for (; i + vec_width <= n; i += vec_width) work(i, std::integral_constant<int, vec_width>());
+  if (i < n) work(i, static_cast<int>(n - i));
+}
+
 template <class Points, int Norm, class Stored>
 void input_points(const WinogradInputArgs& t) {
-  for (int64_t channel = 0; channel < t.channels; channel += vec_width) {
-    const int64_t left = t.channels - channel;
-    const int lanes = left < vec_width ? static_cast<int>(left) : vec_width;
+  each_vector(t.channels, [&](int64_t channel, auto lanes) {
     const NormLanes norm = norm_lanes<Norm>(t, channel, lanes);
     Vec c[4][4];  // [column][point along H]
     column_points<Norm, Stored>(t, t.first, channel, lanes, norm, c[2]);
@@ -130,7 +139,7 @@ void input_points(const WinogradInputArgs& t) {
 #pragma GCC unroll 16
       for (int p = 0; p < 16; ++p) Points::put(out + p * t.point_step, v[p], lanes);
     }
-  }
+  });
 }
 
 template <class Points, class Stored>
@@ -180,21 +189,20 @@ VOXLAB_INLINE void store_output(const WinogradOutputArgs& t, Stored* to, Vec v, 
 
 template <bool Moments, class Stored, class Residual>
 void output_rows(const WinogradOutputArgs& t) {
-  for (int n = 0; n < t.vectors; ++n) {
-    const int lanes = n + 1 == t.vectors ? t.last_columns : vec_width;
-    const Vec bias = t.bias == nullptr ? zero() : load_some(t.bias + n * vec_width, lanes);
-    const float* m = t.m + n * vec_width;
+  each_vector((t.vectors - 1) * vec_width + t.last_columns, [&](int64_t column, auto lanes) {
+    const Vec bias = t.bias == nullptr ? zero() : load_some(t.bias + column, lanes);
+    const float* m = t.m + column;
     if (Moments && t.set_pivot) {
       both_sides<4, 2, to_outputs>([&](int y, int x) { return load(m + (4 * y + x) * t.point_step); },
                                    [&](int y, int x, Vec v) {
                                      if (y > 0 || x > 0) return;
-                                     store_some(t.pivot + n * vec_width, finished_output<Residual>(t, 0, n * vec_width, v + bias, lanes), lanes);
+                                     store_some(t.pivot + column, finished_output<Residual>(t, 0, column, v + bias, lanes), lanes);
                                    });
     }
-    const Vec pivot = Moments ? load_some(t.pivot + n * vec_width, lanes) : zero();
+    const Vec pivot = Moments ? load_some(t.pivot + column, lanes) : zero();
     Vec sum[2] = {zero(), zero()}, square[2] = {zero(), zero()};
     for (int64_t tile = 0; tile < t.tiles; ++tile, m += t.row_pitch) {
-      const int64_t at = 2 * tile * t.out_pitch + n * vec_width;
+      const int64_t at = 2 * tile * t.out_pitch + column;
       const bool both = 2 * tile + 1 < t.columns;
       both_sides<4, 2, to_outputs>([&](int y, int x) { return load(m + (4 * y + x) * t.point_step); },
                                    [&](int y, int x, Vec v) {
@@ -210,10 +218,10 @@ void output_rows(const WinogradOutputArgs& t) {
                                    });
     }
     if constexpr (Moments) {
-      add_lanes(sum[0] + sum[1], lanes, t.sum + n * vec_width);
-      add_lanes(square[0] + square[1], lanes, t.square + n * vec_width);
+      add_lanes(sum[0] + sum[1], lanes, t.sum + column);
+      add_lanes(square[0] + square[1], lanes, t.square + column);
     }
-  }
+  });
 }
 
 template <class Stored, class Residual>
@@ -224,9 +232,7 @@ void winograd_output(const WinogradOutputArgs& t) {
 // dy at the points: each tile's two rows and columns, zeros outside of the tensor.
 template <class Points, class Stored>
 void winograd_gradient(const WinogradInputArgs& t) {
-  for (int64_t channel = 0; channel < t.channels; channel += vec_width) {
-    const int64_t left = t.channels - channel;
-    const int lanes = left < vec_width ? static_cast<int>(left) : vec_width;
+  each_vector(t.channels, [&](int64_t channel, auto lanes) {
     auto* out = static_cast<typename Points::Element*>(t.v) + channel;
     for (int64_t tile = 0; tile < t.tiles; tile += Points::tiles, out += t.tile_step) {
       Vec v[16][Points::tiles];
@@ -245,7 +251,7 @@ void winograd_gradient(const WinogradInputArgs& t) {
 #pragma GCC unroll 16
       for (int p = 0; p < 16; ++p) Points::put(out + p * t.point_step, v[p], lanes);
     }
-  }
+  });
 }
 
 // One side of G^T u G, the adjoint of weight_points.
@@ -258,25 +264,23 @@ VOXLAB_INLINE void from_points(const Vec (&u)[4], Vec (&w)[3]) {
 }
 
 void winograd_weight_gradient(const float* u, int64_t point_step, int64_t n, float* w, int64_t tap_step) {
-  for (int64_t i = 0; i < n; i += vec_width) {
-    const int lanes = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
+  each_vector(n, [&](int64_t i, auto lanes) {
     both_sides<4, 3, from_points>([&](int y, int x) { return load_some(u + (4 * y + x) * point_step + i, lanes); },
                                   [&](int y, int x, Vec v) { store_some(w + (3 * y + x) * tap_step + i, v, lanes); });
-  }
+  });
 }
 
 template <class Points>
 void winograd_depth_input(const float* planes, int64_t plane_step, int64_t n, void* v, int64_t point_step) {
   auto* to = static_cast<typename Points::Element*>(v);
-  for (int64_t i = 0; i < n; i += vec_width) {
-    const int lanes = n - i < vec_width ? static_cast<int>(n - i) : vec_width;
+  each_vector(n, [&](int64_t i, auto lanes) {
     Vec d[4], out[4];
 #pragma GCC unroll 4
     for (int k = 0; k < 4; ++k) d[k] = load_some(planes + k * plane_step + i, lanes);
     to_points(d, out);
 #pragma GCC unroll 4
     for (int k = 0; k < 4; ++k) Points::put(to + k * point_step + i, {out[k]}, lanes);
-  }
+  });
 }
 
 void winograd_depth_weights(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step) {

@@ -515,9 +515,10 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
   Form form = three ? cube_form : plain_form(conv);
   form.pairs = pairs;
   const double sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors;
-  const int64_t rows = kernels.width < 16 ? 2 * least_rows : least_rows;  // of AVX2: LeViT-UNet's decoder in 0.9 of the time
+  const bool avx2 = kernels.width < 16;  // its second-level caches are small, its products slow beside them
+  const int64_t rows = avx2 ? 2 * least_rows : least_rows, cubes = avx2 ? 16 : least_rows;
   const Triple block =
-      three ? choose_cubes(conv, vectors, tile_rows, kernels.width < 16 ? 16 : least_rows, form)
+      three ? choose_cubes(conv, vectors, tile_rows, cubes, form)
             : choose_tiles(conv, {.sums = sums,
                                   .fixed = sums + 2000.0 * vectors,
                                   .floats_a_row = 0,

@@ -97,17 +97,16 @@ Isa detected_isa() {
   return isa;
 }
 
+// Levels from this one to amx_emulated are emulated, on machines with at least the other.
 #if defined(VOXLAB_EMULATED_LEVELS)
-// All that is emulated needs AVX2; none of it is detected, so that nobody times it unasked.
-constexpr Isa least_to_emulate = Isa::avx2;
+constexpr Isa first_emulated = Isa::avx512, emulation_needs = Isa::avx2;
 #else
-constexpr Isa least_to_emulate = Isa::avx512;
+constexpr Isa first_emulated = Isa::amx_emulated, emulation_needs = Isa::avx512;
 #endif
 
 bool can_run(Isa isa) {
-  if (isa <= detected_isa() && isa != Isa::amx_emulated) return true;
-  const bool emulated = least_to_emulate == Isa::avx2 ? isa <= Isa::amx_emulated : isa == Isa::amx_emulated;
-  return emulated && detected_isa() >= least_to_emulate;
+  const bool emulated = isa >= first_emulated && isa <= Isa::amx_emulated;
+  return detected_isa() >= (emulated ? emulation_needs : isa);
 }
 
 void require(Isa isa) {

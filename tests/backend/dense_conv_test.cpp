@@ -125,16 +125,21 @@ TEST(DenseConv, WinogradAtTheEdges) {
 }
 
 // The same with three sides: odd depths, whose last tile is half empty, channels that fill no vector, long sums in two
-// parts, groups.
+// parts, groups. The weight gradient has three sides where cubes are many.
 TEST(DenseConv, WinogradOnThreeSides) {
-  const auto check = [](ConvGeometry g) {
+  const auto check = [](ConvGeometry g, bool many = false) {
     for (const Isa isa : available_isas()) {
       const IsaScope scope(isa);
       for (const std::string_view name : {conv_forward(g, {}, {}, {}), conv_dgrad(g, {}, {}, {})})
         EXPECT_NE(name.find("winograd3"), std::string_view::npos) << name << " " << describe(g);
+      const std::string_view wgrad = conv_wgrad(g, {}, {}, {});
+      EXPECT_EQ(wgrad.find("winograd3") != std::string_view::npos, many) << wgrad << " " << describe(g);
     }
     check_all_passes(g);
   };
+  check({.in = {13, 20, 22}, .in_channels = 35, .out_channels = 34, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, true);
+  check({.batch = 2, .in = {8, 18, 17}, .in_channels = 51, .out_channels = 33, .kernel = {3, 3, 3}, .pad = {1, 0, 2}}, true);
+  check({.in = {18, 18, 20}, .in_channels = 96, .out_channels = 80, .kernel = {3, 3, 3}, .pad = {0, 1, 1}, .groups = 2}, true);
   check({.in = {7, 19, 22}, .in_channels = 48, .out_channels = 48, .kernel = {3, 3, 3}, .pad = {1, 1, 1}});
   check({.batch = 2, .in = {8, 18, 17}, .in_channels = 51, .out_channels = 70, .kernel = {3, 3, 3}, .pad = {1, 0, 2}});
   check_some_channels({.in = {6, 20, 20}, .in_channels = 322, .out_channels = 336, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, "winograd3");

@@ -207,7 +207,8 @@ GatherMode dgrad_mode(const KernelTable& kernels, const ConvGeometry& g, const P
 GatherMode wgrad_mode(const KernelTable& kernels, const ConvGeometry& g, const PairTable* pairs) {
   const GatherConv conv = forward_gather(g, {}, nullptr, {}, {}, 0);
   if (pairs != nullptr && suits_winograd_wgrad(kernels, conv, pair_speed)) return GatherMode::winograd_pairs;
-  return suits_winograd_wgrad(kernels, conv) ? GatherMode::winograd : GatherMode::f32;
+  if (!suits_winograd_wgrad(kernels, conv)) return GatherMode::f32;
+  return suits_winograd3_wgrad(kernels, conv) ? GatherMode::winograd3 : GatherMode::winograd;
 }
 
 namespace {

@@ -212,8 +212,11 @@ struct KernelTable {
   void (*winograd_depth_input)(const float* planes, int64_t plane_step, int64_t n, void* v, int64_t point_step);
   void (*winograd_depth_weights)(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step);
   void (*winograd_depth_output)(float* m, int64_t point_step, int64_t n);
-  // n floats of each of 16 points to n floats of each of nine taps.
+  // The output's gradient: two planes to four points, n in whole vectors.
+  void (*winograd_depth_gradient)(const float* planes, int64_t plane_step, int64_t n, float* v, int64_t point_step);
+  // n floats of each of 16 points to n floats of each of nine taps; along D, of four points to three taps in their place.
   void (*winograd_weight_gradient)(const float* u, int64_t point_step, int64_t n, float* w, int64_t tap_step);
+  void (*winograd_depth_weight_gradient)(float* u, int64_t point_step, int64_t n);
   // For each position, one vector of the floats `lanes` picks (offsets, ascending, from that
   // position); lanes from `lane_count` on become zero. Pitches in floats.
   void (*pick_lanes)(const float* in, int64_t in_pitch, int64_t positions, const int32_t* lanes,

@@ -249,11 +249,11 @@ void share_chunks(const WgradCall& call, const std::vector<Chunk>& chunks, int64
   });
 }
 
-void wgrad_by_winograd(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, float* dw,
+void wgrad_by_winograd(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, float* dw, bool three,
                        const PairTable* pairs) {
   for (int64_t group = 0; group < g.groups; ++group) {
     const GatherConv conv = forward_gather(g, x, nullptr, {}, {}, group);
-    winograd_wgrad(kernels, conv, dy, dw + conv.out_offset, g.out_channels, pairs);
+    winograd_wgrad(kernels, conv, dy, dw + conv.out_offset, g.out_channels, three, pairs);
   }
 }
 
@@ -274,8 +274,9 @@ void turned_wgrad(const KernelTable& kernels, ConvGeometry g, ConstBuffer x, Con
 }  // namespace
 
 void dense_wgrad(const KernelTable& kernels, const ConvGeometry& g, ConstBuffer x, ConstBuffer dy, float* dw, GatherMode mode) {
-  if (mode == GatherMode::winograd) return wgrad_by_winograd(kernels, g, x, dy, dw, nullptr);
-  if (mode == GatherMode::winograd_pairs) return wgrad_by_winograd(kernels, g, x, dy, dw, active_pairs());
+  if (mode == GatherMode::winograd || mode == GatherMode::winograd3)
+    return wgrad_by_winograd(kernels, g, x, dy, dw, mode == GatherMode::winograd3, nullptr);
+  if (mode == GatherMode::winograd_pairs) return wgrad_by_winograd(kernels, g, x, dy, dw, false, active_pairs());
   if (turns(kernels, g)) return turned_wgrad(kernels, g, x, dy, dw);
   const auto *xf = static_cast<const float*>(x.data), *dyf = static_cast<const float*>(dy.data);
   const int64_t group_in = g.in_channels / g.groups;

@@ -367,11 +367,9 @@ class TileRunner {
   InputPoints v_ = {};
 };
 
-bool three_neighbours(const GatherAxis& a) {
-  return a.stride == 1 && a.taps.size() == 3 && consecutive(a.taps);
-}
-
 }  // namespace
+
+bool three_neighbours(const GatherAxis& a) { return a.stride == 1 && a.taps.size() == 3 && consecutive(a.taps); }
 
 Triple tiles_of(const GatherConv& c) {
   return {c.axis[0].out, ceil_div(c.axis[1].out, tile_side), ceil_div(c.axis[2].out, tile_side)};

@@ -11,6 +11,8 @@ constexpr int64_t winograd_points = 16;
 constexpr int64_t winograd_side = 2;  // outputs of a tile along H and along W
 constexpr double pair_speed = 2;      // of products by pairs of bf16, beside f32's
 
+bool three_neighbours(const GatherAxis& axis);  // whether three taps beside each other are read, of stride 1
+
 // Whether a gather has that form and is large enough to gain, its products being `speed` times as fast as f32's. Any
 // taps along D.
 bool suits_winograd(const KernelTable& kernels, const GatherConv& conv, double speed = 1);
@@ -23,9 +25,10 @@ bool suits_pairs(const GatherConv& conv);
 void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool three, const PairTable* pairs = nullptr);
 
 // The weight gradient of a forward gather that suits: weights (tap along D, 3, 3, channel) with rows `pitch` apart
-// from dw on; dy lies like the gather's output. Types as above.
+// from dw on; dy lies like the gather's output. Types as above; three sides are of f32 alone.
 bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, double speed = 1);
-void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuffer dy, float* dw, int64_t pitch,
+bool suits_winograd3_wgrad(const KernelTable& kernels, const GatherConv& conv);
+void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuffer dy, float* dw, int64_t pitch, bool three,
                     const PairTable* pairs = nullptr);
 
 // What both are made of. Blocks count planes, and rows and columns of tiles.

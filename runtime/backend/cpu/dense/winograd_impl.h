@@ -304,6 +304,27 @@ void winograd_depth_output(float* m, int64_t point_step, int64_t n) {
   }
 }
 
+void winograd_depth_gradient(const float* planes, int64_t plane_step, int64_t n, float* v, int64_t point_step) {
+  for (int64_t i = 0; i < n; i += vec_width) {
+    const Vec y[2] = {load(planes + i), load(planes + plane_step + i)};
+    Vec out[4];
+    from_outputs(y, out);
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) store(v + k * point_step + i, out[k]);
+  }
+}
+
+void winograd_depth_weight_gradient(float* u, int64_t point_step, int64_t n) {
+  each_vector(n, [&](int64_t i, auto lanes) {
+    Vec d[4], taps[3];
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) d[k] = load_some(u + k * point_step + i, lanes);
+    from_points(d, taps);
+#pragma GCC unroll 3
+    for (int k = 0; k < 3; ++k) store_some(u + k * point_step + i, taps[k], lanes);
+  });
+}
+
 constexpr void set_winograd(KernelTable& table) {
   table.winograd_input = winograd_input<TilePoints<float>, float>;
   table.winograd_weights = winograd_weights;
@@ -312,7 +333,9 @@ constexpr void set_winograd(KernelTable& table) {
   table.winograd_depth_input = winograd_depth_input<TilePoints<float>>;
   table.winograd_depth_weights = winograd_depth_weights;
   table.winograd_depth_output = winograd_depth_output;
+  table.winograd_depth_gradient = winograd_depth_gradient;
   table.winograd_weight_gradient = winograd_weight_gradient;
+  table.winograd_depth_weight_gradient = winograd_depth_weight_gradient;
 }
 
 }  // namespace

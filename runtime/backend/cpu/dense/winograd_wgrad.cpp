@@ -1,7 +1,9 @@
-// Weight gradient by F(2x2, 3x3): the adjoint of winograd_conv. At each point the gradient is a matrix product over
-// tiles; the 16 products are turned into 9 taps at the end.
+// Weight gradient by F(2x2, 3x3) or F(2x2x2, 3x3x3): the adjoint of winograd_conv. At each point the gradient is a matrix
+// product over tiles, of two sides one for each tap along D; the products are turned into taps at the end.
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -15,6 +17,7 @@ namespace {
 
 constexpr int64_t float_bytes = sizeof(float);
 constexpr int64_t points = winograd_points;
+constexpr int64_t cube_side = 2, cube_points = 4;  // along D
 using Triple = std::array<int64_t, 3>;
 
 struct Call {
@@ -25,9 +28,24 @@ struct Call {
   int64_t dw_pitch;
   Triple block;
   std::vector<Panel> panels;
-  int64_t taps, rows;  // rows of a point: tap along D, channel
+  bool cube;        // three sides
+  int64_t depths;   // products at a point along H and W: taps along D, or a cube's points
   const PairTable* pairs;
 
+  int64_t rows() const { return depths * conv.channels; }  // of the sums at a point along H and W
+  int64_t taps() const { return static_cast<int64_t>(conv.axis[0].taps.size()); }
+  // Tiles along D are planes, or pairs of them.
+  Triple tiles() const {
+    Triple all = tiles_of(conv);
+    if (cube) all[0] = ceil_div(all[0], cube_side);
+    return all;
+  }
+  BlockPlace planes_of(BlockPlace block) const {
+    if (!cube) return block;
+    block.begin[0] *= cube_side;
+    block.size[0] *= cube_side;
+    return block;
+  }
   // Of a block: tiles, or pairs of neighbours in a row.
   int64_t terms(const BlockPlace& block) const {
     return block.size[0] * block.size[1] * ceil_div(block.size[2], pairs != nullptr ? 2 : 1);
@@ -46,10 +64,17 @@ struct Call {
 };
 
 // What a block adds to the sums: its input and dy, [point][panel][plane][tile row][tile or pair][column of
-// the panel], at the points.
+// the panel], at the points along H and W.
 struct BlockPoints {
+  BlockPlace planes;
   InputPoints input;
   const float* gradient;
+};
+
+// The same at one point, as products read it: input of a group of channels, dy of a panel.
+struct Factors {
+  const float *input, *gradient;
+  int64_t input_group, input_depth, gradient_depth;  // from one group, tap or point along D to the next
   int64_t terms;
 };
 
@@ -69,8 +94,9 @@ const float* transform_gradient(const Call& call, const BlockPlace& block, float
     const auto* sample =
         static_cast<const std::byte*>(call.dy.data) + (c.out_offset + block.sample * c.out_batch + panel.column) * bytes;
     const auto row_at = [&](int64_t d, int64_t h, int64_t i) -> const void* {
-      const int64_t y = winograd_side * (block.begin[1] + h) + i;
-      return y < c.axis[1].out ? sample + ((block.begin[0] + d) * c.out_step[0] + y * c.out_step[1]) * bytes : nullptr;
+      const int64_t z = block.begin[0] + d, y = winograd_side * (block.begin[1] + h) + i;
+      const bool inside = z < c.axis[0].out && y < c.axis[1].out;
+      return inside ? sample + (z * c.out_step[0] + y * c.out_step[1]) * bytes : nullptr;
     };
     for (int64_t d = 0; d < block.size[0]; ++d) {
       for (int64_t h = 0; h < block.size[1]; ++h) {
@@ -84,38 +110,70 @@ const float* transform_gradient(const Call& call, const BlockPlace& block, float
 }
 
 BlockPoints transform_block(const Call& call, const BlockPlace& block, float* input, float* gradient) {
-  return {transform_input(call.input_format(), call.conv, block, input), transform_gradient(call, block, gradient), call.terms(block)};
+  return {block, transform_input(call.input_format(), call.conv, block, input), transform_gradient(call, block, gradient)};
 }
 
-// Sums of channels [channel, channel + channels), whole groups, and some panels from `column` on: [point][tap along D][channel][column].
+// The third side at one point: planes of input and of dy to four points of D.
+Factors transform_depth(const Call& call, const BlockPoints& block, int64_t point) {
+  const auto& size = block.planes.size;
+  const int64_t group = call.group(), groups = ceil_div(call.conv.channels, group), columns = call.columns();
+  const int64_t cubes = size[0] / cube_side, place = size[1] * size[2], terms = cubes * place;
+  const int64_t input_depth = groups * terms * group, gradient_depth = terms * columns;
+  float* input = scratch(Purpose::deep, cube_points * (input_depth + gradient_depth) + group);
+  float* gradient = input + cube_points * input_depth + group;  // the input's last row may be read beyond its end
+  const float* from = static_cast<const float*>(block.input.data) + point * block.input.point;
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t d = 0; d < cubes; ++d)
+      call.kernels.winograd_depth_input(from + g * block.input.group + cube_side * d * block.input.plane, block.input.plane,
+                                        place * group, input + (g * cubes + d) * place * group, input_depth);
+  }
+  const float* dy = block.gradient + point * cube_side * gradient_depth;
+  for (const Panel& panel : call.panels) {
+    const int64_t plane = place * panel.vectors * call.kernels.width;
+    for (int64_t d = 0; d < cubes; ++d)
+      call.kernels.winograd_depth_gradient(dy + cube_side * (terms * panel.column + d * plane), plane, plane,
+                                           gradient + terms * panel.column + d * plane, gradient_depth);
+  }
+  return {input, gradient, terms * group, input_depth, gradient_depth, terms};
+}
+
+Factors factors_at(const Call& call, const BlockPoints& block, int64_t point) {
+  if (call.cube) return transform_depth(call, block, point);
+  const int64_t terms = call.terms(block.planes);
+  return {static_cast<const float*>(block.input.data) + point * block.input.point, block.gradient + point * terms * call.columns(),
+          block.input.group, block.input.plane, 0, terms};
+}
+
+// Sums of channels [channel, channel + channels), whole groups, and some panels from `column` on: [point][tap or point
+// along D][channel][column].
 struct Sums {
   float* data;
   int64_t channel, channels;
   int64_t column, pitch;
 };
 
-// u[channel, column] = or += sum over terms of input[term, channel] * gradient[term, column], for one panel, point and tap.
-void add_panel(const Call& call, const Panel& panel, const BlockPoints& block, int64_t point, int64_t tap, bool accumulate,
+// u[channel, column] = or += sum over terms of input[term, channel] * gradient[term, column], for one panel, point along H
+// and W, and tap or point along D.
+void add_panel(const Call& call, const Panel& panel, const Factors& factors, int64_t point, int64_t depth, bool accumulate,
                const Sums& sums) {
   const Run run = {0, 0};
   alignas(64) float dropped[max_panel_vectors * 16] = {};
   float* to[max_tile_rows];
   const int64_t group = call.group(), most = call.kernels.unit_pairs[panel.vectors - 1];
   const auto* tiles = (call.pairs != nullptr ? call.pairs->unit_tile : call.kernels.unit_tile)[panel.vectors - 1];
-  const float* input = static_cast<const float*>(block.input.data) + point * block.input.point + tap * block.input.plane +
-                       sums.channel / group * block.input.group;
-  float* u = sums.data + (point * call.taps + tap) * sums.channels * sums.pitch + panel.column - sums.column;
+  const float* input = factors.input + depth * factors.input_depth + sums.channel / group * factors.input_group;
+  float* u = sums.data + (point * call.depths + depth) * sums.channels * sums.pitch + panel.column - sums.column;
   TileArgs args = {};
   args.k_step = group * float_bytes;
   args.runs = &run;
   args.run_count = 1;
-  args.k = block.terms;
+  args.k = factors.terms;
   args.ldb = panel.vectors * call.kernels.width;
-  args.b = block.gradient + block.terms * (point * call.columns() + panel.column);
+  args.b = factors.gradient + depth * factors.gradient_depth + factors.terms * panel.column;
   args.c = to;
   args.last_columns = panel.last_columns;
   args.accumulate = accumulate;
-  for (int64_t first = 0; first < sums.channels; first += group, input += block.input.group) {
+  for (int64_t first = 0; first < sums.channels; first += group, input += factors.input_group) {
     const int64_t channels = std::min(group, sums.channels - first), pairs = ceil_div(channels, 2), count = ceil_div(pairs, most);
     for (int64_t t = 0; t < count; ++t) {
       const int64_t from = 2 * share(pairs, t, count), end = 2 * share(pairs, t + 1, count);
@@ -128,7 +186,7 @@ void add_panel(const Call& call, const Panel& panel, const BlockPoints& block, i
 
 // Rows [begin, end) of the sums, turned into taps of the gradient.
 void store_taps(const Call& call, const Sums& sums, int64_t columns, int64_t begin, int64_t end) {
-  const int64_t point = call.taps * sums.channels * sums.pitch;
+  const int64_t point = call.depths * sums.channels * sums.pitch;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t tap = row / sums.channels, channel = sums.channel + row % sums.channels;
     call.kernels.winograd_weight_gradient(sums.data + row * sums.pitch, point, columns,
@@ -140,22 +198,24 @@ void store_taps(const Call& call, const Sums& sums, int64_t columns, int64_t beg
 // Each thread sums up its own blocks, which stay in its cache.
 void sum_by_blocks(const Call& call) {
   const GatherConv& c = call.conv;
-  const Triple tiles = tiles_of(c);
+  const Triple tiles = call.tiles();
   const int64_t threads = task_grain(2, multiply_adds(c)) > 1 ? 1 : thread_count();
   const int64_t blocks = block_count(c.batch, tiles, call.block), parts = std::min(threads, blocks);
-  const int64_t floats = points * call.rows * c.columns;
+  const int64_t floats = points * call.rows() * c.columns;
   float* u = scratch(Purpose::partial, parts * floats);
   parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
       const Sums sums = {u + part * floats, 0, c.channels, 0, c.columns};
       const int64_t first = share(blocks, part, parts);
       for (int64_t index = first; index < share(blocks, part + 1, parts); ++index) {
-        const BlockPlace place = place_block(tiles, call.block, index);
+        const BlockPlace place = call.planes_of(place_block(tiles, call.block, index));
         const BlockPoints block = transform_block(call, place, scratch(Purpose::tile, input_values(call.input_format(), c, place)),
                                                   scratch(Purpose::rows, call.gradient_floats(place)));
-        for (int64_t point = 0; point < points; ++point)
+        for (int64_t point = 0; point < points; ++point) {
+          const Factors factors = factors_at(call, block, point);
           for (const Panel& panel : call.panels)
-            for (int64_t tap = 0; tap < call.taps; ++tap) add_panel(call, panel, block, point, tap, index > first, sums);
+            for (int64_t depth = 0; depth < call.depths; ++depth) add_panel(call, panel, factors, point, depth, index > first, sums);
+        }
       }
     }
   });
@@ -164,7 +224,14 @@ void sum_by_blocks(const Call& call) {
       call.kernels.add(u + part * floats + begin, end - begin, u + begin);
     });
   }
-  parallel_for(call.rows, task_grain(call.rows, 100 * call.rows * c.columns), [&](int64_t begin, int64_t end) {
+  const int64_t rows = call.taps() * c.channels, depth = c.channels * c.columns;
+  if (call.cube) {
+    parallel_for(points, task_grain(points, 100 * points * depth), [&](int64_t begin, int64_t end) {
+      for (int64_t point = begin; point < end; ++point)
+        call.kernels.winograd_depth_weight_gradient(u + point * cube_points * depth, depth, depth);
+    });
+  }
+  parallel_for(rows, task_grain(rows, 100 * rows * c.columns), [&](int64_t begin, int64_t end) {
     store_taps(call, {u, 0, c.channels, 0, c.columns}, c.columns, begin, end);
   });
 }
@@ -184,7 +251,7 @@ void sum_by_channels(const Call& call) {
   // A block's input at a point, of the channels of a task, meets the task's panels in the second-level cache.
   const int64_t group = call.group();
   const int64_t width = call.kernels.width, panel_columns = call.panels.front().vectors * width;
-  const int64_t column_floats = points * call.taps;
+  const int64_t column_floats = points * call.depths;
   const int64_t fit =
       std::min(l2_bytes() / 3 / call.terms(whole), l2_bytes() / 2 / (column_floats * panel_columns)) / float_bytes / group * group;
   const int64_t channels = std::clamp<int64_t>(fit, std::min(group, c.channels), c.channels);
@@ -215,14 +282,37 @@ void sum_by_channels(const Call& call) {
         const Sums sums = {kept != nullptr ? kept + task * task_floats : scratch(Purpose::partial, task_floats), begin_channel,
                            std::min(channels, c.channels - begin_channel), column, columns};
         for (int64_t point = 0; point < points; ++point)
-          for (int64_t i = 0; i < count; ++i)
-            for (int64_t tap = 0; tap < call.taps; ++tap)
+          for (int64_t i = 0; i < count; ++i) {
+            const Factors factors = factors_at(call, blocks[static_cast<size_t>(i)], point);
+            for (int64_t depth = 0; depth < call.depths; ++depth)
               for (int64_t panel = from; panel < to; ++panel)
-                add_panel(call, call.panels[static_cast<size_t>(panel)], blocks[static_cast<size_t>(i)], point, tap, round + i > 0, sums);
-        if (round + 1 == rounds) store_taps(call, sums, columns, 0, call.taps * sums.channels);
+                add_panel(call, call.panels[static_cast<size_t>(panel)], factors, point, depth, round + i > 0, sums);
+          }
+        if (round + 1 == rounds) store_taps(call, sums, columns, 0, call.taps() * sums.channels);
       }
     });
   }
+}
+
+// Floats that a block's points take, those along D at one point included.
+int64_t cube_floats(const GatherConv& c, const Triple& block) {
+  const int64_t planes = cube_side * block[0], place = block[1] * block[2];
+  return place * (points * ((planes + 2) * c.channels + planes * c.columns) + cube_points * block[0] * (c.channels + c.columns));
+}
+
+// The cheapest block of cubes, by the cycles of one; each reads and writes all sums.
+Triple choose_cubes(const GatherConv& c, const Triple& all, double vectors, int64_t budget) {
+  const auto channels = static_cast<double>(c.channels);
+  const double sums = static_cast<double>(points * cube_points) * channels * vectors;
+  return cheapest_block(all, {1, 1, std::min<int64_t>(all[2], 8)}, [&](const Triple& block) {
+    const int64_t floats = cube_floats(c, block);
+    if (floats > budget) return std::numeric_limits<double>::infinity();
+    const auto rows = static_cast<double>(product(block));
+    const double again = 3 * channels / static_cast<double>(block[1]);
+    const double calls = 120 * (1 + 1 / static_cast<double>(block[0])) / static_cast<double>(block[2]);
+    const double transform = 0.25 * static_cast<double>(floats) / rows + again + calls;
+    return idle_factor(block_count(c.batch, all, block)) * (sums + transform + 4 * sums / rows);
+  });
 }
 
 }  // namespace
@@ -232,25 +322,42 @@ bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& c, doubl
   return c.channels >= least_channels && suits_winograd(kernels, c, speed);
 }
 
-void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuffer dy, float* dw, int64_t pitch,
+bool suits_winograd3_wgrad(const KernelTable& kernels, const GatherConv& c) {
+  if (!suits_winograd_wgrad(kernels, c) || !three_neighbours(c.axis[0])) return false;
+  // Cycles that a pair of tiles along D saves in products against those of the third side of both factors.
+  const auto channels = static_cast<double>(c.channels), vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
+  const auto depth = static_cast<double>(c.axis[0].out), cubes = std::ceil(depth / cube_side);
+  const double saved = channels * vectors * points * (3 * depth - cube_points * cubes);
+  const double spent = 16 * points * cubes * (channels / kernels.width + vectors);
+  // All blocks' sums are made in one place, which every block reads and writes: not too large for it, and not for few cubes.
+  const int64_t sums = points * cube_points * c.channels * c.columns;
+  return saved > spent && sums * float_bytes < 8 * l2_bytes() && c.batch * product(tiles_of(c)) >= 32 * c.columns;
+}
+
+void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuffer dy, float* dw, int64_t pitch, bool three,
                     const PairTable* pairs) {
-  const auto taps = static_cast<int64_t>(conv.axis[0].taps.size());
-  const int64_t rows = taps * conv.channels;
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
+  Call call = {kernels, conv, dy, dw, pitch, {}, split_columns(conv.columns, kernels.width), three, 0, pairs};
+  call.depths = three ? cube_points : call.taps();
   // Every block reads and writes all sums once, some two cycles a vector each: with many channels, blocks that
   // leave the second-level cache are better than small ones, the more so where the sums come from memory.
-  const int64_t floats = points * rows * conv.columns;
+  const int64_t floats = points * call.rows() * conv.columns;
+  if (three) {
+    constexpr int64_t least_cubes = 64;
+    const int64_t floats_a_cube = points * (3 * conv.channels + 2 * conv.columns);
+    call.block = choose_cubes(conv, call.tiles(), vectors, std::max(l2_bytes() / 2 / float_bytes, least_cubes * floats_a_cube));
+    return sum_by_blocks(call);
+  }
   const int64_t least_rows = floats * float_bytes >= far_bytes() ? 224 : 112;
-  const double sums = static_cast<double>(points * rows) * vectors;
+  const double sums = static_cast<double>(points * call.rows()) * vectors;
   const int64_t floats_a_row = points * (2 * conv.channels + conv.columns);
-  const Triple block = choose_tiles(conv, {.sums = sums,
-                                           .fixed = 4 * sums,
-                                           .floats_a_row = points * conv.columns,
-                                           .budget = std::max(l2_bytes() / 2 / float_bytes, least_rows * floats_a_row) *
-                                                     (pairs != nullptr ? 2 : 1),
-                                           .speed = pairs != nullptr ? pair_speed : 1,
-                                           .tiles = pairs != nullptr ? 2 : 1});
-  const Call call = {kernels, conv, dy, dw, pitch, block, split_columns(conv.columns, kernels.width), taps, rows, pairs};
+  call.block = choose_tiles(conv, {.sums = sums,
+                                   .fixed = 4 * sums,
+                                   .floats_a_row = points * conv.columns,
+                                   .budget = std::max(l2_bytes() / 2 / float_bytes, least_rows * floats_a_row) *
+                                             (pairs != nullptr ? 2 : 1),
+                                   .speed = pairs != nullptr ? pair_speed : 1,
+                                   .tiles = pairs != nullptr ? 2 : 1});
   const bool large = floats * float_bytes >= 4 * l2_bytes();
   const bool few_tiles = conv.batch * product(tiles_of(conv)) * points * conv.channels < 4 * floats;
   (large || few_tiles ? sum_by_channels : sum_by_blocks)(call);

@@ -51,7 +51,7 @@ struct Form {
   }
 };
 Form plain_form(const GatherConv& c) { return {false, points, 1, depth_taps(c)}; }
-constexpr Form cube_form = {true, 4 * points, 2, 1};
+constexpr Form cube_form = {true, winograd_depth_points * points, winograd_side, 1};
 
 Triple tiles_of(const GatherConv& c, const Form& form) {
   Triple tiles = tiles_of(c);

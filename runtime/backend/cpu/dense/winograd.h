@@ -8,8 +8,9 @@
 namespace voxlab::cpu {
 
 constexpr int64_t winograd_points = 16;
-constexpr int64_t winograd_side = 2;  // outputs of a tile along H and along W
-constexpr double pair_speed = 2;      // of products by pairs of bf16, beside f32's
+constexpr int64_t winograd_side = 2;          // outputs of a tile along H and along W, with three sides along D too
+constexpr int64_t winograd_depth_points = 4;  // along D, of a tile with three sides
+constexpr double pair_speed = 2;              // of products by pairs of bf16, beside f32's
 
 bool three_neighbours(const GatherAxis& axis);  // whether three taps beside each other are read, of stride 1
 

@@ -17,7 +17,6 @@ namespace {
 
 constexpr int64_t float_bytes = sizeof(float);
 constexpr int64_t points = winograd_points;
-constexpr int64_t cube_side = 2, cube_points = 4;  // along D
 using Triple = std::array<int64_t, 3>;
 
 struct Call {
@@ -26,24 +25,25 @@ struct Call {
   ConstBuffer dy;
   float* dw;
   int64_t dw_pitch;
-  Triple block;
   std::vector<Panel> panels;
-  bool cube;        // three sides
-  int64_t depths;   // products at a point along H and W: taps along D, or a cube's points
+  bool cube;  // three sides
   const PairTable* pairs;
+  Triple block = {};
 
-  int64_t rows() const { return depths * conv.channels; }  // of the sums at a point along H and W
   int64_t taps() const { return static_cast<int64_t>(conv.axis[0].taps.size()); }
+  // Products at a point along H and W: of each tap along D, or of each point of a cube.
+  int64_t depths() const { return cube ? winograd_depth_points : taps(); }
+  int64_t rows() const { return depths() * conv.channels; }  // of their sums
   // Tiles along D are planes, or pairs of them.
   Triple tiles() const {
     Triple all = tiles_of(conv);
-    if (cube) all[0] = ceil_div(all[0], cube_side);
+    if (cube) all[0] = ceil_div(all[0], winograd_side);
     return all;
   }
   BlockPlace planes_of(BlockPlace block) const {
     if (!cube) return block;
-    block.begin[0] *= cube_side;
-    block.size[0] *= cube_side;
+    block.begin[0] *= winograd_side;
+    block.size[0] *= winograd_side;
     return block;
   }
   // Of a block: tiles, or pairs of neighbours in a row.
@@ -117,21 +117,21 @@ BlockPoints transform_block(const Call& call, const BlockPlace& block, float* in
 Factors transform_depth(const Call& call, const BlockPoints& block, int64_t point) {
   const auto& size = block.planes.size;
   const int64_t group = call.group(), groups = ceil_div(call.conv.channels, group), columns = call.columns();
-  const int64_t cubes = size[0] / cube_side, place = size[1] * size[2], terms = cubes * place;
+  const int64_t cubes = size[0] / winograd_side, place = size[1] * size[2], terms = cubes * place;
   const int64_t input_depth = groups * terms * group, gradient_depth = terms * columns;
-  float* input = scratch(Purpose::deep, cube_points * (input_depth + gradient_depth) + group);
-  float* gradient = input + cube_points * input_depth + group;  // the input's last row may be read beyond its end
+  float* input = scratch(Purpose::deep, winograd_depth_points * (input_depth + gradient_depth) + group);
+  float* gradient = input + winograd_depth_points * input_depth + group;  // the input's last row may be read beyond its end
   const float* from = static_cast<const float*>(block.input.data) + point * block.input.point;
   for (int64_t g = 0; g < groups; ++g) {
     for (int64_t d = 0; d < cubes; ++d)
-      call.kernels.winograd_depth_input(from + g * block.input.group + cube_side * d * block.input.plane, block.input.plane,
+      call.kernels.winograd_depth_input(from + g * block.input.group + winograd_side * d * block.input.plane, block.input.plane,
                                         place * group, input + (g * cubes + d) * place * group, input_depth);
   }
-  const float* dy = block.gradient + point * cube_side * gradient_depth;
+  const float* dy = block.gradient + point * winograd_side * gradient_depth;
   for (const Panel& panel : call.panels) {
     const int64_t plane = place * panel.vectors * call.kernels.width;
     for (int64_t d = 0; d < cubes; ++d)
-      call.kernels.winograd_depth_gradient(dy + cube_side * (terms * panel.column + d * plane), plane, plane,
+      call.kernels.winograd_depth_gradient(dy + winograd_side * (terms * panel.column + d * plane), plane, plane,
                                            gradient + terms * panel.column + d * plane, gradient_depth);
   }
   return {input, gradient, terms * group, input_depth, gradient_depth, terms};
@@ -162,7 +162,7 @@ void add_panel(const Call& call, const Panel& panel, const Factors& factors, int
   const int64_t group = call.group(), most = call.kernels.unit_pairs[panel.vectors - 1];
   const auto* tiles = (call.pairs != nullptr ? call.pairs->unit_tile : call.kernels.unit_tile)[panel.vectors - 1];
   const float* input = factors.input + depth * factors.input_depth + sums.channel / group * factors.input_group;
-  float* u = sums.data + (point * call.depths + depth) * sums.channels * sums.pitch + panel.column - sums.column;
+  float* u = sums.data + (point * call.depths() + depth) * sums.channels * sums.pitch + panel.column - sums.column;
   TileArgs args = {};
   args.k_step = group * float_bytes;
   args.runs = &run;
@@ -186,7 +186,7 @@ void add_panel(const Call& call, const Panel& panel, const Factors& factors, int
 
 // Rows [begin, end) of the sums, turned into taps of the gradient.
 void store_taps(const Call& call, const Sums& sums, int64_t columns, int64_t begin, int64_t end) {
-  const int64_t point = call.depths * sums.channels * sums.pitch;
+  const int64_t point = call.depths() * sums.channels * sums.pitch;
   for (int64_t row = begin; row < end; ++row) {
     const int64_t tap = row / sums.channels, channel = sums.channel + row % sums.channels;
     call.kernels.winograd_weight_gradient(sums.data + row * sums.pitch, point, columns,
@@ -214,7 +214,7 @@ void sum_by_blocks(const Call& call) {
         for (int64_t point = 0; point < points; ++point) {
           const Factors factors = factors_at(call, block, point);
           for (const Panel& panel : call.panels)
-            for (int64_t depth = 0; depth < call.depths; ++depth) add_panel(call, panel, factors, point, depth, index > first, sums);
+            for (int64_t depth = 0; depth < call.depths(); ++depth) add_panel(call, panel, factors, point, depth, index > first, sums);
         }
       }
     }
@@ -228,7 +228,7 @@ void sum_by_blocks(const Call& call) {
   if (call.cube) {
     parallel_for(points, task_grain(points, 100 * points * depth), [&](int64_t begin, int64_t end) {
       for (int64_t point = begin; point < end; ++point)
-        call.kernels.winograd_depth_weight_gradient(u + point * cube_points * depth, depth, depth);
+        call.kernels.winograd_depth_weight_gradient(u + point * winograd_depth_points * depth, depth, depth);
     });
   }
   parallel_for(rows, task_grain(rows, 100 * rows * c.columns), [&](int64_t begin, int64_t end) {
@@ -251,7 +251,7 @@ void sum_by_channels(const Call& call) {
   // A block's input at a point, of the channels of a task, meets the task's panels in the second-level cache.
   const int64_t group = call.group();
   const int64_t width = call.kernels.width, panel_columns = call.panels.front().vectors * width;
-  const int64_t column_floats = points * call.depths;
+  const int64_t column_floats = points * call.depths();
   const int64_t fit =
       std::min(l2_bytes() / 3 / call.terms(whole), l2_bytes() / 2 / (column_floats * panel_columns)) / float_bytes / group * group;
   const int64_t channels = std::clamp<int64_t>(fit, std::min(group, c.channels), c.channels);
@@ -284,7 +284,7 @@ void sum_by_channels(const Call& call) {
         for (int64_t point = 0; point < points; ++point)
           for (int64_t i = 0; i < count; ++i) {
             const Factors factors = factors_at(call, blocks[static_cast<size_t>(i)], point);
-            for (int64_t depth = 0; depth < call.depths; ++depth)
+            for (int64_t depth = 0; depth < call.depths(); ++depth)
               for (int64_t panel = from; panel < to; ++panel)
                 add_panel(call, call.panels[static_cast<size_t>(panel)], factors, point, depth, round + i > 0, sums);
           }
@@ -296,14 +296,15 @@ void sum_by_channels(const Call& call) {
 
 // Floats that a block's points take, those along D at one point included.
 int64_t cube_floats(const GatherConv& c, const Triple& block) {
-  const int64_t planes = cube_side * block[0], place = block[1] * block[2];
-  return place * (points * ((planes + 2) * c.channels + planes * c.columns) + cube_points * block[0] * (c.channels + c.columns));
+  const int64_t planes = winograd_side * block[0], place = block[1] * block[2];
+  return place * (points * ((planes + 2) * c.channels + planes * c.columns) +
+                  winograd_depth_points * block[0] * (c.channels + c.columns));
 }
 
 // The cheapest block of cubes, by the cycles of one; each reads and writes all sums.
 Triple choose_cubes(const GatherConv& c, const Triple& all, double vectors, int64_t budget) {
   const auto channels = static_cast<double>(c.channels);
-  const double sums = static_cast<double>(points * cube_points) * channels * vectors;
+  const double sums = static_cast<double>(points * winograd_depth_points) * channels * vectors;
   return cheapest_block(all, {1, 1, std::min<int64_t>(all[2], 8)}, [&](const Triple& block) {
     const int64_t floats = cube_floats(c, block);
     if (floats > budget) return std::numeric_limits<double>::infinity();
@@ -326,19 +327,18 @@ bool suits_winograd3_wgrad(const KernelTable& kernels, const GatherConv& c) {
   if (!suits_winograd_wgrad(kernels, c) || !three_neighbours(c.axis[0])) return false;
   // Cycles that a pair of tiles along D saves in products against those of the third side of both factors.
   const auto channels = static_cast<double>(c.channels), vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
-  const auto depth = static_cast<double>(c.axis[0].out), cubes = std::ceil(depth / cube_side);
-  const double saved = channels * vectors * points * (3 * depth - cube_points * cubes);
+  const auto depth = static_cast<double>(c.axis[0].out), cubes = std::ceil(depth / winograd_side);
+  const double saved = channels * vectors * points * (3 * depth - winograd_depth_points * cubes);
   const double spent = 16 * points * cubes * (channels / kernels.width + vectors);
   // All blocks' sums are made in one place, which every block reads and writes: not too large for it, and not for few cubes.
-  const int64_t sums = points * cube_points * c.channels * c.columns;
+  const int64_t sums = points * winograd_depth_points * c.channels * c.columns;
   return saved > spent && sums * float_bytes < 8 * l2_bytes() && c.batch * product(tiles_of(c)) >= 32 * c.columns;
 }
 
 void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuffer dy, float* dw, int64_t pitch, bool three,
                     const PairTable* pairs) {
   const auto vectors = static_cast<double>(ceil_div(conv.columns, kernels.width));
-  Call call = {kernels, conv, dy, dw, pitch, {}, split_columns(conv.columns, kernels.width), three, 0, pairs};
-  call.depths = three ? cube_points : call.taps();
+  Call call = {kernels, conv, dy, dw, pitch, split_columns(conv.columns, kernels.width), three, pairs};
   // Every block reads and writes all sums once, some two cycles a vector each: with many channels, blocks that
   // leave the second-level cache are better than small ones, the more so where the sums come from memory.
   const int64_t floats = points * call.rows() * conv.columns;

@@ -28,7 +28,7 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
 // The weight gradient of a forward gather that suits: weights (tap along D, 3, 3, channel) with rows `pitch` apart
 // from dw on; dy lies like the gather's output. Types as above; three sides are of f32 alone.
 bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, double speed = 1);
-bool suits_winograd3_wgrad(const KernelTable& kernels, const GatherConv& conv);
+bool suits_winograd3_wgrad(const KernelTable& kernels, const GatherConv& conv);  // of those, whether three are faster
 void winograd_wgrad(const KernelTable& kernels, const GatherConv& conv, ConstBuffer dy, float* dw, int64_t pitch, bool three,
                     const PairTable* pairs = nullptr);
 

@@ -270,59 +270,39 @@ void winograd_weight_gradient(const float* u, int64_t point_step, int64_t n, flo
   });
 }
 
+// The third side: n values of each of In planes, taps or points to Out of the others, elementwise; `to` may be `from`.
+template <int In, int Out, void (*Side)(const Vec (&)[In], Vec (&)[Out]), class Points = TilePoints<float>>
+VOXLAB_INLINE void along_depth(const float* from, int64_t from_step, int64_t n, void* to, int64_t to_step) {
+  auto* first = static_cast<typename Points::Element*>(to);
+  each_vector(n, [&](int64_t i, auto lanes) {
+    Vec d[In], out[Out];
+#pragma GCC unroll 4
+    for (int k = 0; k < In; ++k) d[k] = load_some(from + k * from_step + i, lanes);
+    Side(d, out);
+#pragma GCC unroll 4
+    for (int k = 0; k < Out; ++k) Points::put(first + k * to_step + i, {out[k]}, lanes);
+  });
+}
+
 template <class Points>
 void winograd_depth_input(const float* planes, int64_t plane_step, int64_t n, void* v, int64_t point_step) {
-  auto* to = static_cast<typename Points::Element*>(v);
-  each_vector(n, [&](int64_t i, auto lanes) {
-    Vec d[4], out[4];
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) d[k] = load_some(planes + k * plane_step + i, lanes);
-    to_points(d, out);
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) Points::put(to + k * point_step + i, {out[k]}, lanes);
-  });
+  along_depth<4, 4, to_points, Points>(planes, plane_step, n, v, point_step);
 }
 
 void winograd_depth_weights(const float* w, int64_t tap_step, int64_t n, float* u, int64_t point_step) {
-  for (int64_t i = 0; i < n; i += vec_width) {
-    const Vec taps[3] = {load(w + i), load(w + tap_step + i), load(w + 2 * tap_step + i)};
-    Vec out[4];
-    weight_points(taps, out);
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) store(u + k * point_step + i, out[k]);
-  }
+  along_depth<3, 4, weight_points>(w, tap_step, n, u, point_step);
 }
 
 void winograd_depth_output(float* m, int64_t point_step, int64_t n) {
-  for (int64_t i = 0; i < n; i += vec_width) {
-    Vec d[4], out[2];
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) d[k] = load(m + k * point_step + i);
-    to_outputs(d, out);
-    store(m + i, out[0]);
-    store(m + point_step + i, out[1]);
-  }
+  along_depth<4, 2, to_outputs>(m, point_step, n, m, point_step);
 }
 
 void winograd_depth_gradient(const float* planes, int64_t plane_step, int64_t n, float* v, int64_t point_step) {
-  for (int64_t i = 0; i < n; i += vec_width) {
-    const Vec y[2] = {load(planes + i), load(planes + plane_step + i)};
-    Vec out[4];
-    from_outputs(y, out);
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) store(v + k * point_step + i, out[k]);
-  }
+  along_depth<2, 4, from_outputs>(planes, plane_step, n, v, point_step);
 }
 
 void winograd_depth_weight_gradient(float* u, int64_t point_step, int64_t n) {
-  each_vector(n, [&](int64_t i, auto lanes) {
-    Vec d[4], taps[3];
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) d[k] = load_some(u + k * point_step + i, lanes);
-    from_points(d, taps);
-#pragma GCC unroll 3
-    for (int k = 0; k < 3; ++k) store_some(u + k * point_step + i, taps[k], lanes);
-  });
+  along_depth<4, 3, from_points>(u, point_step, n, u, point_step);
 }
 
 constexpr void set_winograd(KernelTable& table) {

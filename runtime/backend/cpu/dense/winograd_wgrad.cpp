@@ -324,7 +324,7 @@ bool suits_winograd_wgrad(const KernelTable& kernels, const GatherConv& c, doubl
 }
 
 bool suits_winograd3_wgrad(const KernelTable& kernels, const GatherConv& c) {
-  if (!suits_winograd_wgrad(kernels, c) || !three_neighbours(c.axis[0])) return false;
+  if (!three_neighbours(c.axis[0])) return false;
   // Cycles that a pair of tiles along D saves in products against those of the third side of both factors.
   const auto channels = static_cast<double>(c.channels), vectors = static_cast<double>(ceil_div(c.columns, kernels.width));
   const auto depth = static_cast<double>(c.axis[0].out), cubes = std::ceil(depth / winograd_side);

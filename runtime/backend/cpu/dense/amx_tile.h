@@ -76,19 +76,32 @@ void tile_store(int tile, void* to, int64_t step) {
 
 // TDPBF16PS: the even and the odd values of K have fused sums of their own, added to the tile at the end.
 __attribute__((noinline)) void multiply(Tile& sum, const Tile& a, const Tile& b) {
+  constexpr int lanes = 8, block = 4;  // columns and rows whose sums fit the registers of AVX2
+  alignas(64) float a_even[16][16], a_odd[16][16];
   for (int m = 0; m < 16; ++m) {
-    alignas(64) float even[16] = {}, odd[16] = {};
     for (int k = 0; k < 16; ++k) {
-      const float a_even = __builtin_bit_cast(float, a.word[m][k] << 16);
-      const float a_odd = __builtin_bit_cast(float, a.word[m][k] & 0xffff0000U);
-      for (int n = 0; n < 16; ++n) {
-        even[n] = __builtin_fmaf(a_even, __builtin_bit_cast(float, b.word[k][n] << 16), even[n]);
-        odd[n] = __builtin_fmaf(a_odd, __builtin_bit_cast(float, b.word[k][n] & 0xffff0000U), odd[n]);
-      }
+      a_even[m][k] = __builtin_bit_cast(float, a.word[m][k] << 16);
+      a_odd[m][k] = __builtin_bit_cast(float, a.word[m][k] & 0xffff0000U);
     }
-    for (int n = 0; n < 16; ++n) {
-      const float before = __builtin_bit_cast(float, sum.word[m][n]);
-      sum.word[m][n] = __builtin_bit_cast(uint32_t, before + (even[n] + odd[n]));
+  }
+  const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000U));
+  for (int n = 0; n < 16; n += lanes) {
+    for (int m = 0; m < 16; m += block) {
+      __m256 even[block] = {}, odd[block] = {};
+      for (int k = 0; k < 16; ++k) {
+        const __m256i pairs = _mm256_load_si256(reinterpret_cast<const __m256i*>(&b.word[k][n]));
+        const __m256 b_even = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+        const __m256 b_odd = _mm256_castsi256_ps(_mm256_and_si256(pairs, high));
+#pragma GCC unroll 4
+        for (int i = 0; i < block; ++i) {
+          even[i] = _mm256_fmadd_ps(_mm256_broadcast_ss(&a_even[m + i][k]), b_even, even[i]);
+          odd[i] = _mm256_fmadd_ps(_mm256_broadcast_ss(&a_odd[m + i][k]), b_odd, odd[i]);
+        }
+      }
+      for (int i = 0; i < block; ++i) {
+        float* const to = reinterpret_cast<float*>(&sum.word[m + i][n]);
+        _mm256_store_ps(to, _mm256_add_ps(_mm256_load_ps(to), _mm256_add_ps(even[i], odd[i])));
+      }
     }
   }
 }

@@ -125,11 +125,11 @@ def figure(record):
     return "\n".join([*out, "</svg>"]) + "\n"
 
 
-def markdown(record):
+def markdown(record, name):
     text = f"""# Time against size and threads
 
 {record["machine"]["cpu"]}, {record["machine"]["cores"]} cores; revision {record["revision"]}; inference of one image, median of
-{record["rounds"]} runs (least to most). Measured by `bench/scaling.py`; picture: [scaling.svg](../figures/scaling.svg).
+{record["rounds"]} runs (least to most). Measured by `bench/scaling.py`; picture: [{name}.svg](../figures/{name}.svg).
 
 ## Size, {record['threads']} threads
 
@@ -179,6 +179,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="of the measurements against size")
     parser.add_argument("--memory", type=float, default=14, help="GiB that inference may need")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results", help="folder with tables/ and figures/")
+    parser.add_argument("--name", default="scaling", help="of the files there")
     options = parser.parse_args()
     nets = options.net or list(PAPER)
     record = {
@@ -196,11 +197,11 @@ def main():
         if sizes:
             cells = timed(options, net, [(size, options.threads) for size in sizes])
             record["sizes"][net] = {str(size): cell for size, cell in zip(sizes, cells, strict=True)}
-        write(options.out / "tables/scaling.json", json.dumps(record, indent=1) + "\n")
-    text = markdown(record) + threads_table(record)
-    write(options.out / "tables/scaling.md", text)
+        write(options.out / f"tables/{options.name}.json", json.dumps(record, indent=1) + "\n")
+    text = markdown(record, options.name) + threads_table(record)
+    write(options.out / f"tables/{options.name}.md", text)
     if any(points_of(record, net) for net in SIZES):
-        write(options.out / "figures/scaling.svg", figure(record))
+        write(options.out / f"figures/{options.name}.svg", figure(record))
     print(text)
 
 

@@ -156,16 +156,16 @@ def figure(record):
     return "\n".join([*out, "</svg>"]) + "\n"
 
 
-def markdown(record):
+def markdown(record, name):
     text = f"""# Dice against training time
 
 {record['config']}{', ' + ', '.join(record['set']) if record['set'] else ''}, seed {record['seed']}; {record['machine']['cpu']}, {record['threads']} threads; revision {record['revision']}. Both programs train
 on the same batches, from their own starting weights, one after the other; weights are kept every {record['every']} steps and scored
 by the same program: {record['cases']} test cases, rule strict-mm, mean over classes, then over cases. Seconds are those of the
 training steps; for voxlab they hold making and waiting for batches, for PyTorch they do not. Measured by
-`bench/peers/curve.py`; picture: [curve.svg](../figures/curve.svg).
+`bench/peers/curve.py`; picture: [{name}.svg](../figures/{name}.svg).
 
-| step | {' | '.join(f'{name}, s | Dice' for name in record['points'])} |
+| step | {' | '.join(f'{label}, s | Dice' for label in record['points'])} |
 |---|{'---|---|' * len(record['points'])}
 """
     steps = sorted({p["step"] for points in record["points"].values() for p in points})
@@ -190,6 +190,7 @@ def main():
     parser.add_argument("--voxlab", default=str(ROOT / "build/release/voxlab"), help="our program")
     parser.add_argument("--batches", default=str(ROOT / "build/release/bench/voxlab_batches"), help="writes our batches")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "results", help="folder with tables/ and figures/")
+    parser.add_argument("--name", default="curve", help="of the files there")
     options = parser.parse_args()
     record = {"config": pathlib.Path(options.config).name, "set": list(options.set), "seed": options.seed,
               "every": options.every, "threads": options.threads, "machine": machine(), "revision": revision(),
@@ -218,10 +219,10 @@ def main():
                 print(f"{label}, step {point['step']}: {point['dice']:.4f}", file=sys.stderr)
             record["points"][label] = points
         record["cases"] = len(list((root / "truth").iterdir()))
-    write(options.out / "tables/curve.json", json.dumps(record, indent=1) + "\n")
-    write(options.out / "tables/curve.md", markdown(record))
-    write(options.out / "figures/curve.svg", figure(record))
-    print(markdown(record))
+    write(options.out / f"tables/{options.name}.json", json.dumps(record, indent=1) + "\n")
+    write(options.out / f"tables/{options.name}.md", markdown(record, options.name))
+    write(options.out / f"figures/{options.name}.svg", figure(record))
+    print(markdown(record, options.name))
 
 
 if __name__ == "__main__":

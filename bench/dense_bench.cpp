@@ -201,7 +201,7 @@ void add_convolutions() {
                         .stride = {1, 2, 2},
                         .pad = {0, 1, 1}};
   add_conv("k3s2_48-96_112x112", levit, all);
-  for (const auto& [size, in, out] : {Triple{28, 1024, 1024}, Triple{56, 512, 512}, Triple{14, 1024, 1024}})
+  for (const auto& [size, in, out] : {Triple{28, 2048, 512}, Triple{28, 1024, 1024}, Triple{56, 512, 512}, Triple{14, 1024, 1024}})
     add_conv("k3_" + std::to_string(in) + "-" + std::to_string(out) + "_" + std::to_string(size) + "x" + std::to_string(size),
              {.in = {1, size, size}, .in_channels = in, .out_channels = out, .kernel = {1, 3, 3}, .pad = {0, 1, 1}}, all);
 }

@@ -68,6 +68,8 @@ TEST(DenseConv, RoundedPointsAtTheEdges) {
   // One vector of columns: two pairs of channels a step, one where channels are no fours; sums in parts.
   check({.in = {5, 23, 25}, .in_channels = 18, .out_channels = 13, .kernel = {3, 3, 3}, .pad = {1, 1, 1}}, "winograd");
   check({.in = {4, 10, 10}, .in_channels = 1044, .out_channels = 16, .kernel = {2, 3, 3}, .pad = {1, 1, 1}}, "winograd");
+  // All columns at one point before the next.
+  check({.in = {1, 11, 14}, .in_channels = 4096, .out_channels = 72, .kernel = {1, 3, 3}, .pad = {0, 1, 1}}, "winograd");
   check({.in = {4, 14, 16}, .in_channels = 192, .out_channels = 160, .kernel = {3, 3, 3}, .pad = {2, 1, 1}, .groups = 2},
         "winograd3");
 }

@@ -146,9 +146,13 @@ TEST(DenseConv, WinogradOnThreeSides) {
   check({.in = {6, 22, 24}, .in_channels = 96, .out_channels = 80, .kernel = {3, 3, 3}, .pad = {2, 1, 1}, .groups = 2});
 }
 
-// Sums larger than the caches, of more tiles than are transformed at a time.
+// Sums larger than the caches, of more tiles than are transformed at a time; of so many channels that all columns are summed at
+// one point before the next.
 TEST(DenseConv, WinogradOfManyChannels) {
   check_some_channels({.in = {1, 75, 78}, .in_channels = 390, .out_channels = 380, .kernel = {1, 3, 3}, .pad = {0, 1, 1}}, "winograd");
+  check_some_channels({.batch = 2, .in = {1, 17, 22}, .in_channels = 2048, .out_channels = 88, .kernel = {1, 3, 3}, .pad = {0, 1, 1}},
+                      "winograd");
+  check_some_channels({.in = {3, 15, 14}, .in_channels = 1800, .out_channels = 43, .kernel = {2, 3, 3}, .pad = {1, 1, 1}}, "winograd");
 }
 
 TEST(DenseConv, RandomGeometries) {

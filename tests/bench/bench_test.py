@@ -213,7 +213,7 @@ class Curve(unittest.TestCase):
     }
 
     def test_a_step_that_one_side_lacks_stays_empty(self):
-        rows = curve.markdown(self.record).splitlines()
+        rows = curve.markdown(self.record, "curve").splitlines()
         self.assertIn("| 5 | 60 | 0.7000 |  |  |", rows)
         self.assertIn("| 10 | 120 | 0.8000 | 300 | 0.8100 |", rows)
 

@@ -6,7 +6,6 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -20,7 +19,6 @@ namespace voxlab::cpu {
 namespace {
 
 constexpr int64_t float_bytes = sizeof(float);
-constexpr int64_t line_floats = 16;  // of a cache line
 constexpr int64_t k_block = 512;  // rows of a B panel kept in cache under all rows of A
 
 // Where the tiles find B.
@@ -51,19 +49,9 @@ struct Target {
   float* at(int64_t row, int64_t column) const { return data + (row - first_row) * pitch + column - first_column; }
 };
 
-// How many rows of that distance find room in the first-level cache, a line of each.
-constexpr int64_t ways = 8;
-int64_t lines_kept(int64_t pitch) {
-  constexpr int64_t sets = 64;
-  return ways * sets / (pitch % line_floats == 0 ? std::gcd(pitch / line_floats, sets) : 1);
-}
-
-// Rows whose distance is a multiple of 4 KiB all compete for the same few cache lines.
-bool collide(int64_t pitch) { return lines_kept(pitch) == ways; }
-
 // out[c * out_pitch + r] = in[r * in_pitch + c]
 void turn(const KernelTable& kernels, const float* in, int64_t rows, int64_t cols, int64_t in_pitch, float* out, int64_t out_pitch) {
-  const int64_t most = collide(in_pitch) ? ways : rows;
+  const int64_t most = rows_collide(in_pitch) ? l1_ways : rows;
   for (int64_t r = 0; r < rows; r += most)
     kernels.transpose(in + r * in_pitch, std::min(most, rows - r), cols, in_pitch, out + r, out_pitch);
 }
@@ -144,7 +132,7 @@ class MatmulWorker {
 
   // Whether a copy of A's rows pays: they compete, or their values lie apart.
   bool copies_rows(int64_t length) const {
-    if (s_.a.col == 1) return collide(s_.a.row) && s_.n > kernels_.width;
+    if (s_.a.col == 1) return rows_collide(s_.a.row) && s_.n > kernels_.width;
     const bool fits = length <= lines_kept(s_.a.col) / 2;  // the other half is B's
     if (s_.n > 4 * kernels_.width) return s_.a.row != 1 || !fits;
     return s_.n > 2 * kernels_.width && length > 64 && !fits;
@@ -342,7 +330,7 @@ BForm form_of_b(const MatmulShape& s, const Cut& cut, bool pairs) {
   const int64_t batches = batch_count(s);
   const bool read_once = cut.row_blocks == 1 && s.m <= most_task_rows && distinct_b(s, batches - 1) + 1 == batches;
   // Rows of B far apart miss the TLB and collide in cache; enough rows of A pay for a packed copy.
-  const int64_t enough = read_once && collide(s.b.row) ? 28 : 96;
+  const int64_t enough = read_once && rows_collide(s.b.row) ? 28 : 96;
   if (s.b.col == 1 && (s.b.row < 512 || s.m < enough)) return BForm::direct;
   return read_once ? BForm::own : BForm::packed;
 }

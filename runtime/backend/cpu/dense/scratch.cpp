@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <numeric>
 
 #include "runtime/backend/cpu/dense/kernels_amx.h"
 #include "runtime/core/parallel.h"
@@ -68,6 +69,11 @@ int64_t l2_bytes() {
 #endif
   }();
   return bytes;
+}
+
+int64_t lines_kept(int64_t pitch) {
+  constexpr int64_t sets = 64;
+  return l1_ways * sets / (pitch % line_floats == 0 ? std::gcd(pitch / line_floats, sets) : 1);
 }
 
 int64_t far_bytes() { return 4 * thread_count() * l2_bytes(); }

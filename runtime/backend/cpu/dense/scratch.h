@@ -34,6 +34,13 @@ enum class Purpose : uint8_t {
 // asks again for the same purpose.
 float* scratch(Purpose purpose, int64_t floats);
 
+// First-level cache: how many rows of that distance, in floats, find room in it, a line of each.
+constexpr int64_t line_floats = 16, l1_ways = 8;
+int64_t lines_kept(int64_t pitch);
+
+// Rows whose distance is a multiple of 4 KiB all compete for the same few cache lines.
+inline bool rows_collide(int64_t pitch) { return lines_kept(pitch) == l1_ways; }
+
 // Second-level cache of this machine in bytes, or a safe guess.
 int64_t l2_bytes();
 

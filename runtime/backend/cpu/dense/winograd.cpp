@@ -41,8 +41,15 @@ struct Form {
   int64_t side;    // output planes of a tile
   int64_t taps;    // along D that are left to sum over
   const PairTable* pairs = nullptr;
+  // All panels at one point, then at the next: of so many channels that only one point of the input stays in the cache.
+  bool points_first = false;
 
   int64_t point_bytes() const { return pairs != nullptr ? float_bytes / 2 : float_bytes; }
+  // Values from a tile to the next: not so many that rows collide.
+  int64_t row(const GatherConv& c) const {
+    const bool apart = cube || !rows_collide(c.channels * point_bytes() / float_bytes);
+    return apart ? c.channels : c.channels + cache_line / point_bytes();
+  }
   // A channel, or a pair of them.
   int64_t slots(const GatherConv& c) const { return pairs != nullptr ? c.channels / 2 : c.channels; }
   // Whether a panel's products take two pairs of channels a step.
@@ -126,7 +133,7 @@ Weights transform_weights(const KernelTable& kernels, const GatherConv& c, const
 // How many panels are taken at a time, so many for each thread, that the transformed weights of large kernels are never held for
 // all columns. The input is transformed for each group again.
 int64_t panels_at_a_time(const KernelTable& kernels, const GatherConv& c, const Form& form) {
-  constexpr int64_t most_bytes = int64_t{24} << 20;
+  constexpr int64_t most_bytes = int64_t{64} << 20;
   const int64_t panel_bytes = form.points * form.taps * form.slots(c) * 2 * kernels.width * float_bytes, threads = thread_count();
   return std::max<int64_t>(1, most_bytes / panel_bytes / threads) * threads;
 }
@@ -155,7 +162,8 @@ class TileRunner {
       at_ = place_block(tiles_of(conv_, form_), block_, index);
       transform();
     }
-    for (int64_t p = 0; p < panel_count; ++p) run_panel(panels[p]);
+    const int64_t at_once = form_.points_first ? panel_count : 1;
+    for (int64_t p = 0; p < panel_count; p += at_once) run_panels(panels + p, at_once);
   }
 
  private:
@@ -163,7 +171,7 @@ class TileRunner {
     const PairTable* pairs = form_.pairs;
     if (!form_.cube) {
       const auto* to_points = pairs != nullptr ? pairs->winograd_input : &kernels_.winograd_input;
-      v_ = transform_at({to_points, form_.point_bytes(), 1, conv_.channels}, at_);
+      v_ = transform_at({to_points, form_.point_bytes(), 1, form_.row(conv_)}, at_);
       return;
     }
     const PointFormat format = {pairs != nullptr ? pairs->winograd_planes : &kernels_.winograd_input, float_bytes, 1, conv_.channels};
@@ -193,30 +201,42 @@ class TileRunner {
     return transform_input(format, conv_, place, scratch(Purpose::tile, input_values(format, conv_, place)));
   }
 
-  // As many whole tiles of rows at a time as keep their points in half of what the input leaves of the cache.
-  void run_panel(const Panel& panel) {
-    const int64_t pitch = panel.vectors * kernels_.width;
-    const int64_t tile_rows = 2 * kernels_.pairs[panel.vectors - 1];
+  // As many whole tiles of rows at a time as keep their points in half of what the input leaves of the cache; all where points
+  // come first.
+  void run_panels(const Panel* panels, int64_t count) {
+    // The last panels may be wider than the first.
+    const int vectors = std::max_element(panels, panels + count, [](const Panel& a, const Panel& b) { return a.vectors < b.vectors; })->vectors;
+    const int64_t pitch = vectors * kernels_.width;
+    const int64_t tile_rows = 2 * kernels_.pairs[vectors - 1];
     const int64_t rows = product(at_.size), tiles = ceil_div(rows, tile_rows);
     const int64_t fit = l2_bytes() / 6 / (form_.points * pitch * float_bytes);
-    const int64_t parts = ceil_div(tiles, std::max<int64_t>(1, fit / tile_rows));
+    const int64_t parts = form_.points_first ? 1 : ceil_div(tiles, std::max<int64_t>(1, fit / tile_rows));
+    const int64_t at_once = form_.points_first ? 1 : form_.points;
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t from = share(tiles, part, parts) * tile_rows, to = std::min(rows, share(tiles, part + 1, parts) * tile_rows);
-      const int64_t point = (to - from + 1) * pitch;
-      float* m = scratch(Purpose::rows, form_.points * point);
-      if (lines_ahead_) list_lines(panel, from, to);
-      sum_points(panel, from, to, m, point);
-      if (form_.cube) kernels_.winograd_depth_output(m, points * point, points * point);
-      for (int64_t plane = 0; plane < form_.side; ++plane)
-        store_tiles(panel, from, to, plane, m + plane * points * point, point);
+      const int64_t point = (to - from + 1) * pitch, sums = form_.points * point;
+      float* m = scratch(Purpose::rows, count * sums);
+      if (lines_ahead_) list_lines(panels[0], panels[count - 1], from, to);
+      const int64_t ahead = ceil_div(positions_, form_.points * count);
+      for (int64_t p = 0; p < form_.points; p += at_once) {
+        for (int64_t i = 0; i < count; ++i) sum_points(panels[i], p, p + at_once, from, to, m + i * sums, point, ahead);
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        float* const panel = m + i * sums;
+        if (form_.cube) kernels_.winograd_depth_output(panel, points * point, points * point);
+        for (int64_t plane = 0; plane < form_.side; ++plane)
+          store_tiles(panels[i], from, to, plane, panel + plane * points * point, point);
+      }
     }
   }
 
-  // Rows [from, to) of every point; points lie `point_step` floats apart in m.
-  void sum_points(const Panel& panel, int64_t from, int64_t to, float* m, int64_t point_step) {
+  // Rows [from, to) of points [first, last), which lie `point_step` floats apart in m. After each, `ahead` positions of the
+  // output are asked for.
+  void sum_points(const Panel& panel, int64_t first, int64_t last, int64_t from, int64_t to, float* m, int64_t point_step,
+                  int64_t ahead) {
     const int64_t pitch = panel.vectors * kernels_.width;
     const bool joined = form_.joins(conv_, panel);
-    const int64_t step = joined ? 2 : 1, slots = form_.slots(conv_) / step, row_bytes = conv_.channels * form_.point_bytes();
+    const int64_t step = joined ? 2 : 1, slots = form_.slots(conv_) / step, row_bytes = form_.row(conv_) * form_.point_bytes();
     // One run a tap; a long sum over the channels alone is two runs, which are added in parts.
     const int64_t halves = form_.cube && slots > 320 && slots % 2 == 0 ? 2 : 1;
     const int64_t length = slots / halves, run_count = form_.taps * halves;
@@ -235,9 +255,9 @@ class TileRunner {
     TileStackArgs args = {};
     args.row_bytes = row_bytes;
     args.k = length;
-    args.b = weights_.panel(panel);
+    args.b = weights_.panel(panel) + first * weights_.rows * pitch;
     const char* a = static_cast<const char*>(v_.data) + from * row_bytes;
-    for (int64_t p = 0; p < form_.points; ++p) {
+    for (int64_t p = first; p < last; ++p) {
       for (int64_t run = 0; run < run_count; run += part) {
         args.runs = runs.data() + run;
         args.run_count = std::min(part, run_count - run);
@@ -252,23 +272,23 @@ class TileRunner {
         sums[least - 1](args);
       }
       args.b += weights_.rows * pitch;
-      if (lines_ahead_) fetch_lines(ceil_div(positions_, form_.points));
+      if (lines_ahead_) fetch_lines(ahead);
     }
   }
 
   // Output beyond the caches is asked for while its sums are made: its stores would wait for memory, and the sums with them.
-  void list_lines(const Panel& panel, int64_t from, int64_t to) {
+  void list_lines(const Panel& first, const Panel& last, int64_t from, int64_t to) {
     positions_ = 0;
     stretches_.clear();
     for (int64_t plane = 0; plane < form_.side; ++plane) {
-      each_stretch(panel, from, to, plane, [&](const Stretch& s) {
+      each_stretch(first, from, to, plane, [&](const Stretch& s) {
         for (int64_t i = 0; i < s.lines; ++i) {
           stretches_.push_back({s.at + i * conv_.out_step[1], s.columns});
           positions_ += s.columns;
         }
       });
     }
-    bytes_ = columns_of(panel, panel, kernels_.width) * size_of(conv_.out.dtype);
+    bytes_ = columns_of(first, last, kernels_.width) * size_of(conv_.out.dtype);
   }
 
   void fetch_lines(int64_t positions) {
@@ -439,6 +459,14 @@ namespace {
 // Every block reads all weights: a little more than the second-level cache is better than blocks of fewer rows.
 constexpr int64_t least_rows = 28;
 
+// Values of transformed input that a block of two sides may have.
+int64_t input_budget(const GatherConv& c, const Form& form, int64_t least) {
+  constexpr int64_t most_bytes = int64_t{8} << 20;
+  const int64_t channels = c.channels * form.point_bytes();
+  const int64_t rows = form.points_first ? std::min(l2_bytes() / 2 / channels, most_bytes / (points * channels)) : 0;
+  return std::max(l2_bytes() / 2 / form.point_bytes(), std::max(least, rows) * points * c.channels);
+}
+
 // The cubes of a block stay in the second-level cache beside a strip of planes and a part of the sums.
 Triple choose_cubes(const GatherConv& c, double vectors, int64_t tile_rows, int64_t least, const Form& form) {
   const int64_t room = std::min(l2_bytes() * 5 / 8, l2_bytes() * 5 / 6 - strip_bytes());
@@ -515,12 +543,13 @@ void winograd_conv(const KernelTable& kernels, const GatherConv& conv, bool thre
   const double sums = static_cast<double>(points * depth_taps(conv) * conv.channels) * vectors;
   const bool avx2 = kernels.width < 16;  // its second-level caches are small, its products slow beside them
   const int64_t rows = avx2 ? 2 * least_rows : least_rows, cubes = avx2 ? 16 : least_rows;
+  form.points_first = !three && rows * points * conv.channels * form.point_bytes() > l2_bytes() * 3 / 2;
   const Triple block =
       three ? choose_cubes(conv, vectors, tile_rows, cubes, form)
             : choose_tiles(conv, {.sums = sums,
                                   .fixed = sums + 2000.0 * vectors,
                                   .floats_a_row = 0,
-                                  .budget = std::max(l2_bytes() / 2 / form.point_bytes(), rows * points * conv.channels),
+                                  .budget = input_budget(conv, form, rows),
                                   .speed = pairs != nullptr ? pair_speed : 1,
                                   .rows = tile_rows});
   MomentParts moments;

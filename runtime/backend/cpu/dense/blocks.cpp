@@ -12,9 +12,11 @@ using Triple = std::array<int64_t, 3>;
 BlockPlace place_block(const Triple& size, const Triple& block, int64_t index) {
   BlockPlace place;
   for (int i = 2; i >= 0; --i) {
-    const int64_t count = ceil_div(size[i], block[i]);
-    place.begin[i] = index % count * block[i];
-    place.size[i] = std::min(block[i], size[i] - place.begin[i]);
+    const int64_t count = ceil_div(size[i], block[i]), at = index % count;
+    // Even shares, so that threads have the same to do; along W only the last differs, for places may have to be multiples.
+    place.begin[i] = i < 2 ? share(size[i], at, count) : at * block[i];
+    const int64_t end = i < 2 ? share(size[i], at + 1, count) : std::min(size[i], place.begin[i] + block[i]);
+    place.size[i] = end - place.begin[i];
     index /= count;
   }
   place.sample = index;

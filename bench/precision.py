@@ -84,8 +84,8 @@ def markdown(record):
             lines.append(f"| {precision} | | not measured: {found['failed']} | | |")
             continue
         dice = [statistics.mean(cases.values()) for cases in found["dice"].values()]
-        lines.append(f"| {precision} | {', '.join(sorted(set(found['isa'])))} | {', '.join(f'{d:.4f}' for d in dice)} | {statistics.mean(dice):.4f} "
-                     f"| {statistics.median(found['step_seconds']):.3f} |")
+        lines.append(f"| {precision} | {', '.join(sorted(set(found['isa'])))} | {', '.join(f'{d:.4f}' for d in dice)} "
+                     f"| {statistics.mean(dice):.4f} | {statistics.median(found['step_seconds']):.3f} |")
     lines += ["", "| | mean difference from strict | 95 % interval | cases | seeds | within ±0.005 |", "|---|---|---|---|---|---|"]
     for precision, d in record["differences"].items():
         low, high = d["interval"]

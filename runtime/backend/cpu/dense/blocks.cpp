@@ -13,10 +13,9 @@ BlockPlace place_block(const Triple& size, const Triple& block, int64_t index) {
   BlockPlace place;
   for (int i = 2; i >= 0; --i) {
     const int64_t count = ceil_div(size[i], block[i]), at = index % count;
-    // Even shares, so that threads have the same to do; along W only the last differs, for places may have to be multiples.
-    place.begin[i] = i < 2 ? share(size[i], at, count) : at * block[i];
-    const int64_t end = i < 2 ? share(size[i], at + 1, count) : std::min(size[i], place.begin[i] + block[i]);
-    place.size[i] = end - place.begin[i];
+    const bool even = i == 0 || (i == 1 && block[0] >= size[0]);
+    place.begin[i] = even ? share(size[i], at, count) : at * block[i];
+    place.size[i] = (even ? share(size[i], at + 1, count) : std::min(size[i], (at + 1) * block[i])) - place.begin[i];
     index /= count;
   }
   place.sample = index;

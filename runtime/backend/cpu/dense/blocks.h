@@ -12,7 +12,8 @@
 
 namespace voxlab::cpu {
 
-// Where a block lies in an output of `size`.
+// Where a block lies in an output of `size`. Threads take neighbouring blocks: along D, or H where all D is one block, these are
+// even shares, none larger than `block`, so that threads have the same to do. Along the others all but the last are whole.
 struct BlockPlace {
   int64_t sample;
   std::array<int64_t, 3> begin, size;

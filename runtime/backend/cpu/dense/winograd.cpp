@@ -204,8 +204,7 @@ class TileRunner {
   // As many whole tiles of rows at a time as keep their points in half of what the input leaves of the cache; all where points
   // come first.
   void run_panels(const Panel* panels, int64_t count) {
-    // The last panels may be wider than the first.
-    const int vectors = std::max_element(panels, panels + count, [](const Panel& a, const Panel& b) { return a.vectors < b.vectors; })->vectors;
+    const int vectors = std::max(panels[0].vectors, panels[count - 1].vectors);  // the last may differ, either way
     const int64_t pitch = vectors * kernels_.width;
     const int64_t tile_rows = 2 * kernels_.pairs[vectors - 1];
     const int64_t rows = product(at_.size), tiles = ceil_div(rows, tile_rows);

@@ -20,7 +20,7 @@
 namespace voxlab::cpu {
 namespace {
 
-constexpr int64_t float_bytes = sizeof(float), cache_line = 64;
+constexpr int64_t float_bytes = sizeof(float), cache_line = line_floats * float_bytes;
 constexpr int64_t points = winograd_points;
 constexpr int64_t tile_side = winograd_side;
 constexpr int64_t max_depth_taps = 16;
@@ -45,7 +45,7 @@ struct Form {
   bool points_first = false;
 
   int64_t point_bytes() const { return pairs != nullptr ? float_bytes / 2 : float_bytes; }
-  // Values from a tile to the next: not so many that rows collide.
+  // Values from a tile to the next: not so many that rows collide. The third transform of a cube runs over rows without gaps.
   int64_t row(const GatherConv& c) const {
     const bool apart = cube || !rows_collide(c.channels * point_bytes() / float_bytes);
     return apart ? c.channels : c.channels + cache_line / point_bytes();
